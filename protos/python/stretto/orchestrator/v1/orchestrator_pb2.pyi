@@ -1,0 +1,124 @@
+import datetime
+
+from google.protobuf import duration_pb2 as _duration_pb2
+from stretto.common.v1 import audio_pb2 as _audio_pb2
+from stretto.common.v1 import model_pb2 as _model_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class GenerateMusicRequest(_message.Message):
+    __slots__ = ("cascade", "prompt", "duration_s", "seed", "sampling", "melody")
+    CASCADE_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    DURATION_S_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    MELODY_FIELD_NUMBER: _ClassVar[int]
+    cascade: str
+    prompt: str
+    duration_s: float
+    seed: int
+    sampling: _model_pb2.SamplingOptions
+    melody: _audio_pb2.Waveform
+    def __init__(self, cascade: _Optional[str] = ..., prompt: _Optional[str] = ..., duration_s: _Optional[float] = ..., seed: _Optional[int] = ..., sampling: _Optional[_Union[_model_pb2.SamplingOptions, _Mapping]] = ..., melody: _Optional[_Union[_audio_pb2.Waveform, _Mapping]] = ...) -> None: ...
+
+class GenerateMusicResponse(_message.Message):
+    __slots__ = ("progress", "chunk", "receipt")
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    progress: Progress
+    chunk: AudioChunk
+    receipt: Receipt
+    def __init__(self, progress: _Optional[_Union[Progress, _Mapping]] = ..., chunk: _Optional[_Union[AudioChunk, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...
+
+class ContinueMusicRequest(_message.Message):
+    __slots__ = ("cascade", "audio", "prompt", "duration_s", "seed", "sampling", "include_recording")
+    CASCADE_FIELD_NUMBER: _ClassVar[int]
+    AUDIO_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    DURATION_S_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_RECORDING_FIELD_NUMBER: _ClassVar[int]
+    cascade: str
+    audio: _audio_pb2.Waveform
+    prompt: str
+    duration_s: float
+    seed: int
+    sampling: _model_pb2.SamplingOptions
+    include_recording: bool
+    def __init__(self, cascade: _Optional[str] = ..., audio: _Optional[_Union[_audio_pb2.Waveform, _Mapping]] = ..., prompt: _Optional[str] = ..., duration_s: _Optional[float] = ..., seed: _Optional[int] = ..., sampling: _Optional[_Union[_model_pb2.SamplingOptions, _Mapping]] = ..., include_recording: _Optional[bool] = ...) -> None: ...
+
+class ContinueMusicResponse(_message.Message):
+    __slots__ = ("progress", "chunk", "receipt")
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    progress: Progress
+    chunk: AudioChunk
+    receipt: Receipt
+    def __init__(self, progress: _Optional[_Union[Progress, _Mapping]] = ..., chunk: _Optional[_Union[AudioChunk, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...
+
+class Progress(_message.Message):
+    __slots__ = ("stage", "done_frame_count", "total_frame_count")
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    DONE_FRAME_COUNT_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FRAME_COUNT_FIELD_NUMBER: _ClassVar[int]
+    stage: str
+    done_frame_count: int
+    total_frame_count: int
+    def __init__(self, stage: _Optional[str] = ..., done_frame_count: _Optional[int] = ..., total_frame_count: _Optional[int] = ...) -> None: ...
+
+class AudioChunk(_message.Message):
+    __slots__ = ("waveform", "first_sample_index")
+    WAVEFORM_FIELD_NUMBER: _ClassVar[int]
+    FIRST_SAMPLE_INDEX_FIELD_NUMBER: _ClassVar[int]
+    waveform: _audio_pb2.Waveform
+    first_sample_index: int
+    def __init__(self, waveform: _Optional[_Union[_audio_pb2.Waveform, _Mapping]] = ..., first_sample_index: _Optional[int] = ...) -> None: ...
+
+class Receipt(_message.Message):
+    __slots__ = ("cascade", "prompt", "seed", "duration_s", "sampling", "models", "stretto_version", "input_sha256", "output_sha256", "first_audio_latency", "total_latency", "resume_count")
+    CASCADE_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    DURATION_S_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    STRETTO_VERSION_FIELD_NUMBER: _ClassVar[int]
+    INPUT_SHA256_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_SHA256_FIELD_NUMBER: _ClassVar[int]
+    FIRST_AUDIO_LATENCY_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_LATENCY_FIELD_NUMBER: _ClassVar[int]
+    RESUME_COUNT_FIELD_NUMBER: _ClassVar[int]
+    cascade: str
+    prompt: str
+    seed: int
+    duration_s: float
+    sampling: _model_pb2.SamplingOptions
+    models: _containers.RepeatedCompositeFieldContainer[_model_pb2.ModelInfo]
+    stretto_version: str
+    input_sha256: str
+    output_sha256: str
+    first_audio_latency: _duration_pb2.Duration
+    total_latency: _duration_pb2.Duration
+    resume_count: int
+    def __init__(self, cascade: _Optional[str] = ..., prompt: _Optional[str] = ..., seed: _Optional[int] = ..., duration_s: _Optional[float] = ..., sampling: _Optional[_Union[_model_pb2.SamplingOptions, _Mapping]] = ..., models: _Optional[_Iterable[_Union[_model_pb2.ModelInfo, _Mapping]]] = ..., stretto_version: _Optional[str] = ..., input_sha256: _Optional[str] = ..., output_sha256: _Optional[str] = ..., first_audio_latency: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., total_latency: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., resume_count: _Optional[int] = ...) -> None: ...
+
+class ListModelsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListModelsResponse(_message.Message):
+    __slots__ = ("models", "unreachable_services")
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    UNREACHABLE_SERVICES_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[_model_pb2.ModelInfo]
+    unreachable_services: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, models: _Optional[_Iterable[_Union[_model_pb2.ModelInfo, _Mapping]]] = ..., unreachable_services: _Optional[_Iterable[str]] = ...) -> None: ...
