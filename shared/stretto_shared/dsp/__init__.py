@@ -1,0 +1,1 @@
+"""Signal processing that two or more services need: numpy only, no torch, no wire, no files."""
