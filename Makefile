@@ -1,0 +1,100 @@
+# Stretto needs Python 3.11 or newer and make; everything else goes into .venv. Start with `make help`.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# The first Python of 3.11 or newer on the PATH; `make PYTHON=/path/to/python …` names another.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+BIN := .venv/bin
+RUNNING := .venv/.running
+DEVELOPING := .venv/.developing
+
+SERVICES := codec embedding acoustic orchestrator
+MEMBERS := protos shared client $(SERVICES:%=services/%)
+PYPROJECTS := $(MEMBERS:%=%/pyproject.toml)
+SOURCES := shared client services tests evals examples docs
+
+PROMPT ?= a calm piano piece with soft strings
+SEED ?= 7
+PORT ?= 50051
+
+.PHONY: help demo up test check format bench eval protos recipes-debug scores clean
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(RUNNING) ## Text to music: ten seconds into out/demo.wav and out/demo.png (PROMPT="…" SEED=…)
+	@mkdir -p out
+	@$(BIN)/stretto generate "$(PROMPT)" --cascade musicgen --duration-s 10 --seed $(SEED) \
+	  -o out/demo.wav --picture out/demo.png
+
+up: $(RUNNING) ## Every service in a process of its own; the door is on PORT (50051)
+	@STRETTO_ORCHESTRATOR_CODEC_ADDRESS=127.0.0.1:50052 \
+	STRETTO_ORCHESTRATOR_EMBEDDING_ADDRESS=127.0.0.1:50053 \
+	STRETTO_ORCHESTRATOR_ACOUSTIC_ADDRESS=127.0.0.1:50054 \
+	$(BIN)/python -m stretto_client.up orchestrator=$(PORT) codec=50052 embedding=50053 acoustic=50054
+
+serve: $(RUNNING) ## All services in one process, on PORT (50051)
+	@$(BIN)/stretto serve --port $(PORT)
+
+serve-%: $(RUNNING) ## One service alone, for example make serve-codec, on PORT
+	@$(BIN)/stretto serve --services $* --port $(PORT)
+
+test: $(DEVELOPING) ## Run every test
+	$(BIN)/python -m pytest
+
+check: $(DEVELOPING) ## Run what CI runs beside the tests: style, types, contracts, wire
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash protos/check.sh
+	$(BIN)/python docs/check_files.py
+
+format: $(DEVELOPING) ## Format and order the imports of every Python and proto file
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+	cd protos && ../$(BIN)/buf format --write
+
+bench: $(DEVELOPING) ## Measure speed: first audio, real-time factor
+	@for program in evals/speed/[a-z]*.py; do echo "== $$program"; $(BIN)/python $$program; done
+
+eval: $(DEVELOPING) ## Measure quality; what needs recordings takes DATA=path
+	@for program in evals/quality/[a-z]*.py; do echo "== $$program"; $(BIN)/python $$program $(if $(DATA),--data $(DATA)); done
+
+protos: $(DEVELOPING) ## Generate protos/python from protos/stretto, and format and lint the wire
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash protos/generate.sh
+
+scores: $(RUNNING) ## Fill the tables of models in README.md from services/*/weights/*/config.json
+	$(BIN)/python docs/model_table.py --write
+
+recipes-debug: $(DEVELOPING) ## One minute of training for every recipe, from its debug configuration
+	@for config in services/*/recipes/debug*.toml services/*/recipes/*.debug.toml; do \
+	  [ -e "$$config" ] || continue; \
+	  program=$$($(BIN)/python docs/recipe_of.py "$$config"); \
+	  echo "== $$program --config $$config"; $(BIN)/python $$program --config $$config; \
+	done
+
+clean: ## Remove the environment, caches and what programs wrote
+	rm -rf .venv out runs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name '*.egg-info' -type d -prune -exec rm -rf {} +
+
+# What running needs. torch comes first and pinned, so that no later package chooses another build.
+$(RUNNING): $(PYPROJECTS)
+	@[ -n "$(PYTHON)" ] || { echo "Stretto needs Python 3.11 or newer; none is on the PATH. Install it, or: make PYTHON=/path/to/python"; exit 1; }
+	@echo "Creating the environment in .venv (once; a few minutes)…"
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet torch==2.13.0
+	@$(BIN)/python -m pip install --quiet -e protos -e "shared[torch]" -e client $(SERVICES:%=-e services/%)
+	@touch $@
+
+# What tests, checks, recipes and evals need on top.
+$(DEVELOPING): $(RUNNING) tests/requirements.txt tests/requirements-nodeps.txt
+	@echo "Adding what tests and checks need to .venv (once)…"
+	@$(BIN)/python -m pip install --quiet -e protos -e "shared[torch,otlp,training]" -e client $(SERVICES:%=-e services/%) \
+	  -r tests/requirements.txt
+	@$(BIN)/python -m pip install --quiet --no-deps -r tests/requirements-nodeps.txt
+	@touch $@
