@@ -2,9 +2,9 @@
 
 Follows `ChromaExtractor` of audiocraft ("Simple and Controllable Music Generation", Copet et al. 2023,
 https://arxiv.org/abs/2306.05284): a power spectrogram with a Hann window of 2^14 and a hop of 4096 samples at 32 kHz
-(0.512 s and 0.128 s, so 7.8125 frames a second), librosa's chroma filter bank (Gaussian around each pitch class, weighted
-around octave 5), and the loudest class of each frame. Dividing by the loudest (audiocraft's inf-norm) cannot move an
-argmax, so it is not computed.
+(0.512 s and 0.128 s, so 7.8125 frames a second), librosa's chroma filter bank (Gaussian around each pitch class,
+weighted around octave 5), and the loudest class of each frame. Dividing by the loudest (audiocraft's inf-norm) cannot
+move an argmax, so it is not computed.
 
 Departures from the paper:
     - No stem separation: drums and bass are heard too.

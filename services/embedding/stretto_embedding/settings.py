@@ -1,0 +1,22 @@
+"""What an operator may set; the only reader of the environment in this service."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class EmbeddingSettings(BaseSettings):
+    """Read from `STRETTO_EMBEDDING_*`."""
+
+    model_config = SettingsConfigDict(env_prefix="STRETTO_EMBEDDING_", frozen=True, use_attribute_docstrings=True)
+
+    text_models: str = "minilm"
+    """Text encoders to serve, as `name` or `name=source`, separated by commas; the first is the default one.
+    `t5-base=hf://google-t5/t5-base` adds the encoder of the official MusicGen checkpoints."""
+    max_batch_size: int = Field(default=16, ge=1, le=256)
+    """Texts that one visit to the model thread may encode."""
+    max_wait_s: float = Field(default=0.002, ge=0, le=1)
+    """How long the first text waits for company."""
+    max_queued: int = Field(default=256, ge=1)
+    """Texts, and melodies, that may wait before the service answers RESOURCE_EXHAUSTED."""
