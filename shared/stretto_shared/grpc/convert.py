@@ -1,0 +1,224 @@
+"""The one place where protobuf messages and value types meet.
+
+`x_from_proto(message, field=...)` checks everything that the wire cannot promise and raises `InvalidInput` with the
+caller's own field path, as in `melody.sample_rate_hz`; `x_to_proto(value)` cannot fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from google.protobuf.message import Message
+from stretto.common.v1 import audio_pb2, features_pb2, model_pb2, tokens_pb2
+
+from stretto_shared.audio import Waveform
+from stretto_shared.errors import InvalidInput
+from stretto_shared.features import Chromagram, ModelInfo, SamplingOptions, TextStates
+from stretto_shared.tokens import MAX_CODEBOOKS, TokenMatrix
+
+BYTES_PER_FLOAT = 4
+FLOAT32_WIRE = np.dtype("<f4")
+
+
+def waveform_to_proto(waveform: Waveform) -> audio_pb2.Waveform:
+    """Interleave the channels."""
+    return audio_pb2.Waveform(
+        sample_rate_hz=waveform.sample_rate_hz,
+        channel_count=waveform.num_channels,
+        samples=np.ascontiguousarray(waveform.samples.T, dtype=FLOAT32_WIRE).tobytes(),
+    )
+
+
+def waveform_from_proto(message: audio_pb2.Waveform, field: str = "waveform") -> Waveform:
+    """Check and de-interleave a clip of at least one sample.
+
+    Raises:
+        InvalidInput: If the clip is missing or empty, or its rate, channels, byte length or values are off.
+    """
+    _require(message, field)
+    num_channels = message.channel_count
+    if num_channels not in (1, 2):
+        raise InvalidInput(f"{field}.channel_count", f"expected 1 or 2, got {num_channels}. Send mono or stereo audio.")
+    num_bytes = len(message.samples)
+    frame_bytes = BYTES_PER_FLOAT * num_channels
+    if num_bytes == 0 or num_bytes % frame_bytes:
+        raise InvalidInput(
+            f"{field}.samples",
+            f"expected a positive multiple of {frame_bytes} bytes (32-bit floats, {num_channels} channel(s)), "
+            f"got {num_bytes}. Send float32 samples, interleaved.",
+        )
+    samples = np.frombuffer(message.samples, dtype=FLOAT32_WIRE).reshape(-1, num_channels).T
+    with _named(field):
+        return Waveform(samples, message.sample_rate_hz)
+
+
+def tokens_to_proto(tokens: TokenMatrix) -> tokens_pb2.TokenMatrix:
+    """Write the matrix row by row."""
+    return tokens_pb2.TokenMatrix(
+        codec_id=tokens.codec_id,
+        frame_rate_hz=tokens.frame_rate_hz,
+        codebook_count=tokens.num_codebooks,
+        codes=tokens.codes.ravel().tolist(),
+        chunk_scales=tokens.chunk_scales,
+    )
+
+
+def tokens_from_proto(message: tokens_pb2.TokenMatrix, field: str = "tokens") -> TokenMatrix:
+    """Check and shape a token matrix; it may have no frames.
+
+    Raises:
+        InvalidInput: If the matrix is missing, names no codec, or its counts, rate, codes or scales are off.
+    """
+    _require(message, field)
+    if not message.codec_id:
+        raise InvalidInput(f"{field}.codec_id", "is required. Name the codec that made the tokens, as name@digest.")
+    num_codebooks = message.codebook_count
+    if not 1 <= num_codebooks <= MAX_CODEBOOKS:
+        raise InvalidInput(f"{field}.codebook_count", f"expected 1 to {MAX_CODEBOOKS}, got {num_codebooks}.")
+    num_codes = len(message.codes)
+    if num_codes % num_codebooks:
+        raise InvalidInput(
+            f"{field}.codes",
+            f"expected a multiple of codebook_count {num_codebooks}, got {num_codes} codes. Send whole frames.",
+        )
+    scales = tuple(message.chunk_scales)
+    if not all(np.isfinite(scale) and scale > 0 for scale in scales):
+        raise InvalidInput(f"{field}.chunk_scales", "expected finite scales above 0.")
+    codes = np.array(message.codes, dtype=np.int32).reshape(num_codebooks, -1)
+    with _named(field):
+        return TokenMatrix(codes, message.frame_rate_hz, message.codec_id, scales)
+
+
+def text_states_to_proto(states: TextStates) -> features_pb2.TextStates:
+    """Write the vectors of one text."""
+    return features_pb2.TextStates(
+        encoder_id=states.encoder_id,
+        dimension=states.dimension,
+        pooled=states.pooled.tolist(),
+        token_states=np.ascontiguousarray(states.states, dtype=FLOAT32_WIRE).tobytes(),
+    )
+
+
+def text_states_from_proto(message: features_pb2.TextStates, field: str = "text") -> TextStates:
+    """Check and shape the vectors of one text.
+
+    Raises:
+        InvalidInput: If they are missing, name no encoder, or their sizes or values are off.
+    """
+    _require(message, field)
+    if not message.encoder_id:
+        raise InvalidInput(f"{field}.encoder_id", "is required. Name the encoder that made the states, as name@digest.")
+    dimension = message.dimension
+    if dimension < 1:
+        raise InvalidInput(f"{field}.dimension", f"expected at least 1, got {dimension}.")
+    if len(message.pooled) != dimension:
+        raise InvalidInput(f"{field}.pooled", f"expected {dimension} floats (dimension), got {len(message.pooled)}.")
+    num_bytes = len(message.token_states)
+    if num_bytes == 0 or num_bytes % (BYTES_PER_FLOAT * dimension):
+        raise InvalidInput(
+            f"{field}.token_states",
+            f"expected a positive multiple of {BYTES_PER_FLOAT * dimension} bytes (4 * dimension), got {num_bytes}.",
+        )
+    states = np.frombuffer(message.token_states, dtype=FLOAT32_WIRE).reshape(-1, dimension)
+    with _named(field):
+        return TextStates(message.encoder_id, np.array(message.pooled, dtype=np.float32), states)
+
+
+def chromagram_to_proto(melody: Chromagram) -> features_pb2.Chromagram:
+    """Write a melody."""
+    return features_pb2.Chromagram(frame_rate_hz=melody.frame_rate_hz, pitch_classes=melody.pitch_classes.tolist())
+
+
+def chromagram_from_proto(message: features_pb2.Chromagram, field: str = "melody") -> Chromagram:
+    """Check a melody of at least one frame.
+
+    Raises:
+        InvalidInput: If it is missing or empty, or a pitch class or the rate is off.
+    """
+    _require(message, field)
+    with _named(field):
+        return Chromagram(np.array(message.pitch_classes, dtype=np.int32), message.frame_rate_hz)
+
+
+def sampling_to_proto(sampling: SamplingOptions) -> model_pb2.SamplingOptions:
+    """Write the options; None leaves a field unset."""
+    return model_pb2.SamplingOptions(
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        guidance_scale=sampling.guidance_scale,
+    )
+
+
+def sampling_from_proto(message: model_pb2.SamplingOptions, field: str = "sampling") -> SamplingOptions:
+    """Check the options; an unset field, or an unset message, becomes None throughout.
+
+    Raises:
+        InvalidInput: On a value outside its range.
+    """
+    with _named(field):
+        return SamplingOptions(
+            temperature=message.temperature if message.HasField("temperature") else None,
+            top_k=message.top_k if message.HasField("top_k") else None,
+            top_p=message.top_p if message.HasField("top_p") else None,
+            guidance_scale=message.guidance_scale if message.HasField("guidance_scale") else None,
+        )
+
+
+def model_info_to_proto(info: ModelInfo) -> model_pb2.ModelInfo:
+    """Write what a service says of one of its models."""
+    return model_pb2.ModelInfo(
+        name=info.name,
+        service=info.service,
+        digest_sha256=info.digest_sha256,
+        licence=info.licence,
+        score=info.score,
+        parameter_count=info.parameter_count,
+        is_default=info.is_default,
+        source=info.source,
+        sample_rate_hz=info.sample_rate_hz,
+        frame_rate_hz=info.frame_rate_hz,
+        codebook_count=info.num_codebooks,
+    )
+
+
+def model_info_from_proto(message: model_pb2.ModelInfo, field: str = "model") -> ModelInfo:
+    """Read what a service says of one of its models.
+
+    Raises:
+        InvalidInput: If it is missing or nameless.
+    """
+    _require(message, field)
+    if not message.name:
+        raise InvalidInput(f"{field}.name", "is required.")
+    return ModelInfo(
+        name=message.name,
+        service=message.service,
+        digest_sha256=message.digest_sha256,
+        licence=message.licence,
+        score=message.score,
+        parameter_count=message.parameter_count,
+        is_default=message.is_default,
+        source=message.source,
+        sample_rate_hz=message.sample_rate_hz,
+        frame_rate_hz=message.frame_rate_hz,
+        num_codebooks=message.codebook_count,
+    )
+
+
+def _require(message: Message, field: str) -> None:
+    """A message that nobody set arrives as one without fields."""
+    if not message.ListFields():
+        raise InvalidInput(field, "is required, but was not set.")
+
+
+@contextmanager
+def _named(field: str) -> Iterator[None]:
+    """Put the caller's field path in place of the value type's own first word."""
+    try:
+        yield
+    except InvalidInput as error:
+        _, dot, rest = error.field.partition(".")
+        raise InvalidInput(f"{field}{dot}{rest}", error.description, reason=error.reason) from None
