@@ -1,0 +1,50 @@
+"""The client of Stretto: `StrettoClient`, the values that it speaks, and the errors that it raises.
+
+Needs no torch and no service. See `stretto_client.client` for the methods and README.md for a first program.
+"""
+
+from stretto_shared.audio import Waveform
+from stretto_shared.errors import Conflict, InvalidInput, NotFound, NotReady, Overloaded, StrettoError
+from stretto_shared.features import ModelInfo, SamplingOptions, TextStates
+from stretto_shared.tokens import TokenMatrix, concatenate
+
+from stretto_client.audio_files import AudioFileWriter, read_audio, write_audio
+from stretto_client.client import StrettoClient, TlsFiles
+from stretto_client.embedded import embedded_server
+from stretto_client.errors import DeadlineExceeded, RequestCancelled, ServerFailure, Unreachable
+from stretto_client.token_files import read_tokens, write_tokens
+from stretto_client.values import AudioChunk, EmbeddedText, EncodedAudio, ModelList, MusicEvent, Progress, Receipt
+
+__all__ = [
+    "StrettoClient",
+    "TlsFiles",
+    "embedded_server",
+    "Waveform",
+    "TokenMatrix",
+    "concatenate",
+    "TextStates",
+    "SamplingOptions",
+    "ModelInfo",
+    "Progress",
+    "AudioChunk",
+    "Receipt",
+    "MusicEvent",
+    "EncodedAudio",
+    "EmbeddedText",
+    "ModelList",
+    "read_audio",
+    "write_audio",
+    "AudioFileWriter",
+    "read_tokens",
+    "write_tokens",
+    "StrettoError",
+    "InvalidInput",
+    "NotFound",
+    "NotReady",
+    "Overloaded",
+    "Conflict",
+    "DeadlineExceeded",
+    "RequestCancelled",
+    "ServerFailure",
+    "Unreachable",
+]

@@ -1,0 +1,53 @@
+"""The `stretto` command: one line on stderr and a non-zero exit for every failure, never a traceback."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from stretto_shared.errors import StrettoError
+
+from stretto_client.cli import doctor, music, serving, tokens
+from stretto_client.cli.output import stderr_console
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+
+def build_app() -> typer.Typer:
+    """The command with its subcommands."""
+    app = typer.Typer(
+        name="stretto",
+        help="Stretto: neural music models as gRPC services. Text in, music out.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.command("serve")(serving.serve)
+    app.command("generate")(music.generate)
+    app.command("encode")(tokens.encode)
+    app.command("decode")(tokens.decode)
+    app.command("embed")(tokens.embed)
+    app.command("models")(serving.models)
+    app.command("doctor")(doctor.doctor)
+    return app
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        build_app()()
+    except StrettoError as error:
+        fail(error.message)
+    except OSError as error:
+        fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def fail(message: str) -> None:
+    """Say one line and exit."""
+    stderr_console().print(
+        f"stretto: {' '.join(message.split())}", style="red", highlight=False, soft_wrap=True, markup=False
+    )
+    sys.exit(EXIT_FAILED)

@@ -1,0 +1,221 @@
+"""`StrettoClient`: every user story of Stretto as one typed coroutine or async iterator.
+
+It knows one address, the orchestrator's: the door passes the calls for a codec or an encoder on. No method returns
+or takes protobuf, and every failure is a `StrettoError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from stretto.codec.v1 import codec_pb2, codec_pb2_grpc
+from stretto.embedding.v1 import embedding_pb2, embedding_pb2_grpc
+from stretto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
+from stretto_shared.audio import Waveform
+from stretto_shared.features import SamplingOptions
+from stretto_shared.grpc import convert
+from stretto_shared.grpc.channel import open_channel
+from stretto_shared.grpc.settings import ChannelSettings
+from stretto_shared.tokens import TokenMatrix
+
+from stretto_client.calls import answer, stream
+from stretto_client.convert import check_seed, event_from_proto
+from stretto_client.values import AudioChunk, EmbeddedText, EncodedAudio, ModelList, MusicEvent
+
+MUSIC_TIMEOUT_S = 300.0
+CODEC_TIMEOUT_S = 300.0
+SHORT_TIMEOUT_S = 30.0
+FRAMES_PER_MESSAGE = 512
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """PEM files of an encrypted connection; a certificate and its key only where the server asks for one (mTLS)."""
+
+    ca_path: Path | None = None
+    cert_path: Path | None = None
+    key_path: Path | None = None
+
+
+class StrettoClient:
+    """A connection to one Stretto door; use it as `async with StrettoClient(address) as client`.
+
+    Invariant: one channel from enter to exit, shared by all calls, which may run at the same time.
+
+    Args:
+        address: `host:port`, `dns:///name:port` or `unix:path`.
+        tls: Files of an encrypted connection; False connects in the clear; None does as the environment
+            (`STRETTO_CHANNEL_*`) says, in the clear by default.
+    """
+
+    def __init__(self, address: str, *, tls: TlsFiles | Literal[False] | None = None) -> None:
+        self.address = address
+        self._tls = tls
+        self._channel: Any = None
+
+    async def __aenter__(self) -> Self:
+        self._channel = open_channel(self.address, _channel_settings(self._tls))
+        self._orchestrator = orchestrator_pb2_grpc.OrchestratorServiceStub(self._channel)
+        self._codec = codec_pb2_grpc.CodecServiceStub(self._channel)
+        self._embedding = embedding_pb2_grpc.EmbeddingServiceStub(self._channel)
+        self._health = health_pb2_grpc.HealthStub(self._channel)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._channel.close()
+
+    async def generate_music(
+        self,
+        prompt: str,
+        *,
+        cascade: str = "",
+        duration_s: float = 10.0,
+        seed: int = 0,
+        sampling: SamplingOptions | None = None,
+        melody: Waveform | None = None,
+        timeout_s: float = MUSIC_TIMEOUT_S,
+    ) -> AsyncGenerator[MusicEvent, None]:
+        """Music from a text, and a melody if there is one: progress and audio as they come, the receipt last.
+
+        Args:
+            prompt: What the music should be, in English.
+            cascade: Empty takes the server's default.
+            duration_s: Seconds of music, at most 30.
+            seed: Same request and seed, same bytes.
+            sampling: How to draw; None takes the models' defaults.
+            melody: A recording whose melody the music follows.
+            timeout_s: Deadline of the whole call, which every stage behind the door obeys.
+        """
+        request = orchestrator_pb2.GenerateMusicRequest(
+            cascade=cascade, prompt=prompt, duration_s=duration_s, seed=check_seed(seed)
+        )
+        if sampling is not None:
+            request.sampling.CopyFrom(convert.sampling_to_proto(sampling))
+        if melody is not None:
+            request.melody.CopyFrom(convert.waveform_to_proto(melody))
+        async with aclosing(stream(self._orchestrator.GenerateMusic(request, timeout=timeout_s))) as messages:
+            async for message in messages:
+                yield event_from_proto(message)
+
+    async def continue_music(
+        self,
+        audio: Waveform,
+        *,
+        prompt: str = "",
+        cascade: str = "",
+        duration_s: float = 10.0,
+        seed: int = 0,
+        sampling: SamplingOptions | None = None,
+        include_recording: bool = True,
+        timeout_s: float = MUSIC_TIMEOUT_S,
+    ) -> AsyncGenerator[MusicEvent, None]:
+        """New music that goes on where a recording ends.
+
+        Args:
+            audio: The recording; the model hears at most its last 10 seconds.
+            prompt: What the music should be; empty goes on as the recording.
+            cascade: Empty takes the server's default.
+            duration_s: Seconds of new music, at most 20.
+            seed: Same request and seed, same bytes.
+            sampling: How to draw; None takes the models' defaults.
+            include_recording: True puts the heard end of the recording in front, so that the join is seamless.
+            timeout_s: Deadline of the whole call.
+        """
+        request = orchestrator_pb2.ContinueMusicRequest(
+            cascade=cascade,
+            audio=convert.waveform_to_proto(audio),
+            prompt=prompt,
+            duration_s=duration_s,
+            seed=check_seed(seed),
+            include_recording=include_recording,
+        )
+        if sampling is not None:
+            request.sampling.CopyFrom(convert.sampling_to_proto(sampling))
+        async with aclosing(stream(self._orchestrator.ContinueMusic(request, timeout=timeout_s))) as messages:
+            async for message in messages:
+                yield event_from_proto(message)
+
+    async def encode_audio(
+        self, waveform: Waveform, *, model: str = "", num_codebooks: int = 0, timeout_s: float = CODEC_TIMEOUT_S
+    ) -> EncodedAudio:
+        """Audio to tokens. `model` empty takes the default codec, `num_codebooks` 0 keeps all, coarsest first."""
+        request = codec_pb2.EncodeAudioRequest(
+            model=model, waveform=convert.waveform_to_proto(waveform), codebook_count=num_codebooks
+        )
+        reply = await answer(self._codec.EncodeAudio(request, timeout=timeout_s))
+        return EncodedAudio(
+            convert.tokens_from_proto(reply.tokens), convert.model_info_from_proto(reply.model), reply.sample_count
+        )
+
+    async def decode_tokens(
+        self,
+        tokens: TokenMatrix | AsyncIterator[TokenMatrix],
+        *,
+        model: str = "",
+        timeout_s: float = CODEC_TIMEOUT_S,
+    ) -> AsyncGenerator[AudioChunk, None]:
+        """Tokens to audio, chunk by chunk; a stream of consecutive matrices decodes while it comes."""
+
+        async def requests() -> AsyncIterator[codec_pb2.DecodeTokensRequest]:
+            yield codec_pb2.DecodeTokensRequest(config=codec_pb2.DecodeConfig(model=model))
+            async for part in _parts(tokens):
+                yield codec_pb2.DecodeTokensRequest(tokens=convert.tokens_to_proto(part))
+
+        async with aclosing(stream(self._codec.DecodeTokens(requests(), timeout=timeout_s))) as replies:
+            async for reply in replies:
+                yield AudioChunk(convert.waveform_from_proto(reply.waveform), reply.first_sample_index)
+
+    async def embed_text(
+        self, texts: Sequence[str], *, model: str = "", timeout_s: float = SHORT_TIMEOUT_S
+    ) -> EmbeddedText:
+        """Up to 64 texts as vectors, pooled and for each token."""
+        request = embedding_pb2.EmbedTextRequest(model=model, texts=texts)
+        reply = await answer(self._embedding.EmbedText(request, timeout=timeout_s))
+        states = tuple(convert.text_states_from_proto(state) for state in reply.states)
+        return EmbeddedText(states, convert.model_info_from_proto(reply.model))
+
+    async def list_models(self, *, timeout_s: float = SHORT_TIMEOUT_S) -> ModelList:
+        """Every model that the door reaches."""
+        request = orchestrator_pb2.ListModelsRequest()
+        reply = await answer(self._orchestrator.ListModels(request, timeout=timeout_s))
+        models = tuple(convert.model_info_from_proto(model) for model in reply.models)
+        return ModelList(models, tuple(reply.unreachable_services))
+
+    async def check_health(self, service: str = "", *, timeout_s: float = SHORT_TIMEOUT_S) -> bool:
+        """Whether the server, or one of its services by its full protobuf name, is ready to work."""
+        request = health_pb2.HealthCheckRequest(service=service)
+        reply = await answer(self._health.Check(request, timeout=timeout_s))
+        return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+async def _parts(tokens: TokenMatrix | AsyncIterator[TokenMatrix]) -> AsyncIterator[TokenMatrix]:
+    """Messages of a size that streams."""
+    if isinstance(tokens, TokenMatrix):
+        if tokens.chunk_scales:
+            yield tokens
+            return
+        for start in range(0, tokens.num_frames, FRAMES_PER_MESSAGE):
+            yield tokens.frames(start, min(start + FRAMES_PER_MESSAGE, tokens.num_frames))
+    else:
+        async for part in tokens:
+            yield part
+
+
+def _channel_settings(tls: TlsFiles | Literal[False] | None) -> ChannelSettings:
+    if tls is None:
+        return ChannelSettings()
+    files = tls or TlsFiles()
+    return ChannelSettings(
+        tls=tls is not False,
+        tls_ca_path=files.ca_path,
+        tls_cert_path=files.cert_path,
+        tls_key_path=files.key_path,
+    )

@@ -1,0 +1,57 @@
+"""The orchestrator's messages and the client's values: the place where the two meet."""
+
+from __future__ import annotations
+
+from stretto.orchestrator.v1 import orchestrator_pb2
+from stretto_shared.errors import InvalidInput
+from stretto_shared.grpc import convert
+
+from stretto_client.errors import ServerFailure
+from stretto_client.values import AudioChunk, MusicEvent, Progress, Receipt
+
+MAX_SEED = 2**64 - 1
+
+
+def event_from_proto(
+    message: orchestrator_pb2.GenerateMusicResponse | orchestrator_pb2.ContinueMusicResponse,
+) -> MusicEvent:
+    """The one thing that a message of a music stream brings."""
+    match message.WhichOneof("payload"):
+        case "progress":
+            progress = message.progress
+            return Progress(progress.stage, progress.done_frame_count, progress.total_frame_count)
+        case "chunk":
+            return AudioChunk(convert.waveform_from_proto(message.chunk.waveform), message.chunk.first_sample_index)
+        case "receipt":
+            return receipt_from_proto(message.receipt)
+        case unknown:
+            raise ServerFailure(f"The server sent a message that this client does not know ({unknown}). Update it.")
+
+
+def receipt_from_proto(message: orchestrator_pb2.Receipt) -> Receipt:
+    """A receipt with times in seconds."""
+    return Receipt(
+        cascade=message.cascade,
+        prompt=message.prompt,
+        seed=message.seed,
+        duration_s=message.duration_s,
+        sampling=convert.sampling_from_proto(message.sampling),
+        models=tuple(convert.model_info_from_proto(model) for model in message.models),
+        stretto_version=message.stretto_version,
+        input_sha256=message.input_sha256,
+        output_sha256=message.output_sha256,
+        first_audio_latency_s=message.first_audio_latency.ToTimedelta().total_seconds(),
+        total_latency_s=message.total_latency.ToTimedelta().total_seconds(),
+        resume_count=message.resume_count,
+    )
+
+
+def check_seed(seed: int) -> int:
+    """A seed that fits the wire.
+
+    Raises:
+        InvalidInput: If it does not.
+    """
+    if not 0 <= seed <= MAX_SEED:
+        raise InvalidInput("seed", f"expected 0 to 2^64 - 1, got {seed}.")
+    return seed

@@ -1,0 +1,73 @@
+"""A picture of a clip: its mel-spaced spectrogram in decibels, drawn with matplotlib into a PNG, PDF or SVG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from stretto_shared.audio import Waveform
+from stretto_shared.errors import InvalidInput
+
+from stretto_client.files import whole_file
+
+WINDOW_LENGTH = 2048
+HOP_LENGTH = 512
+FLOOR_DB = -80.0
+SUFFIXES = (".png", ".pdf", ".svg")
+
+
+def power_spectrogram_db(waveform: Waveform) -> NDArray[np.float64]:
+    """Power of the mono mix in decibels below its loudest point, [WINDOW_LENGTH // 2 + 1, T], not below -80."""
+    samples = waveform.mono().samples[0].astype(np.float64)
+    padded = np.pad(samples, WINDOW_LENGTH // 2, mode="constant")
+    if len(padded) < WINDOW_LENGTH:
+        padded = np.pad(padded, (0, WINDOW_LENGTH - len(padded)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW_LENGTH)[::HOP_LENGTH]
+    power: NDArray[np.float64] = np.abs(np.fft.rfft(windows * np.hanning(WINDOW_LENGTH), axis=1)).T ** 2
+    decibels = 10.0 * np.log10(np.maximum(power, 1e-12))
+    below_loudest: NDArray[np.float64] = np.maximum(decibels - decibels.max(), FLOOR_DB)
+    return below_loudest
+
+
+def draw_spectrogram(path: Path, waveform: Waveform, title: str) -> None:
+    """Write the picture of a clip to `path`.
+
+    Raises:
+        InvalidInput: If the suffix is none of `SUFFIXES`, or the clip is empty.
+    """
+    check_picture_path(path)
+    if waveform.num_samples == 0:
+        raise InvalidInput("waveform", "expected audio to draw, got none.")
+    # matplotlib is slow to import, and no other command draws
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    decibels = power_spectrogram_db(waveform)
+    frequencies_hz = np.linspace(0.0, waveform.sample_rate_hz / 2, decibels.shape[0])
+    times_s = np.arange(decibels.shape[1]) * HOP_LENGTH / waveform.sample_rate_hz
+    figure = Figure(figsize=(10, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    wave_axes, spectrum_axes = figure.subplots(2, 1, sharex=True, height_ratios=(1, 4))
+    wave_times_s = np.arange(waveform.num_samples) / waveform.sample_rate_hz
+    wave_axes.plot(wave_times_s, waveform.mono().samples[0], linewidth=0.3, color="#334466")
+    wave_axes.set(ylim=(-1, 1), ylabel="amplitude", title=title)
+    image = spectrum_axes.pcolormesh(times_s, frequencies_hz, decibels, cmap="magma", vmin=FLOOR_DB, vmax=0)
+    spectrum_axes.set_yscale("symlog", linthresh=500, linscale=0.5)
+    spectrum_axes.set(
+        ylim=(0, waveform.sample_rate_hz / 2), xlim=(0, waveform.duration_s), xlabel="time (s)", ylabel="frequency (Hz)"
+    )
+    spectrum_axes.set_yticks([0, 250, 500, 1000, 2000, 4000, 8000], ["0", "250", "500", "1k", "2k", "4k", "8k"])
+    figure.colorbar(image, ax=[wave_axes, spectrum_axes], label="dB below the loudest")
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=110, format=path.suffix.lower().removeprefix("."))
+
+
+def check_picture_path(path: Path) -> None:
+    """Refuse a file name that no picture can have.
+
+    Raises:
+        InvalidInput: If the suffix is none of `SUFFIXES`.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise InvalidInput("picture", f"expected a file that ends in {', '.join(SUFFIXES)}, got {str(path)!r}.")

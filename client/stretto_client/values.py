@@ -1,0 +1,80 @@
+"""What the client's methods return: frozen dataclasses, no protobuf. Audio and tokens are `stretto_shared`'s own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stretto_shared.audio import Waveform
+from stretto_shared.features import ModelInfo, SamplingOptions, TextStates
+from stretto_shared.tokens import TokenMatrix
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage, named by its service, is: token frames done of the whole piece's."""
+
+    stage: str
+    num_done_frames: int
+    num_total_frames: int
+
+
+@dataclass(frozen=True, eq=False)
+class AudioChunk:
+    """The next piece of audio; chunks come in order and without gaps."""
+
+    waveform: Waveform
+    first_sample_index: int
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What made a piece of music: with the request's own inputs, enough to make the same bytes again.
+
+    The two latencies and `resume_count` describe this run; a replay does not reproduce them.
+    """
+
+    cascade: str
+    prompt: str
+    seed: int
+    duration_s: float
+    sampling: SamplingOptions
+    models: tuple[ModelInfo, ...]
+    stretto_version: str
+    input_sha256: str
+    output_sha256: str
+    first_audio_latency_s: float
+    total_latency_s: float
+    resume_count: int
+
+    @property
+    def real_time_factor(self) -> float:
+        """Seconds of work for a second of music; below 1 is faster than playing."""
+        return self.total_latency_s / self.duration_s
+
+
+MusicEvent = Progress | AudioChunk | Receipt
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedAudio:
+    """A clip as tokens. `num_samples` at the codec's rate is what a decoder keeps of its output."""
+
+    tokens: TokenMatrix
+    model: ModelInfo
+    num_samples: int
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedText:
+    """Texts as vectors, one `TextStates` a text, and the encoder that made them."""
+
+    states: tuple[TextStates, ...]
+    model: ModelInfo
+
+
+@dataclass(frozen=True)
+class ModelList:
+    """Every model behind a door, and the services that did not answer."""
+
+    models: tuple[ModelInfo, ...]
+    unreachable_services: tuple[str, ...]
