@@ -74,7 +74,7 @@ class ModelThread:
             NotReady: If the thread was closed, or closes while the call waits.
         """
         loop = asyncio.get_running_loop()
-        call = _Call(work, loop.create_future(), loop, contextvars.copy_context())
+        call: _Call[T] = _Call(work, loop.create_future(), loop, contextvars.copy_context())
         with self._wake:
             if self._is_closed:
                 raise NotReady(f"The model thread '{self._name}' is closed: the server is stopping. Try another one.")

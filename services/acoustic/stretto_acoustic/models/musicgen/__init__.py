@@ -1,0 +1,7 @@
+"""MusicGen's language model of codec tokens."""
+
+from stretto_acoustic.models.musicgen.config import PRESETS, MusicGenConfig
+from stretto_acoustic.models.musicgen.lm import MusicGenLM
+from stretto_acoustic.models.musicgen.state import MusicGenState
+
+__all__ = ["PRESETS", "MusicGenConfig", "MusicGenLM", "MusicGenState"]

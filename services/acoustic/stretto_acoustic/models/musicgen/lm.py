@@ -1,0 +1,341 @@
+"""MusicGen's language model: a transformer decoder over the delayed streams of a codec's tokens.
+
+Paper: Copet et al., "Simple and Controllable Music Generation", 2023, https://arxiv.org/abs/2306.05284; the geometry
+and the arithmetic are those of the released checkpoints: K embedding tables summed, sinusoidal positions (cosines
+first), pre-norm blocks of causal self-attention, cross-attention to the projected text states and a GELU feed-forward
+layer, none with biases, a final norm, and K heads. Held to `transformers`' implementation by
+`tests/services/acoustic/test_musicgen_parity.py`.
+
+Conditions and their absence, the same in training and in inference:
+
+- Text: states are projected, then multiplied by their mask. A row whose mask is all 0 attends over zeros, and since
+  nothing has a bias its cross-attention adds exactly zero. That is the null text of classifier-free guidance.
+- Melody, "prefix": one-hot pitch classes (-1, silence, is the zero vector) are projected and prepended. A row whose
+  classes are all -1 hides its prefix from attention, which is the same as no prefix: that is the null melody.
+- Melody, "prefix_only" (published melody checkpoints): projected chroma, then projected text, are prepended; positions
+  run on; null is zeroed text and the class C throughout, as in `transformers`.
+
+Departures: (1) q, k and v are one matrix, the K tables one table, the K heads one matrix: the same arithmetic, fewer
+kernels. (2) With "prefix", which no published checkpoint has together with cross-attention, prefix frame j stands at
+the position of the token frame that sounds at the same moment, and token positions start at 0, so that the null
+melody equals an absent one. (3) Embeddings start with the energy of the positions, which helps a small budget.
+
+Legend: B batch, K codebooks, T steps (columns of the delay pattern), P prefix, L text tokens, D width, H heads,
+E width of a head, V cardinality. Refuses to know: files, threads, sampling, requests.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stretto_acoustic.models.musicgen.config import MusicGenConfig
+from stretto_acoustic.models.musicgen.state import MusicGenState
+
+
+def sinusoidal_positions(positions: Tensor, dim: int) -> Tensor:
+    """Embed positions [T] (may be fractional) as [T, D]: cosines, then sines, of log-spaced frequencies."""
+    half = dim // 2
+    frequencies = torch.exp(
+        torch.arange(half, dtype=torch.float32, device=positions.device) * -(math.log(10_000) / (half - 1))
+    )
+    angles = positions.float()[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class MusicGenBlock(nn.Module):
+    """One pre-norm block: self-attention, cross-attention where the model has it, feed-forward."""
+
+    def __init__(self, config: MusicGenConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        self.num_heads = config.num_heads
+        self.dropout = config.dropout
+        self.norm_self = nn.LayerNorm(dim)
+        self.self_qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.self_out = nn.Linear(dim, dim, bias=False)
+        self.has_cross_attention = config.has_cross_attention
+        if self.has_cross_attention:
+            self.norm_cross = nn.LayerNorm(dim)
+            self.cross_q = nn.Linear(dim, dim, bias=False)
+            self.cross_kv = nn.Linear(dim, 2 * dim, bias=False)
+            self.cross_out = nn.Linear(dim, dim, bias=False)
+        self.norm_ffn = nn.LayerNorm(dim)
+        self.ffn_in = nn.Linear(dim, config.ffn_dim, bias=False)
+        self.ffn_out = nn.Linear(config.ffn_dim, dim, bias=False)
+
+    def split_heads(self, x: Tensor, num_parts: int) -> tuple[Tensor, ...]:
+        """Split [B, T, num_parts * D] into tensors [B, H, T, E]."""
+        batch, steps, width = x.shape
+        parts = x.view(batch, steps, num_parts, self.num_heads, width // num_parts // self.num_heads)
+        return parts.permute(2, 0, 3, 1, 4).unbind(0)
+
+    def memory(self, text: Tensor) -> tuple[Tensor, ...]:
+        """Keys and values [B, H, L, E] of the projected text [B, L, D]."""
+        return self.split_heads(self.cross_kv(text), 2)
+
+    def qkv(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values [B, H, T, E] of the hidden states [B, T, D]."""
+        return self.split_heads(self.self_qkv(self.norm_self(x)), 3)
+
+    def finish(self, x: Tensor, attended: Tensor, memory: tuple[Tensor, ...] | None, bias: Tensor | None) -> Tensor:
+        """Everything after self-attention: `attended` [B, H, T, E] onto the hidden states [B, T, D]."""
+        x = x + self._drop(self.self_out(_join_heads(attended)))
+        if memory is not None:
+            (query,) = self.split_heads(self.cross_q(self.norm_cross(x)), 1)
+            heard = F.scaled_dot_product_attention(query, memory[0], memory[1], attn_mask=bias)
+            x = x + self._drop(self.cross_out(_join_heads(heard)))
+        return x + self._drop(self.ffn_out(F.gelu(self.ffn_in(self.norm_ffn(x)))))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+
+
+def _join_heads(x: Tensor) -> Tensor:
+    batch, heads, steps, width = x.shape
+    return x.transpose(1, 2).reshape(batch, steps, heads * width)
+
+
+class MusicGenLM(nn.Module):
+    """MusicGen's language model; see the module's docstring for what it computes.
+
+    Invariant: `step` after `init_state` gives the logits of `forward` up to rounding, and a change of column t
+    changes no logits before t (`tests/services/acoustic/test_musicgen_model.py`).
+    """
+
+    position_table: Tensor
+
+    def __init__(self, config: MusicGenConfig) -> None:
+        super().__init__()
+        self.config = config
+        rows = config.num_codebooks * (config.cardinality + 1)
+        self.embeddings = nn.Embedding(rows, config.dim)
+        self.enc_to_dec_proj = nn.Linear(config.text_dim, config.dim)
+        if config.melody_conditioning != "none":
+            self.chroma_proj = nn.Linear(config.num_chroma, config.dim)
+        self.layers = nn.ModuleList(MusicGenBlock(config) for _ in range(config.num_layers))
+        self.norm = nn.LayerNorm(config.dim)
+        self.heads = nn.Linear(config.dim, config.num_codebooks * config.cardinality, bias=False)
+        self.register_buffer("position_table", self._make_position_table(), persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew: truncated normals of variance 1 / fan-in, less in deeper blocks as in audiocraft."""
+        for index, block in enumerate(self.layers):
+            for module in block.modules():
+                if isinstance(module, nn.Linear):
+                    _draw(module.weight, 1 / math.sqrt(module.in_features * 2 * (index + 1)))
+        for linear in (self.enc_to_dec_proj, self.heads):
+            _draw(linear.weight, 1 / math.sqrt(linear.in_features))
+        nn.init.zeros_(self.enc_to_dec_proj.bias)
+        if self.config.melody_conditioning != "none":
+            _draw(self.chroma_proj.weight, math.sqrt(0.5))
+            nn.init.zeros_(self.chroma_proj.bias)
+        _draw(self.embeddings.weight, math.sqrt(0.5 / self.config.num_codebooks))
+
+    def forward(
+        self,
+        codes: Tensor,
+        text_states: Tensor | None = None,
+        text_mask: Tensor | None = None,
+        chroma: Tensor | None = None,
+    ) -> Tensor:
+        """Predict every next column at once.
+
+        Args:
+            codes: Delayed columns [B, K, T] with special tokens; column 0 is special.
+            text_states: [B, L, text_dim], or None for no text at all.
+            text_mask: [B, L], 1 for a token, 0 for padding; all 0 is the null text. None: every token counts.
+            chroma: Pitch classes [B, P] with -1 for silence; all -1 is the null melody. None: no melody.
+
+        Returns:
+            Logits [B, K, T, V]; those of step t are of column t + 1.
+        """
+        x = self._embed(codes)  # [B, T, D]
+        text, cross_bias = self._project_text(text_states, text_mask)
+        prefix, prefix_is_heard, offset = self._prefix(text, text_mask, chroma, batch_size=x.shape[0])
+        x = x + self._positions(offset, x.shape[1]).to(x.dtype)
+        length = 0 if prefix is None else prefix.shape[1]
+        self_mask = None
+        if prefix is not None:
+            x = torch.cat([prefix.to(x.dtype), x], dim=1)
+            self_mask = _prefix_mask(prefix_is_heard, x.shape[1])
+        x = F.dropout(x, self.config.dropout, self.training) if self.config.dropout else x
+        for block in self.layers:
+            assert isinstance(block, MusicGenBlock)
+            query, key, value = block.qkv(x)
+            attended = F.scaled_dot_product_attention(
+                query, key, value, attn_mask=self_mask, is_causal=self_mask is None
+            )
+            memory = block.memory(text) if text is not None and block.has_cross_attention else None
+            x = block.finish(x, attended, memory, cross_bias)
+        return self._logits(self.norm(x[:, length:]))
+
+    def init_state(
+        self,
+        batch_size: int,
+        max_steps: int,
+        text_states: Tensor | None = None,
+        text_mask: Tensor | None = None,
+        chroma: Tensor | None = None,
+    ) -> MusicGenState:
+        """Allocate caches of `max_steps` steps and fill in what the conditions decide; arguments as in `forward`."""
+        config, weight = self.config, self.heads.weight
+        text, cross_bias = self._project_text(text_states, text_mask)
+        prefix, prefix_is_heard, offset = self._prefix(text, text_mask, chroma, batch_size=batch_size)
+        length = 0 if prefix is None else prefix.shape[1]
+        shape = (config.num_layers, batch_size, config.num_heads, length + max_steps, config.head_dim)
+        state = MusicGenState(
+            keys=weight.new_zeros(shape),
+            values=weight.new_zeros(shape),
+            cross_keys=None,
+            cross_values=None,
+            cross_bias=cross_bias,
+            prefix_bias=None,
+            prefix_length=length,
+            position_offset=offset,
+        )
+        if text is not None and config.has_cross_attention:
+            memories = [block.memory(text) for block in self.layers if isinstance(block, MusicGenBlock)]
+            state.cross_keys = torch.stack([key for key, _ in memories]).contiguous()
+            state.cross_values = torch.stack([value for _, value in memories]).contiguous()
+        if prefix is not None:
+            self._fill_prefix(state, prefix, prefix_is_heard)
+        return state
+
+    def step(self, codes: Tensor, state: MusicGenState, *, with_logits: bool = True) -> Tensor | None:
+        """Read one column [B, K] and advance the state in place.
+
+        Returns:
+            Logits [B, K, V] of the next column; None without `with_logits`, for columns whose successor is known.
+
+        Raises:
+            ValueError: If the state's `max_steps` are used up.
+        """
+        if state.num_steps >= state.max_steps:
+            raise ValueError(f"the state holds {state.max_steps} steps and all are used; allocate more.")
+        at = state.prefix_length + state.num_steps
+        x = self._embed(codes[:, :, None]) + self._positions(state.position_offset + state.num_steps, 1)
+        bias = None if state.prefix_bias is None else state.prefix_bias[..., : at + 1]
+        for index, block in enumerate(self.layers):
+            assert isinstance(block, MusicGenBlock)
+            query, key, value = block.qkv(x)
+            state.keys[index, :, :, at : at + 1] = key
+            state.values[index, :, :, at : at + 1] = value
+            attended = F.scaled_dot_product_attention(
+                query, state.keys[index, :, :, : at + 1], state.values[index, :, :, : at + 1], attn_mask=bias
+            )
+            memory = None
+            if state.cross_keys is not None and state.cross_values is not None:
+                memory = (state.cross_keys[index], state.cross_values[index])
+            x = block.finish(x, attended, memory, state.cross_bias)
+        state.num_steps += 1
+        return self._logits(self.norm(x))[:, :, 0] if with_logits else None
+
+    def num_parameters(self) -> int:
+        """Count the parameters."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def kv_bytes_per_step(self, batch_size: int = 1) -> int:
+        """Bytes that one step adds to the caches of a state of `batch_size` rows."""
+        return 2 * self.config.num_layers * batch_size * self.config.dim * self.heads.weight.element_size()
+
+    def flops_per_step(self, batch_size: int = 1) -> int:
+        """Multiply-adds, times 2, of one step's matrix products without attention over the caches."""
+        config = self.config
+        block = config.dim * ((6 if config.has_cross_attention else 4) * config.dim + 2 * config.ffn_dim)
+        heads = config.dim * config.num_codebooks * config.cardinality
+        return 2 * batch_size * (config.num_layers * block + heads)
+
+    def _embed(self, codes: Tensor) -> Tensor:
+        offsets = torch.arange(codes.shape[1], device=codes.device)[:, None] * (self.config.cardinality + 1)
+        embedded: Tensor = self.embeddings(codes + offsets).sum(dim=1)  # [B, K, T] -> [B, T, D]
+        return embedded
+
+    def _logits(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.heads(x)  # [B, T, K * V]
+        return logits.view(*x.shape[:2], self.config.num_codebooks, self.config.cardinality).transpose(1, 2)
+
+    def _positions(self, start: int, count: int) -> Tensor:
+        if start + count > self.position_table.shape[0]:
+            raise ValueError(f"expected at most {self.position_table.shape[0]} positions, got {start + count}.")
+        return self.position_table[start : start + count]
+
+    def _make_position_table(self) -> Tensor:
+        config = self.config
+        room = config.max_frames + max(config.delays) + 1
+        if not config.has_cross_attention:
+            room += config.chroma_frames + 512
+        return sinusoidal_positions(torch.arange(room), config.dim)
+
+    def _project_text(self, states: Tensor | None, mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """Project text to [B, L, D], zero where masked; with the bias [B, 1, 1, L] of cross-attention, if any."""
+        if states is None:
+            return None, None
+        text = self.enc_to_dec_proj(states)
+        if mask is None:
+            return text, None
+        keep = mask.bool()
+        text = text * keep[..., None].to(text.dtype)
+        keep = keep | ~keep.any(dim=1, keepdim=True)  # a row of nothing attends over its zeros, never over nothing
+        if bool(keep.all()):
+            return text, None
+        bias = torch.zeros(keep.shape, dtype=text.dtype, device=text.device).masked_fill(~keep, -math.inf)
+        return text, bias[:, None, None]
+
+    def _prefix(
+        self, text: Tensor | None, text_mask: Tensor | None, chroma: Tensor | None, *, batch_size: int
+    ) -> tuple[Tensor | None, Tensor | None, int]:
+        """Return the prefix [B, P, D] with positions, which entries are heard [B, P], and the first step's position."""
+        config = self.config
+        if not config.has_cross_attention:
+            raise NotImplementedError("melody_conditioning 'prefix_only'")
+        if chroma is None:
+            return None, None, 0
+        if config.melody_conditioning == "none":
+            raise ValueError("this model has no melody conditioning; pass chroma=None.")
+        if chroma.shape[1] > config.chroma_frames:
+            raise ValueError(f"expected at most {config.chroma_frames} melody frames, got {chroma.shape[1]}.")
+        classes = torch.arange(config.num_chroma, device=chroma.device)
+        one_hot = (chroma[..., None] == classes).to(self.chroma_proj.weight.dtype)
+        moments = torch.arange(chroma.shape[1], device=chroma.device) / config.chroma_frame_rate_hz
+        positions = sinusoidal_positions(moments * config.frame_rate_hz, config.dim)
+        projected = self.chroma_proj(one_hot)
+        heard = (chroma >= 0).any(dim=1, keepdim=True).expand(chroma.shape)
+        return projected + positions.to(projected.dtype), heard, 0
+
+    def _fill_prefix(self, state: MusicGenState, prefix: Tensor, is_heard: Tensor | None) -> None:
+        """Run the prefix through the blocks and keep its keys and values."""
+        length = state.prefix_length
+        x = prefix.to(self.heads.weight.dtype)
+        for index, block in enumerate(self.layers):
+            assert isinstance(block, MusicGenBlock)
+            query, key, value = block.qkv(x)
+            state.keys[index, :, :, :length] = key
+            state.values[index, :, :, :length] = value
+            attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+            memory = None
+            if state.cross_keys is not None and state.cross_values is not None:
+                memory = (state.cross_keys[index], state.cross_values[index])
+            x = block.finish(x, attended, memory, state.cross_bias)
+        if is_heard is not None and not bool(is_heard.all()):
+            bias = x.new_zeros((state.batch_size, 1, 1, length + state.max_steps))
+            bias[..., :length].masked_fill_(~is_heard[:, None, None], -math.inf)
+            state.prefix_bias = bias
+
+
+def _prefix_mask(is_heard: Tensor | None, length: int) -> Tensor | None:
+    """Causal mask [B, 1, P + T, P + T], True where attention may look; an unheard prefix is seen by itself only."""
+    if is_heard is None or bool(is_heard.all()):
+        return None
+    batch, prefix = is_heard.shape
+    mask = torch.ones((length, length), dtype=torch.bool, device=is_heard.device).tril().repeat(batch, 1, 1)
+    mask[:, prefix:, :prefix] &= is_heard[:, None]
+    return mask[:, None]
+
+
+def _draw(weight: Tensor, std: float) -> None:
+    nn.init.trunc_normal_(weight, std=std, a=-3 * std, b=3 * std)

@@ -1,0 +1,33 @@
+"""`MusicGenState`: what a MusicGen language model remembers between two steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass
+class MusicGenState:
+    """Caches of one running batch; made by `MusicGenLM.init_state`, advanced in place by `MusicGenLM.step`.
+
+    Legend: N layers, B rows, H heads, P prefix frames, S steps, L text tokens, E width of a head.
+    """
+
+    keys: Tensor  # [N, B, H, P + S, E]
+    values: Tensor  # [N, B, H, P + S, E]
+    cross_keys: Tensor | None  # [N, B, H, L, E]
+    cross_values: Tensor | None  # [N, B, H, L, E]
+    cross_bias: Tensor | None  # [B, 1, 1, L], 0 or -inf; None where every token counts
+    prefix_bias: Tensor | None  # [B, 1, 1, P + S]; None where every row has the whole prefix
+    prefix_length: int
+    position_offset: int
+    num_steps: int = 0
+
+    @property
+    def max_steps(self) -> int:
+        return int(self.keys.shape[3]) - self.prefix_length
+
+    @property
+    def batch_size(self) -> int:
+        return int(self.keys.shape[1])
