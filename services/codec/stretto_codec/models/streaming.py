@@ -36,17 +36,17 @@ class CodecConfig(Protocol):
     """What every codec's config says."""
 
     @property
-    def sample_rate_hz(self) -> int: ...  # noqa: D102
+    def sample_rate_hz(self) -> int: ...
     @property
-    def num_channels(self) -> int: ...  # noqa: D102
+    def num_channels(self) -> int: ...
     @property
-    def hop_length(self) -> int: ...  # noqa: D102
+    def hop_length(self) -> int: ...
     @property
-    def num_codebooks(self) -> int: ...  # noqa: D102
+    def num_codebooks(self) -> int: ...
     @property
-    def cardinality(self) -> int: ...  # noqa: D102
+    def cardinality(self) -> int: ...
     @property
-    def frame_rate_hz(self) -> float: ...  # noqa: D102
+    def frame_rate_hz(self) -> float: ...
 
 
 class ChunkDecoder(Protocol):
@@ -89,11 +89,11 @@ class CausalChunkDecoder:
         self._module = module
         self._state = module.init_decoder_state(1)
 
-    def step(self, codes: Tensor, ahead: Tensor, scale: float | None) -> Tensor:  # noqa: D102
+    def step(self, codes: Tensor, ahead: Tensor, scale: float | None) -> Tensor:
         audio, self._state = self._module.decode_chunk(codes, self._state)
         return audio
 
-    def finish(self) -> Tensor | None:  # noqa: D102
+    def finish(self) -> Tensor | None:
         return None
 
 

@@ -101,7 +101,7 @@ class Encodec(nn.Module):
             return self.decode_segment(codes, None)
         mixer = SegmentMixer(self.config)
         parts = []
-        for index, segment in enumerate(codes.split(frames, dim=-1)):
+        for index, segment in enumerate(torch.split(codes, frames, dim=-1)):
             parts.append(mixer.add(self.decode_segment(segment, None if scales is None else scales[:, index])))
         return torch.cat([*parts, mixer.finish()], dim=-1)
 

@@ -150,7 +150,7 @@ class Decoder(nn.Module):
 
     def upsample(self, states: Tensor) -> Tensor:
         """All other layers: [B, C', T] to [B, C, T * hop]; a sample depends on few neighbouring frames."""
-        for layer in self.layers[2:]:
+        for layer in list(self.layers)[2:]:
             states = layer(states)
         return states
 

@@ -5,7 +5,7 @@ the first and the last on a window of the chunk with its neighbouring frames, wh
 and carries the LSTM's state. A window that does not begin or end with the clip is padded wrongly at that end; the
 samples which that reaches are exactly those cut off. With segments (48 kHz) a chunk is a segment.
 
-The first chunk, or the whole clip, has to be as long as the reflected padding of the first convolution; every grid here is.
+The first chunk has to be longer than the reflected padding of the first convolution, which it is on every grid here.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class SegmentDecoder:
         self._model = model
         self._mixer = SegmentMixer(model.config)
 
-    def step(self, codes: Tensor, ahead: Tensor, scale: float | None) -> Tensor:  # noqa: D102
+    def step(self, codes: Tensor, ahead: Tensor, scale: float | None) -> Tensor:
         return self._mixer.add(self._model.decode_segment(codes, None if scale is None else torch.tensor([scale])))
 
-    def finish(self) -> Tensor | None:  # noqa: D102
+    def finish(self) -> Tensor | None:
         return self._mixer.finish()
 
 
@@ -66,7 +66,7 @@ class WindowedDecoder:
         self._states = torch.zeros(0)  # LSTM outputs [1, C, T] up to `_remembered`, from `_states_start` on
         self._states_start = 0
 
-    def step(self, codes: Tensor, ahead: Tensor, scale: float | None) -> Tensor:  # noqa: D102
+    def step(self, codes: Tensor, ahead: Tensor, scale: float | None) -> Tensor:
         num_frames, hop = codes.shape[-1], self._model.config.hop_length
         stop = self._start + num_frames
         is_clip_end_visible = ahead.shape[-1] < self._lookahead or self._lookahead == 0
@@ -88,7 +88,7 @@ class WindowedDecoder:
         self._states_start, self._start = states_from, stop
         return audio
 
-    def finish(self) -> Tensor | None:  # noqa: D102
+    def finish(self) -> Tensor | None:
         return None
 
     def _advance(self, window: Tensor, window_start: int, wanted: int) -> None:

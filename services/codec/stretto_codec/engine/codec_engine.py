@@ -1,0 +1,280 @@
+"""`CodecEngine`: codecs by name, one model thread each.
+
+A stream decodes one chunk of the codec's fixed grid at a time, so that streams take turns on the thread, and a
+cancelled one leaves it after the chunk that runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+import soxr
+import torch
+from numpy.typing import NDArray
+from stretto_shared.audio import Waveform
+from stretto_shared.engine.thread import ModelThread
+from stretto_shared.errors import InvalidInput, NotFound, NotReady, Overloaded
+from stretto_shared.features import ModelInfo
+from stretto_shared.tokens import TokenMatrix
+from torch import Tensor
+
+from stretto_codec.engine.frames import Chunk, FrameBuffer
+from stretto_codec.loading import LoadedCodec
+from stretto_codec.models.streaming import ChunkDecoder
+
+MAX_ENCODE_S = 600.0
+MIN_RETRY_AFTER_S = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedClip:
+    """A clip's tokens, the codec that made them, and the clip's length at the codec's own rate."""
+
+    tokens: TokenMatrix
+    model: ModelInfo
+    num_samples: int
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedChunk:
+    """One chunk of audio, where in the clip it begins, and the codec that made it."""
+
+    waveform: Waveform
+    first_sample_index: int
+    model: ModelInfo
+
+
+class Meter(Protocol):
+    """Where the engine reports what only it knows; called from any thread."""
+
+    def set_waiting(self, num_requests: int) -> None:
+        """How many calls wait for a model thread now."""
+
+    def observe_first_audio(self, latency_s: float) -> None:
+        """How long a stream took from its first frames to its first audio."""
+
+    def observe_rtf(self, real_time_factor: float) -> None:
+        """How much work one second of audio took."""
+
+
+class CodecEngine:
+    """Serves codecs by name.
+
+    Invariant: the same tokens give the same samples, however they are cut into messages, and torch runs on model
+    threads only; `tests/services/codec/test_codec_service.py` holds it to that. Before `start` returns and after
+    `stop` every call fails with NotReady.
+
+    Args:
+        loaders: Name to a function that loads the codec; the first is the default one.
+        max_requests: Requests that one codec serves at once.
+        num_threads: CPU threads inside one operation; 0 leaves the choice to torch.
+        meter: Gets the numbers that only the engine knows.
+    """
+
+    def __init__(
+        self,
+        loaders: Mapping[str, Callable[[], LoadedCodec]],
+        *,
+        max_requests: int = 64,
+        num_threads: int = 0,
+        meter: Meter | None = None,
+    ) -> None:
+        self._loaders = dict(loaders)
+        self._max_requests = max_requests
+        self._num_threads = num_threads
+        self._meter = meter
+        # A request waits for one call at a time, so an accepted one always finds room.
+        self._threads = {name: ModelThread(name, max_queued=max_requests) for name in loaders}
+        self._num_requests = dict.fromkeys(loaders, 0)
+        self._codecs: dict[str, LoadedCodec] = {}
+
+    async def start(self) -> None:
+        """Load every codec on its own thread.
+
+        Raises:
+            StrettoError: What the loading of a codec raised.
+        """
+        names = list(self._loaders)
+        codecs = await asyncio.gather(*(self._threads[name].run(partial(self._load, name)) for name in names))
+        self._codecs = dict(zip(names, codecs, strict=True))
+
+    async def stop(self) -> None:
+        """Fail what waits and end the threads."""
+        self._codecs = {}
+        await asyncio.gather(*(thread.close() for thread in self._threads.values()))
+
+    def list_models(self) -> list[ModelInfo]:
+        """The codecs, sorted by name."""
+        self._check_ready()
+        return [self._codecs[name].info for name in sorted(self._codecs)]
+
+    async def encode(self, model: str, waveform: Waveform, num_codebooks: int = 0) -> EncodedClip:
+        """Encode a clip of up to ten minutes, converted to the codec's rate and channels.
+
+        Args:
+            model: The codec; empty takes the default one.
+            waveform: At least one sample.
+            num_codebooks: Codebooks to keep, coarsest first; 0 keeps all.
+
+        Raises:
+            InvalidInput: On a clip or a count outside its range.
+            NotFound: If there is no such codec.
+            Overloaded: If the codec serves `max_requests` already.
+        """
+        codec = self._find(model)
+        if not 0 <= num_codebooks <= codec.config.num_codebooks:
+            raise InvalidInput(
+                "codebook_count",
+                f"expected 1 to {codec.config.num_codebooks}, or 0 for all, for codec {codec.info.name!r}, "
+                f"got {num_codebooks}.",
+            )
+        if waveform.num_samples == 0 or waveform.duration_s > MAX_ENCODE_S:
+            raise InvalidInput(
+                "waveform",
+                f"expected more than 0 and at most {MAX_ENCODE_S:g} s of audio, got {waveform.duration_s:g} s. "
+                "Send a longer clip in parts.",
+            )
+        with self._admitted(codec):
+            return await self._thread(codec).run(partial(_encode, codec, waveform, num_codebooks))
+
+    async def decode(self, model: str, tokens: AsyncIterator[TokenMatrix]) -> AsyncGenerator[DecodedChunk, None]:
+        """Decode consecutive runs of frames, chunk by chunk, while more of them arrive.
+
+        Takes the next run only when the frames at hand do not fill a chunk, so that a fast sender waits.
+
+        Args:
+            model: The codec; empty takes the default one.
+            tokens: Runs of at least one frame, all with as many codebooks; at least one run.
+
+        Raises:
+            InvalidInput: If the tokens are not of this codec.
+            Conflict: If the number of codebooks changes.
+            NotFound: If there is no such codec.
+            Overloaded: If the codec serves `max_requests` already.
+        """
+        codec = self._find(model)
+        thread = self._thread(codec)
+        with self._admitted(codec):
+            decoder = await thread.run(codec.open_decoder)
+            next_sample = 0
+            async for work in _decode_work(codec, decoder, tokens):
+                began_s = time.perf_counter()
+                waveform = await thread.run(partial(self._measured, work))
+                if waveform is None:
+                    continue
+                if next_sample == 0 and self._meter is not None:
+                    self._meter.observe_first_audio(time.perf_counter() - began_s)
+                yield DecodedChunk(waveform, next_sample, codec.info)
+                next_sample += waveform.num_samples
+
+    def _measured(self, work: Callable[[], Waveform | None]) -> Waveform | None:
+        """Decode one chunk on the model thread and report what it took."""
+        began_s = time.perf_counter()
+        waveform = work()
+        if waveform is not None and self._meter is not None:
+            self._meter.observe_rtf((time.perf_counter() - began_s) / waveform.duration_s)
+            self._meter.set_waiting(sum(thread.num_queued for thread in self._threads.values()))
+        return waveform
+
+    def _load(self, name: str) -> LoadedCodec:
+        if self._num_threads:
+            torch.set_num_threads(self._num_threads)
+        return self._loaders[name]()
+
+    def _find(self, model: str) -> LoadedCodec:
+        self._check_ready()
+        name = model or next(iter(self._loaders))
+        if name not in self._codecs:
+            raise NotFound("model", f"expected one of {', '.join(sorted(self._codecs))}, got {model!r}. Choose one.")
+        return self._codecs[name]
+
+    def _check_ready(self) -> None:
+        if not self._codecs:
+            raise NotReady("The codec service has not loaded its codecs, or is stopping. Retry shortly.")
+
+    def _thread(self, codec: LoadedCodec) -> ModelThread:
+        return self._threads[codec.info.name]
+
+    @contextmanager
+    def _admitted(self, codec: LoadedCodec) -> Iterator[None]:
+        """Count a request for as long as it is served."""
+        name = codec.info.name
+        if self._num_requests[name] >= self._max_requests:
+            raise Overloaded(
+                f"Codec {name!r} serves {self._num_requests[name]} requests, which is its limit. Retry later.",
+                retry_after_s=max(MIN_RETRY_AFTER_S, self._thread(codec).estimated_wait_s),
+            )
+        self._num_requests[name] += 1
+        try:
+            yield
+        finally:
+            self._num_requests[name] -= 1
+
+
+async def _decode_work(
+    codec: LoadedCodec, decoder: ChunkDecoder, tokens: AsyncIterator[TokenMatrix]
+) -> AsyncGenerator[Callable[[], Waveform | None], None]:
+    """What the model thread has to do for each chunk, as soon as its frames are there, and at the end."""
+    frames = FrameBuffer(codec.info, codec.config.cardinality, codec.grid)
+    async for run in tokens:
+        frames.add(run)
+        while (chunk := frames.take(at_end=False)) is not None:
+            yield partial(_step, codec, decoder, chunk)
+    while (chunk := frames.take(at_end=True)) is not None:
+        yield partial(_step, codec, decoder, chunk)
+    yield partial(_finish, codec, decoder)
+
+
+def _step(codec: LoadedCodec, decoder: ChunkDecoder, chunk: Chunk) -> Waveform:
+    with torch.inference_mode():
+        return _to_waveform(codec, decoder.step(_to_codes(chunk.codes), _to_codes(chunk.ahead), chunk.scale))
+
+
+def _finish(codec: LoadedCodec, decoder: ChunkDecoder) -> Waveform | None:
+    with torch.inference_mode():
+        rest = decoder.finish()
+    return None if rest is None or rest.shape[-1] == 0 else _to_waveform(codec, rest)
+
+
+def _encode(codec: LoadedCodec, waveform: Waveform, num_codebooks: int) -> EncodedClip:
+    config = codec.config
+    samples = _with_channels(waveform.samples, config.num_channels)
+    if waveform.sample_rate_hz != config.sample_rate_hz:
+        samples = soxr.resample(samples.T, waveform.sample_rate_hz, config.sample_rate_hz).T
+    if samples.shape[1] == 0:
+        raise InvalidInput("waveform", f"expected at least one sample at {config.sample_rate_hz} Hz. Send more audio.")
+    with torch.inference_mode():
+        codes, scales = codec.encode(torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))[None])
+    kept = codes[0, : num_codebooks or config.num_codebooks].numpy().astype(np.int32)
+    tokens = TokenMatrix(kept, config.frame_rate_hz, codec.info.model_id, tuple(scales[0].tolist()))
+    return EncodedClip(tokens, codec.info, int(samples.shape[1]))
+
+
+def _with_channels(samples: NDArray[np.float32], num_channels: int) -> NDArray[np.float32]:
+    """[C, S] to [num_channels, S]: the mean of the channels, or the one channel twice."""
+    if samples.shape[0] == num_channels:
+        return samples
+    if num_channels == 1:
+        mono: NDArray[np.float32] = np.mean(samples, axis=0, keepdims=True, dtype=np.float32)
+        return mono
+    return np.repeat(samples, num_channels, axis=0)
+
+
+def _to_codes(codes: NDArray[np.int32]) -> Tensor:
+    """[K, T] to int64 [1, K, T]."""
+    return torch.from_numpy(codes.astype(np.int64))[None]
+
+
+def _to_waveform(codec: LoadedCodec, audio: Tensor) -> Waveform:
+    """[1, C, S] to a waveform; a codec that gives NaN is broken, which is nobody's input."""
+    samples = audio[0].numpy()
+    if not np.isfinite(samples).all():
+        raise RuntimeError(f"codec {codec.info.model_id} gave samples that are not finite")
+    return Waveform(samples, codec.config.sample_rate_hz)
