@@ -6,11 +6,13 @@ import sys
 
 import typer
 from stretto_shared.errors import StrettoError
+from typer.exceptions import TyperException
 
 from stretto_client.cli import doctor, music, serving, tokens
 from stretto_client.cli.output import stderr_console
 
 EXIT_FAILED = 1
+EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 
@@ -19,7 +21,6 @@ def build_app() -> typer.Typer:
     app = typer.Typer(
         name="stretto",
         help="Stretto: neural music models as gRPC services. Text in, music out.",
-        no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
     )
@@ -36,7 +37,10 @@ def build_app() -> typer.Typer:
 def main() -> None:
     """Run the command line and exit."""
     try:
-        build_app()()
+        status = build_app()(sys.argv[1:] or ["--help"], prog_name="stretto", standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
+    except TyperException as error:  # a wrong command line
+        fail(f"{error.format_message().rstrip('.')}. See: stretto --help", EXIT_USAGE)
     except StrettoError as error:
         fail(error.message)
     except OSError as error:
@@ -45,9 +49,9 @@ def main() -> None:
         sys.exit(EXIT_INTERRUPTED)
 
 
-def fail(message: str) -> None:
+def fail(message: str, status: int = EXIT_FAILED) -> None:
     """Say one line and exit."""
     stderr_console().print(
         f"stretto: {' '.join(message.split())}", style="red", highlight=False, soft_wrap=True, markup=False
     )
-    sys.exit(EXIT_FAILED)
+    sys.exit(status)

@@ -1,0 +1,207 @@
+"""A door with made-up models behind it, on a real port in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from google.protobuf import duration_pb2
+from stretto.codec.v1 import codec_pb2, codec_pb2_grpc
+from stretto.common.v1 import model_pb2
+from stretto.embedding.v1 import embedding_pb2, embedding_pb2_grpc
+from stretto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
+from stretto_shared.audio import Waveform
+from stretto_shared.errors import Conflict, InvalidInput, NotFound, NotReady, Overloaded
+from stretto_shared.features import TextStates
+from stretto_shared.grpc import convert
+from stretto_shared.grpc.hosting import HostContext, ServiceHost
+from stretto_shared.grpc.server import StrettoServer
+from stretto_shared.grpc.settings import GrpcSettings
+from stretto_shared.tokens import TokenMatrix
+
+SAMPLE_RATE_HZ = 24_000
+HOP_LENGTH = 480
+ERRORS = {
+    "invalid": InvalidInput("prompt", "expected a better one, got 'invalid'."),
+    "missing": NotFound("cascade", "expected 'musicgen', got 'missing'."),
+    "loading": NotReady("The weights are loading. Try again."),
+    "full": Overloaded("The queue is full.", retry_after_s=1.5),
+    "conflict": Conflict("The stream changed its codec."),
+    "broken": RuntimeError("a secret of the server"),
+}
+
+
+def model(name: str, service: str) -> model_pb2.ModelInfo:
+    return model_pb2.ModelInfo(
+        name=name,
+        service=service,
+        digest_sha256="ab" * 32,
+        licence="Apache-2.0",
+        score="mel 0.2",
+        parameter_count=12345,
+        is_default=True,
+        source="default",
+    )
+
+
+@dataclass
+class Seen:
+    """What the door was asked, and how many calls were cut short."""
+
+    requests: list[Any] = field(default_factory=list)
+    num_cancelled: int = 0
+
+
+class Orchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):  # type: ignore[misc]
+    def __init__(self, seen: Seen) -> None:
+        self._seen = seen
+
+    async def GenerateMusic(self, request: Any, context: Any) -> Any:
+        async for payload in self._music(request):
+            yield orchestrator_pb2.GenerateMusicResponse(**payload)
+
+    async def ContinueMusic(self, request: Any, context: Any) -> Any:
+        async for payload in self._music(request):
+            yield orchestrator_pb2.ContinueMusicResponse(**payload)
+
+    async def _music(self, request: Any) -> Any:
+        self._seen.requests.append(request)
+        if request.prompt in ERRORS:
+            raise ERRORS[request.prompt]
+        samples = np.sin(np.arange(SAMPLE_RATE_HZ) * 2 * np.pi * 440 / SAMPLE_RATE_HZ).astype(np.float32) * 0.5
+        try:
+            for second in range(int(request.duration_s)):
+                yield {
+                    "progress": orchestrator_pb2.Progress(
+                        stage="acoustic", done_frame_count=50 * second, total_frame_count=int(50 * request.duration_s)
+                    )
+                }
+                waveform = convert.waveform_to_proto(Waveform(samples, SAMPLE_RATE_HZ))
+                chunk = orchestrator_pb2.AudioChunk(waveform=waveform, first_sample_index=second * SAMPLE_RATE_HZ)
+                yield {"chunk": chunk}
+                if request.prompt == "slow":
+                    await asyncio.sleep(30)
+                if request.prompt == "dies":
+                    raise RuntimeError("in the middle")
+        except (asyncio.CancelledError, GeneratorExit):
+            self._seen.num_cancelled += 1
+            raise
+        yield {
+            "receipt": orchestrator_pb2.Receipt(
+                cascade=request.cascade or "musicgen",
+                prompt=request.prompt,
+                seed=request.seed,
+                duration_s=request.duration_s,
+                sampling=model_pb2.SamplingOptions(temperature=1.0, top_k=250),
+                models=[model("minilm", "embedding"), model("musicgen", "acoustic")],
+                stretto_version="0.1.0",
+                output_sha256="cd" * 32,
+                first_audio_latency=duration_pb2.Duration(nanos=250_000_000),
+                total_latency=duration_pb2.Duration(seconds=1),
+            )
+        }
+
+    async def ListModels(self, request: Any, context: Any) -> Any:
+        return orchestrator_pb2.ListModelsResponse(
+            models=[model("musicgen", "acoustic"), model("framecodec", "codec")], unreachable_services=["embedding"]
+        )
+
+
+class Codec(codec_pb2_grpc.CodecServiceServicer):  # type: ignore[misc]
+    async def EncodeAudio(self, request: Any, context: Any) -> Any:
+        waveform = convert.waveform_from_proto(request.waveform)
+        num_frames = -(-waveform.num_samples // HOP_LENGTH)
+        codes = np.tile(np.arange(num_frames), (request.codebook_count or 4, 1))
+        tokens = TokenMatrix(codes, 50.0, "framecodec@" + "ab" * 6)
+        return codec_pb2.EncodeAudioResponse(
+            tokens=convert.tokens_to_proto(tokens),
+            model=model("framecodec", "codec"),
+            sample_count=waveform.num_samples,
+        )
+
+    async def DecodeTokens(self, requests: Any, context: Any) -> Any:
+        first_sample_index = 0
+        async for request in requests:
+            if request.WhichOneof("payload") == "config":
+                continue
+            tokens = convert.tokens_from_proto(request.tokens)
+            samples = np.repeat(tokens.codes[0] / 10_000, HOP_LENGTH)
+            yield codec_pb2.DecodeTokensResponse(
+                waveform=convert.waveform_to_proto(Waveform(samples, SAMPLE_RATE_HZ)),
+                first_sample_index=first_sample_index,
+            )
+            first_sample_index += len(samples)
+
+
+class Embedding(embedding_pb2_grpc.EmbeddingServiceServicer):  # type: ignore[misc]
+    async def EmbedText(self, request: Any, context: Any) -> Any:
+        states = [
+            TextStates("minilm@" + "ab" * 6, np.eye(4)[len(text) % 4], np.ones((len(text.split()), 4)))
+            for text in request.texts
+        ]
+        return embedding_pb2.EmbedTextResponse(
+            states=[convert.text_states_to_proto(state) for state in states], model=model("minilm", "embedding")
+        )
+
+
+def _builders(seen: Seen) -> dict[str, Any]:
+    async def nothing() -> None:
+        return None
+
+    def host(name: str, full_name: str, add: Any, servicer: Any) -> Any:
+        def build(context: HostContext) -> ServiceHost:
+            return ServiceHost(name, full_name, lambda server: add(servicer, server), nothing, nothing)
+
+        return build
+
+    return {
+        "orchestrator": host(
+            "orchestrator",
+            "stretto.orchestrator.v1.OrchestratorService",
+            orchestrator_pb2_grpc.add_OrchestratorServiceServicer_to_server,
+            Orchestrator(seen),
+        ),
+        "codec": host(
+            "codec", "stretto.codec.v1.CodecService", codec_pb2_grpc.add_CodecServiceServicer_to_server, Codec()
+        ),
+        "embedding": host(
+            "embedding",
+            "stretto.embedding.v1.EmbeddingService",
+            embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server,
+            Embedding(),
+        ),
+    }
+
+
+@dataclass(frozen=True)
+class Door:
+    address: str
+    seen: Seen
+
+
+@pytest.fixture(scope="module")
+def door() -> Iterator[Door]:
+    """A server that runs beside the test's own event loop, so that blocking commands can call it."""
+    seen = Seen()
+    started: asyncio.Queue[int] = asyncio.Queue()
+    loop = asyncio.new_event_loop()
+    stop = asyncio.Event()
+
+    async def serve() -> None:
+        server = StrettoServer(GrpcSettings(port=0, log_level="error", max_receive_bytes=1_000_000), _builders(seen))
+        await started.put(await server.start())
+        await stop.wait()
+        await server.stop()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
+    thread.start()
+    port = asyncio.run_coroutine_threadsafe(started.get(), loop).result(timeout=20)
+    yield Door(f"127.0.0.1:{port}", seen)
+    loop.call_soon_threadsafe(stop.set)
+    thread.join(timeout=20)
+    assert not thread.is_alive()

@@ -1,0 +1,192 @@
+"""Every method of `StrettoClient` over a real channel."""
+
+import asyncio
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from stretto_client import (
+    AudioChunk,
+    Conflict,
+    DeadlineExceeded,
+    InvalidInput,
+    NotFound,
+    NotReady,
+    Overloaded,
+    Progress,
+    Receipt,
+    SamplingOptions,
+    ServerFailure,
+    StrettoClient,
+    StrettoError,
+    TokenMatrix,
+    Unreachable,
+    Waveform,
+)
+
+SECOND = Waveform(np.linspace(-0.5, 0.5, 24_000), 24_000)
+
+
+async def test_music_comes_as_progress_then_audio_then_the_receipt(door: Any) -> None:
+    async with StrettoClient(door.address) as client:
+        events = [event async for event in client.generate_music("a waltz", duration_s=2.0, seed=3)]
+    assert [type(event) for event in events] == [Progress, AudioChunk, Progress, AudioChunk, Receipt]
+    receipt = events[-1]
+    assert isinstance(receipt, Receipt)
+    assert (receipt.prompt, receipt.seed, receipt.first_audio_latency_s) == ("a waltz", 3, 0.25)
+    assert receipt.real_time_factor == pytest.approx(0.5)
+    assert [model.service for model in receipt.models] == ["embedding", "acoustic"]
+    assert receipt.sampling == SamplingOptions(temperature=1.0, top_k=250)
+
+
+async def test_every_argument_of_a_request_reaches_the_door(door: Any) -> None:
+    sampling = SamplingOptions(temperature=0.0, top_k=5, top_p=0.5, guidance_scale=2.0)
+    async with StrettoClient(door.address) as client:
+        async for _ in client.generate_music(
+            "x", cascade="musicgen", duration_s=1.0, seed=2**64 - 1, sampling=sampling, melody=SECOND
+        ):
+            pass
+        generated = door.seen.requests[-1]
+        async for _ in client.continue_music(SECOND, prompt="y", duration_s=1.0, include_recording=False):
+            pass
+        continued = door.seen.requests[-1]
+    assert generated.seed == 2**64 - 1
+    assert generated.sampling.HasField("temperature")
+    assert (generated.sampling.temperature, generated.sampling.top_p) == (0.0, 0.5)
+    assert len(generated.melody.samples) == 4 * 24_000
+    assert (continued.prompt, continued.include_recording) == ("y", False)
+    assert continued.audio.sample_rate_hz == 24_000
+    assert not continued.HasField("sampling")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "kind"),
+    [
+        ("invalid", InvalidInput),
+        ("missing", NotFound),
+        ("loading", NotReady),
+        ("full", Overloaded),
+        ("conflict", Conflict),
+        ("broken", ServerFailure),
+    ],
+)
+async def test_a_failure_of_the_server_is_a_typed_error_and_the_next_call_works(
+    door: Any, prompt: str, kind: type[StrettoError]
+) -> None:
+    async with StrettoClient(door.address) as client:
+        with pytest.raises(kind) as caught:
+            async for _ in client.generate_music(prompt, duration_s=1.0):
+                pass
+        assert "secret" not in str(caught.value)
+        assert type(caught.value) is kind
+        events = [event async for event in client.generate_music("fine", duration_s=1.0)]
+    assert isinstance(events[-1], Receipt)
+
+
+async def test_an_error_keeps_its_field_and_its_retry_time(door: Any) -> None:
+    async with StrettoClient(door.address) as client:
+        with pytest.raises(InvalidInput) as invalid:
+            await anext(client.generate_music("invalid"))
+        with pytest.raises(Overloaded) as full:
+            await anext(client.generate_music("full"))
+    assert invalid.value.field == "prompt"
+    assert invalid.value.message == "prompt: expected a better one, got 'invalid'."
+    assert full.value.retry_after_s == pytest.approx(1.5)
+
+
+async def test_a_late_answer_is_a_deadline_error(door: Any) -> None:
+    async with StrettoClient(door.address) as client:
+        with pytest.raises(DeadlineExceeded, match="timeout"):
+            async for _ in client.generate_music("slow", duration_s=5.0, timeout_s=0.5):
+                pass
+
+
+async def test_closing_the_stream_early_stops_the_server(door: Any) -> None:
+    before = door.seen.num_cancelled
+    async with StrettoClient(door.address) as client:
+        events = client.generate_music("slow", duration_s=5.0)
+        async for event in events:
+            if isinstance(event, AudioChunk):
+                break
+        await events.aclose()
+        for _ in range(100):
+            if door.seen.num_cancelled > before:
+                break
+            await asyncio.sleep(0.02)
+    assert door.seen.num_cancelled == before + 1
+
+
+async def test_nobody_at_the_address_is_unreachable_at_once() -> None:
+    async with StrettoClient("127.0.0.1:1") as client:
+        with pytest.raises(Unreachable, match="No server answers"):
+            await client.list_models(timeout_s=10)
+
+
+async def test_an_oversized_message_is_invalid_input_and_the_next_call_works(door: Any) -> None:
+    async with StrettoClient(door.address) as client:
+        with pytest.raises(InvalidInput, match="smaller"):
+            await client.encode_audio(Waveform(np.zeros(500_000), 24_000))
+        assert (await client.encode_audio(SECOND)).num_samples == 24_000
+
+
+async def test_a_seed_that_does_not_fit_never_leaves_the_client(door: Any) -> None:
+    async with StrettoClient(door.address) as client:
+        with pytest.raises(InvalidInput, match="seed"):
+            await anext(client.generate_music("x", seed=-1))
+
+
+async def test_tokens_go_to_the_codec_and_back(door: Any) -> None:
+    async with StrettoClient(door.address) as client:
+        encoded = await client.encode_audio(SECOND, num_codebooks=2)
+        chunks = [chunk async for chunk in client.decode_tokens(encoded.tokens)]
+
+        async def halves() -> Any:
+            yield encoded.tokens.frames(0, 25)
+            yield encoded.tokens.frames(25, 50)
+
+        streamed = [chunk async for chunk in client.decode_tokens(halves())]
+    assert (encoded.tokens.num_codebooks, encoded.tokens.num_frames, encoded.num_samples) == (2, 50, 24_000)
+    assert [chunk.first_sample_index for chunk in streamed] == [0, 12_000]
+    whole = np.concatenate([chunk.waveform.samples for chunk in chunks], axis=1)
+    assert np.array_equal(whole, np.concatenate([chunk.waveform.samples for chunk in streamed], axis=1))
+
+
+async def test_long_tokens_travel_in_several_messages(door: Any) -> None:
+    tokens = TokenMatrix(np.zeros((4, 1500)), 50.0, "framecodec@" + "ab" * 6)
+    async with StrettoClient(door.address) as client:
+        chunks = [chunk async for chunk in client.decode_tokens(tokens)]
+    assert len(chunks) == 3
+    assert sum(chunk.waveform.num_samples for chunk in chunks) == 1500 * 480
+
+
+async def test_texts_come_back_as_states(door: Any) -> None:
+    async with StrettoClient(door.address) as client:
+        embedded = await client.embed_text(["a b c", "d"])
+    assert [state.states.shape for state in embedded.states] == [(3, 4), (1, 4)]
+    assert embedded.model.name == "minilm"
+
+
+async def test_models_and_silent_services_are_listed(door: Any) -> None:
+    async with StrettoClient(door.address) as client:
+        listed = await client.list_models()
+        assert await client.check_health()
+    assert [model.name for model in listed.models] == ["musicgen", "framecodec"]
+    assert listed.unreachable_services == ("embedding",)
+
+
+def test_the_client_and_its_command_need_neither_torch_nor_a_service() -> None:
+    blocked = (
+        "torch",
+        "stretto_codec",
+        "stretto_acoustic",
+        "stretto_embedding",
+        "stretto_orchestrator",
+        "transformers",
+    )
+    program = (
+        f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); "
+        "import stretto_client, stretto_client.up, stretto_client.cli.main as m; m.build_app()"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -1,0 +1,169 @@
+"""The `stretto` command against a door: what it prints, writes and returns."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from stretto_client import read_audio, read_tokens, write_audio
+from stretto_client.audio_files import Waveform
+from stretto_client.cli import main as cli
+from stretto_client.up import parse_ports
+from stretto_shared.errors import InvalidInput
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(door: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs one command line in this process; returns its exit status, stdout and stderr."""
+    monkeypatch.setenv("STRETTO_ADDRESS", door.address)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["stretto", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    write_audio(tmp_path / "recording.wav", Waveform(np.sin(np.arange(30_000) / 20) / 2, 24_000))
+    return tmp_path / "recording.wav"
+
+
+def test_generate_writes_audio_and_picture_and_prints_the_receipt(run: Run, tmp_path: Path) -> None:
+    wav, png = tmp_path / "a.wav", tmp_path / "a.png"
+    status, out, _ = run("generate", "a waltz", "--duration-s", 2, "--seed", 7, "-o", wav, "--picture", png)
+    assert status == 0
+    assert read_audio(wav).duration_s == 2.0
+    assert png.read_bytes().startswith(b"\x89PNG")
+    for part in ("a waltz", "musicgen", "7", "cd" * 32, "Real-time factor 0.50", str(wav)):
+        assert part in out
+
+
+def test_generate_prints_json_for_programs(run: Run, tmp_path: Path) -> None:
+    status, out, _ = run("generate", "a waltz", "--duration-s", 1, "--json", "-o", tmp_path / "a.flac")
+    receipt = json.loads(out)
+    assert status == 0
+    assert (receipt["prompt"], receipt["duration_s"], receipt["files"]) == ("a waltz", 1.0, [str(tmp_path / "a.flac")])
+    assert receipt["models"][0]["digest_sha256"] == "ab" * 32
+
+
+def test_every_option_of_generate_reaches_the_door(run: Run, door: Any, tmp_path: Path, recording: Path) -> None:
+    sampling = ("--temperature", 0.5, "--top-k", 9, "--top-p", 0.9, "--guidance-scale", 2.5)
+    assert run("generate", "x", "--melody", recording, *sampling, "--duration-s", 1, "-o", tmp_path / "a.ogg")[0] == 0
+    asked = door.seen.requests[-1]
+    assert (asked.cascade, asked.melody.sample_rate_hz, len(asked.melody.samples)) == ("musicgen", 24_000, 120_000)
+    options = asked.sampling
+    assert (options.temperature, options.top_k, options.top_p, options.guidance_scale) == (0.5, 9, 0.9, 2.5)
+    assert run("generate", "--continue", recording, "--duration-s", 1, "-o", tmp_path / "b.wav")[0] == 0
+    assert door.seen.requests[-1].audio.sample_rate_hz == 24_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (("invalid", "-o", "{}/a.wav"), 1, "expected a better one"),
+        (("dies", "-o", "{}/a.wav"), 1, "server failed"),
+        (("slow", "-o", "{}/a.wav", "--timeout-s", "0.4"), 1, "timeout"),
+        (("x", "-o", "{}/a.mp7"), 1, ".wav"),
+        (("x", "-o", "{}/no/a.wav"), 1, "Create it first"),
+        (("x", "-o", "{}/a.wav", "--picture", "{}/a.txt"), 1, ".png"),
+        (("x", "-o", "{}/a.wav", "--melody", "{}/none.wav"), 1, "none.wav"),
+        (("-o", "{}/a.wav"), 1, "PROMPT"),
+        (("x", "-o", "{}/a.wav", "--top-p", "0"), 1, "top_p"),
+        (("x", "-o", "{}/a.wav", "--address", "127.0.0.1:1"), 1, "No server answers"),
+        (("x", "-o", "{}/a.wav", "--address", "nonsense"), 1, "host:port"),
+        (("x", "-o", "{}/a.wav", "--duration-s", "31"), 2, "equal to 30"),
+        (("x", "-o", "{}/a.wav", "--duration-s", "nan"), 2, "duration-s"),
+        (("x", "-o", "{}/a.wav", "--temperature", "11"), 2, "equal to 10"),
+        (("x",), 2, "--output"),
+    ],
+)
+def test_a_failure_is_one_clear_line_and_no_file(
+    run: Run, tmp_path: Path, arguments: tuple[str, ...], status: int, said: str
+) -> None:
+    got, out, err = run("generate", *(argument.format(tmp_path) for argument in arguments))
+    assert got == status
+    assert said in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert [line[:9] for line in err.splitlines() if line.strip()] == ["stretto: "]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_encode_and_decode_are_inverse_in_length(run: Run, tmp_path: Path, recording: Path) -> None:
+    tokens_path, back = tmp_path / "a.tokens", tmp_path / "back.wav"
+    status, out, _ = run("encode", recording, "-o", tokens_path, "--codebooks", 2)
+    assert (status, "63 frames of 2 codebooks at 50 Hz" in out) == (0, True)
+    tokens, num_samples = read_tokens(tokens_path)
+    assert (tokens.num_codebooks, num_samples) == (2, 30_000)
+    status, out, _ = run("decode", tokens_path, "-o", back)
+    assert (status, "1.25 s at 24000 Hz" in out) == (0, True)
+    assert read_audio(back).num_samples == 30_000
+    assert json.loads(run("encode", recording, "-o", tokens_path, "--json")[1])["frame_count"] == 63
+
+
+def test_embed_prints_and_writes_states(run: Run, tmp_path: Path) -> None:
+    status, out, _ = run("embed", "a b c", "d", "-o", tmp_path / "states.safetensors")
+    assert status == 0
+    assert "3 tokens x 4" in out
+    tensors = load_file(tmp_path / "states.safetensors")
+    assert {name: value.shape for name, value in tensors.items()} == {
+        "pooled": (2, 4),
+        "token_states.0": (3, 4),
+        "token_states.1": (1, 4),
+    }
+    assert len(json.loads(run("embed", "a b c", "--json")[1])["pooled"][0]) == 4
+
+
+def test_models_lists_name_digest_licence_and_score(run: Run) -> None:
+    status, out, err = run("models")
+    assert status == 0
+    for part in ("musicgen", "ab" * 6, "Apache-2.0", "mel 0.2", "12,345"):
+        assert part in out
+    assert "embedding" in err
+    assert json.loads(run("models", "--json")[1])["unreachable_services"] == ["embedding"]
+
+
+def test_doctor_says_what_is_wrong_and_exits_with_one(run: Run, door: Any) -> None:
+    status, out, _ = run("doctor", "--json")
+    findings = {finding["what"]: finding for finding in json.loads(out)}
+    assert findings["python"]["is_well"]
+    assert findings["stretto-client"]["is_well"]
+    assert findings[f"server at {door.address}"]["is_well"]
+    assert "ms" in findings["health check"]["note"]
+    assert findings["models"]["is_well"] is False  # the door's embedding service does not answer
+    assert status == 1
+    status, out, _ = run("doctor", "--address", "127.0.0.1:1")
+    assert (status, "No server answers" in out) == (1, True)
+
+
+def test_serve_names_the_services_it_does_not_have(run: Run) -> None:
+    status, _, err = run("serve", "--services", "codec,kazoo")
+    assert status == 1
+    assert "kazoo" in err
+
+
+def test_up_takes_names_with_ports() -> None:
+    assert parse_ports(["codec=50052", "acoustic=50054"]) == {"codec": 50052, "acoustic": 50054}
+    for bad in (["codec"], ["=1"], ["codec=x"], ["codec=70000"], []):
+        with pytest.raises(InvalidInput, match="services"):
+            parse_ports(bad)
+
+
+def test_no_command_shows_the_help_and_an_unknown_one_fails(run: Run) -> None:
+    status, out, _ = run()
+    assert status == 0
+    assert all(command in out for command in ("serve", "generate", "encode", "decode", "embed", "models", "doctor"))
+    status, _, err = run("compose")
+    assert (status, "compose" in err) == (2, True)

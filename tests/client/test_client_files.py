@@ -1,0 +1,109 @@
+"""Audio, token and picture files: what is written is read back, and nothing is ever half there."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from stretto_client import AudioFileWriter, InvalidInput, TokenMatrix, Waveform, read_audio, read_tokens, write_audio
+from stretto_client.picture import draw_spectrogram, power_spectrogram_db
+from stretto_client.token_files import FORMAT, write_tokens
+
+
+def tone(duration_s: float, frequency_hz: float = 440.0, sample_rate_hz: int = 24_000) -> Waveform:
+    times_s = np.arange(int(duration_s * sample_rate_hz)) / sample_rate_hz
+    return Waveform(0.5 * np.sin(2 * np.pi * frequency_hz * times_s), sample_rate_hz)
+
+
+@pytest.mark.parametrize(("suffix", "tolerance"), [(".wav", 1e-4), (".flac", 1e-6), (".ogg", 0.1)])
+def test_an_audio_file_gives_back_what_was_written(tmp_path: Path, suffix: str, tolerance: float) -> None:
+    left, right = tone(1.0).samples[0], tone(1.0, 220.0).samples[0]
+    stereo = Waveform(np.stack([left, right]), 24_000)
+    write_audio(tmp_path / f"x{suffix}", stereo)
+    back = read_audio(tmp_path / f"x{suffix}")
+    assert (back.sample_rate_hz, back.samples.shape) == (24_000, stereo.samples.shape)
+    assert np.abs(back.samples - stereo.samples).mean() < tolerance
+
+
+def test_a_minute_of_vorbis_in_one_waveform_is_written_in_blocks(tmp_path: Path) -> None:
+    write_audio(tmp_path / "long.ogg", tone(60.0))
+    assert read_audio(tmp_path / "long.ogg").duration_s == pytest.approx(60.0)
+
+
+def test_louder_than_full_scale_is_clipped_and_never_wraps(tmp_path: Path) -> None:
+    write_audio(tmp_path / "loud.wav", Waveform(np.full(1000, 1.5), 24_000))
+    assert read_audio(tmp_path / "loud.wav").samples.min() > 0.99
+
+
+def test_a_failure_while_writing_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "music.wav"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError), AudioFileWriter(path) as writer:
+        writer.write(tone(0.1))
+        raise RuntimeError
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_no_audio_at_all_is_an_error_and_no_file(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="got none"), AudioFileWriter(tmp_path / "x.wav"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["x.mp9", "x", "missing-folder/x.wav"])
+def test_a_file_that_cannot_be_written_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidInput, match="path"):
+        write_audio(tmp_path / name, tone(0.1))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not audio at all"])
+def test_what_is_not_audio_is_refused_by_name(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "x.wav"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InvalidInput, match=r"x\.wav"):
+        read_audio(path)
+
+
+@pytest.mark.parametrize("scales", [(), (0.5, 0.25)])
+def test_a_tokens_file_gives_back_what_was_written(tmp_path: Path, scales: tuple[float, ...]) -> None:
+    tokens = TokenMatrix(np.arange(12).reshape(3, 4), 50.0, "framecodec@" + "ab" * 6, scales)
+    write_tokens(tmp_path / "x.tokens", tokens, 1900)
+    back, num_samples = read_tokens(tmp_path / "x.tokens")
+    assert np.array_equal(back.codes, tokens.codes)
+    assert (back.frame_rate_hz, back.codec_id, back.chunk_scales) == (50.0, tokens.codec_id, scales)
+    assert num_samples == 1900
+
+
+def test_what_is_not_a_tokens_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "noise.tokens").write_bytes(b"\x00" * 100)
+    save_file({"codes": np.zeros((1, 1), np.int32)}, tmp_path / "other.tokens", {"format": "else"})
+    save_file({"codes": np.zeros((1, 1), np.int32)}, tmp_path / "bare.tokens", {"format": FORMAT})
+    for name in ("noise", "other", "bare", "missing"):
+        with pytest.raises(InvalidInput, match=name):
+            read_tokens(tmp_path / f"{name}.tokens")
+
+
+def test_the_spectrogram_is_loudest_where_the_tone_is() -> None:
+    decibels = power_spectrogram_db(tone(1.0, 1500.0))
+    assert decibels.max() == 0
+    assert decibels.min() >= -80
+    loudest_hz = np.argmax(decibels.mean(axis=1)) * 24_000 / 2048
+    assert loudest_hz == pytest.approx(1500.0, abs=24_000 / 2048)
+
+
+def test_a_picture_is_a_real_image_with_something_in_it(tmp_path: Path) -> None:
+    draw_spectrogram(tmp_path / "x.png", tone(1.0), "a tone")
+    draw_spectrogram(tmp_path / "y.png", tone(1.0, 3000.0), "a tone")
+    first, second = (tmp_path / "x.png").read_bytes(), (tmp_path / "y.png").read_bytes()
+    assert first.startswith(b"\x89PNG")
+    assert len(first) > 5_000
+    assert first != second
+
+
+def test_a_picture_needs_audio_and_a_known_suffix(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"\.png"):
+        draw_spectrogram(tmp_path / "x.gif", tone(0.1), "")
+    with pytest.raises(InvalidInput, match="got none"):
+        draw_spectrogram(tmp_path / "x.png", Waveform(np.zeros((1, 0)), 24_000), "")
