@@ -18,7 +18,7 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
     def __init__(self, engine: EmbeddingEngine) -> None:
         self._engine = engine
 
-    async def EmbedText(  # noqa: N802, D102 - the name is the proto's, and so is the documentation
+    async def EmbedText(
         self, request: embedding_pb2.EmbedTextRequest, context: Context
     ) -> embedding_pb2.EmbedTextResponse:
         states, info = await self._engine.embed_text(request.model, request.texts)
@@ -26,13 +26,13 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
             states=[convert.text_states_to_proto(each) for each in states], model=convert.model_info_to_proto(info)
         )
 
-    async def EmbedMelody(  # noqa: N802, D102 - see EmbedText
+    async def EmbedMelody(
         self, request: embedding_pb2.EmbedMelodyRequest, context: Context
     ) -> embedding_pb2.EmbedMelodyResponse:
         melody = await self._engine.embed_melody(convert.waveform_from_proto(request.waveform))
         return embedding_pb2.EmbedMelodyResponse(melody=convert.chromagram_to_proto(melody))
 
-    async def ListModels(  # noqa: N802, D102 - see EmbedText
+    async def ListModels(
         self, request: embedding_pb2.ListModelsRequest, context: Context
     ) -> embedding_pb2.ListModelsResponse:
         models = self._engine.list_models()

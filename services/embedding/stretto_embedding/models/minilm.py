@@ -47,10 +47,10 @@ class MiniLm(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """States of the last layer: [B, L] -> [B, L, D]. No row may be padded."""
         x = self.words(ids) + self.positions.weight[: ids.shape[1]] + self.segments.weight[0]
-        x = self.norm(x)
+        normed: Tensor = self.norm(x)
         for layer in self.layers:
-            x = layer(x)
-        return x
+            normed = layer(normed)
+        return normed
 
     def pool(self, states: Tensor) -> Tensor:
         """One unit vector for each text, the direction of its mean state: [B, L, D] -> [B, D]."""
@@ -74,11 +74,11 @@ class MiniLmLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, L, D] -> [B, L, D]."""
-        heads = [
+        query, key, value = (
             projection(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # [B, H, L, D / H]
             for projection in (self.query, self.key, self.value)
-        ]
-        attended: Tensor = functional.scaled_dot_product_attention(*heads)
+        )
+        attended = functional.scaled_dot_product_attention(query, key, value)
         x = self.attention_norm(x + self.output(attended.transpose(1, 2).flatten(2)))
         normed: Tensor = self.feed_forward_norm(x + self.contract(functional.gelu(self.expand(x))))
         return normed

@@ -89,11 +89,11 @@ class T5Layer(nn.Module):
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """[B, L, D] and the position bias [1, H, L, L] -> [B, L, D]."""
         normed = self.attention_norm(x)
-        heads = [
+        query, key, value = (
             projection(normed).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # [B, H, L, D / H]
             for projection in (self.query, self.key, self.value)
-        ]
-        attended = functional.scaled_dot_product_attention(*heads, attn_mask=bias, scale=1.0)
+        )
+        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)
         x = x + self.output(attended.transpose(1, 2).flatten(2))
         normed = self.feed_forward_norm(x)
         expanded = self.expand(normed)
@@ -102,7 +102,8 @@ class T5Layer(nn.Module):
         )
         if self.gate is not None:
             hidden = hidden * self.gate(normed)
-        return x + self.contract(hidden)
+        added: Tensor = x + self.contract(hidden)
+        return added
 
 
 def relative_bucket(distances: Tensor, config: T5Config) -> Tensor:

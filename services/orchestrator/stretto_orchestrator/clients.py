@@ -1,0 +1,286 @@
+"""Typed clients of the stages: domain values in, domain values out; the only part that knows their protos.
+
+A stage's deliberate errors come out as they were raised there; other failed calls stay `AioRpcError`, which the shell
+passes on (deadline, cancellation) or answers as INTERNAL. Closing an iterator cancels its call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+from stretto.acoustic.v1 import acoustic_pb2, acoustic_pb2_grpc
+from stretto.codec.v1 import codec_pb2, codec_pb2_grpc
+from stretto.embedding.v1 import embedding_pb2, embedding_pb2_grpc
+from stretto_shared.audio import Waveform
+from stretto_shared.errors import InvalidInput, NotReady
+from stretto_shared.features import Chromagram, ModelInfo, SamplingOptions, TextStates
+from stretto_shared.grpc import convert
+from stretto_shared.grpc.status import error_from_rpc
+from stretto_shared.tokens import TokenMatrix
+
+M = TypeVar("M")
+T = TypeVar("T")
+
+_ARRIVALS_AHEAD = 4
+
+
+@dataclass(frozen=True)
+class TokenRequest:
+    """What the acoustic stage should generate; the fields are those of `GenerateTokensRequest`."""
+
+    model: str
+    text: TextStates | None
+    melody: Chromagram | None
+    prompt: TokenMatrix | None
+    duration_s: float
+    seed: int
+    sampling: SamplingOptions
+
+
+@dataclass(frozen=True)
+class GeneratedTokens:
+    """Consecutive new frames; `model` and `sampling` come with the first of a stream."""
+
+    tokens: TokenMatrix
+    first_frame_index: int
+    num_total_frames: int
+    model: ModelInfo | None
+    sampling: SamplingOptions | None
+
+
+@dataclass(frozen=True)
+class EncodedAudio:
+    """A clip as tokens, and how many samples it has at the codec's own rate."""
+
+    tokens: TokenMatrix
+    model: ModelInfo
+    num_samples: int
+
+
+@dataclass(frozen=True)
+class DecodedAudio:
+    """The next piece of audio; `model` comes with the first of a stream."""
+
+    waveform: Waveform
+    first_sample_index: int
+    model: ModelInfo | None
+
+
+class EmbeddingClient:
+    """`stretto.embedding.v1.EmbeddingService`."""
+
+    stage = "embedding"
+
+    def __init__(self, channel: grpc.aio.Channel, *, timeout_s: float) -> None:
+        self._stub = embedding_pb2_grpc.EmbeddingServiceStub(channel)
+        self._timeout_s = timeout_s
+
+    async def embed_text(self, model: str, text: str, *, field: str) -> tuple[TextStates, ModelInfo]:
+        """The states of one text; errors name it `field`."""
+        request = embedding_pb2.EmbedTextRequest(model=model, texts=[text])
+        with _errors_of(self.stage, {"texts[0]": field}):
+            response = await self._stub.EmbedText(request, timeout=self._timeout_s)
+        if len(response.states) != 1:
+            raise RuntimeError(f"The embedding stage answered {len(response.states)} states for one text.")
+        states = _read(convert.text_states_from_proto, response.states[0], self.stage)
+        return states, _read(convert.model_info_from_proto, response.model, self.stage)
+
+    async def embed_melody(self, waveform: Waveform, *, field: str) -> Chromagram:
+        """The melody of a clip; errors name it `field`."""
+        request = embedding_pb2.EmbedMelodyRequest(waveform=convert.waveform_to_proto(waveform))
+        with _errors_of(self.stage, {"waveform": field}):
+            response = await self._stub.EmbedMelody(request, timeout=self._timeout_s)
+        return _read(convert.chromagram_from_proto, response.melody, self.stage)
+
+    async def list_models(self) -> list[ModelInfo]:
+        """The encoders that the stage can serve."""
+        with _errors_of(self.stage):
+            response = await self._stub.ListModels(embedding_pb2.ListModelsRequest(), timeout=self._timeout_s)
+        return [_read(convert.model_info_from_proto, each, self.stage) for each in response.models]
+
+
+class AcousticClient:
+    """`stretto.acoustic.v1.AcousticService`."""
+
+    stage = "acoustic"
+
+    def __init__(self, channel: grpc.aio.Channel, *, timeout_s: float) -> None:
+        self._stub = acoustic_pb2_grpc.AcousticServiceStub(channel)
+        self._timeout_s = timeout_s
+
+    async def generate(
+        self, request: TokenRequest, resume_from: TokenMatrix | None = None
+    ) -> AsyncGenerator[GeneratedTokens, None]:
+        """New frames as they are made; with `resume_from`, those after the ones that the caller has."""
+        call = self._stub.GenerateTokens(_token_request_to_proto(request, resume_from), timeout=self._timeout_s)
+        try:
+            with _errors_of(self.stage):
+                async for response in call:
+                    yield GeneratedTokens(
+                        _read(convert.tokens_from_proto, response.tokens, self.stage),
+                        response.first_frame_index,
+                        response.total_frame_count,
+                        _read_model(response, self.stage),
+                        convert.sampling_from_proto(response.sampling) if response.HasField("sampling") else None,
+                    )
+        finally:
+            call.cancel()
+
+    async def list_models(self) -> list[ModelInfo]:
+        """The language models that the stage can serve."""
+        with _errors_of(self.stage):
+            response = await self._stub.ListModels(acoustic_pb2.ListModelsRequest(), timeout=self._timeout_s)
+        return [_read(convert.model_info_from_proto, each, self.stage) for each in response.models]
+
+
+class CodecClient:
+    """`stretto.codec.v1.CodecService`."""
+
+    stage = "codec"
+
+    def __init__(self, channel: grpc.aio.Channel, *, timeout_s: float) -> None:
+        self._stub = codec_pb2_grpc.CodecServiceStub(channel)
+        self._timeout_s = timeout_s
+
+    async def encode(self, model: str, waveform: Waveform, *, num_codebooks: int, field: str) -> EncodedAudio:
+        """A clip as tokens of the coarsest `num_codebooks` (0: all); errors name it `field`."""
+        request = codec_pb2.EncodeAudioRequest(
+            model=model, waveform=convert.waveform_to_proto(waveform), codebook_count=num_codebooks
+        )
+        with _errors_of(self.stage, {"waveform": field}):
+            response = await self._stub.EncodeAudio(request, timeout=self._timeout_s)
+        return EncodedAudio(
+            _read(convert.tokens_from_proto, response.tokens, self.stage),
+            _read(convert.model_info_from_proto, response.model, self.stage),
+            response.sample_count,
+        )
+
+    async def decode(self, tokens: AsyncGenerator[TokenMatrix, None]) -> AsyncGenerator[DecodedAudio, None]:
+        """Audio of the tokens while they come, by the codec that the first of them names.
+
+        What `tokens` raises is raised here; closing this iterator closes `tokens`.
+        """
+        async with aclosing(tokens) as source:
+            first = await anext(source, None)
+            if first is None:
+                return
+            call = self._stub.DecodeTokens(timeout=self._timeout_s)
+            arrivals: asyncio.Queue[DecodedAudio | Exception | None] = asyncio.Queue(_ARRIVALS_AHEAD)
+            tasks = [
+                asyncio.create_task(self._send(call, first, source, arrivals)),
+                asyncio.create_task(self._receive(call, arrivals)),
+            ]
+            try:
+                while (arrival := await arrivals.get()) is not None:
+                    if isinstance(arrival, Exception):
+                        raise arrival
+                    yield arrival
+            finally:
+                call.cancel()
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def list_models(self) -> list[ModelInfo]:
+        """The codecs that the stage can serve."""
+        with _errors_of(self.stage):
+            response = await self._stub.ListModels(codec_pb2.ListModelsRequest(), timeout=self._timeout_s)
+        return [_read(convert.model_info_from_proto, each, self.stage) for each in response.models]
+
+    async def _send(
+        self,
+        call: Any,
+        first: TokenMatrix,
+        source: AsyncGenerator[TokenMatrix, None],
+        arrivals: asyncio.Queue[DecodedAudio | Exception | None],
+    ) -> None:
+        """Write all tokens; an error of their source is an arrival, one of the call is left to the receiver."""
+        try:
+            config = codec_pb2.DecodeConfig(model=first.codec_id.partition("@")[0])
+            await call.write(codec_pb2.DecodeTokensRequest(config=config))
+            await call.write(codec_pb2.DecodeTokensRequest(tokens=convert.tokens_to_proto(first)))
+            async for part in source:
+                await call.write(codec_pb2.DecodeTokensRequest(tokens=convert.tokens_to_proto(part)))
+            await call.done_writing()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            return  # the call has ended, and the receiver knows how
+        except Exception as error:  # every failure must reach the one who waits for arrivals
+            await arrivals.put(error)
+
+    async def _receive(self, call: Any, arrivals: asyncio.Queue[DecodedAudio | Exception | None]) -> None:
+        """Put every response, then None or what ended the call, among the arrivals."""
+        try:
+            with _errors_of(self.stage):
+                async for response in call:
+                    await arrivals.put(
+                        DecodedAudio(
+                            _read(convert.waveform_from_proto, response.waveform, self.stage),
+                            response.first_sample_index,
+                            _read_model(response, self.stage),
+                        )
+                    )
+            await arrivals.put(None)
+        except Exception as error:  # every failure must reach the one who waits for arrivals
+            await arrivals.put(error)
+
+
+@dataclass(frozen=True)
+class Stages:
+    """One client for each stage of a cascade."""
+
+    embedding: EmbeddingClient
+    acoustic: AcousticClient
+    codec: CodecClient
+
+
+def _token_request_to_proto(
+    request: TokenRequest, resume_from: TokenMatrix | None
+) -> acoustic_pb2.GenerateTokensRequest:
+    return acoustic_pb2.GenerateTokensRequest(
+        model=request.model,
+        text=None if request.text is None else convert.text_states_to_proto(request.text),
+        melody=None if request.melody is None else convert.chromagram_to_proto(request.melody),
+        prompt=None if request.prompt is None else convert.tokens_to_proto(request.prompt),
+        resume_from=None if resume_from is None else convert.tokens_to_proto(resume_from),
+        duration_s=request.duration_s,
+        seed=request.seed,
+        sampling=convert.sampling_to_proto(request.sampling),
+    )
+
+
+@contextmanager
+def _errors_of(stage: str, fields: dict[str, str] | None = None) -> Iterator[None]:
+    """Raise a failed call as the error that it stands for, its field named as the caller knows it."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        known = error_from_rpc(error)
+        match known:
+            case None:
+                raise
+            case NotReady(reason="UNREACHABLE"):
+                message = f"The {stage} service cannot be reached. Try again."
+                raise NotReady(message, reason="UNREACHABLE") from error
+            case InvalidInput():
+                for stage_field, field in (fields or {}).items():
+                    if known.field == stage_field or known.field.startswith((f"{stage_field}.", f"{stage_field}[")):
+                        renamed = field + known.field.removeprefix(stage_field)
+                        raise InvalidInput(renamed, known.description, reason=known.reason) from error
+        raise known from error
+
+
+def _read(from_proto: Callable[[M], T], message: M, stage: str) -> T:
+    """Read what a stage answered; a malformed answer is the stage's fault, never the client's."""
+    try:
+        return from_proto(message)
+    except InvalidInput as error:
+        raise RuntimeError(f"The {stage} stage gave a malformed answer: {error}") from error
+
+
+def _read_model(response: Any, stage: str) -> ModelInfo | None:
+    return _read(convert.model_info_from_proto, response.model, stage) if response.HasField("model") else None

@@ -1,0 +1,89 @@
+"""A prompt, and a melody if there is one, becomes music."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from stretto_shared.audio import Waveform
+from stretto_shared.errors import InvalidInput
+from stretto_shared.features import SamplingOptions
+
+from stretto_orchestrator.clients import Stages, TokenRequest
+from stretto_orchestrator.flows.cascades import Cascade, find_cascade
+from stretto_orchestrator.flows.rendering import CascadeObserver, MusicEvent, Progress, Rendering, RenderOptions
+
+DEFAULT_DURATION_S = 10.0
+MAX_DURATION_S = 30.0
+MAX_PROMPT_CHARACTERS = 2_000
+
+
+@dataclass(frozen=True)
+class MusicRequest:
+    """What somebody wants to hear.
+
+    Raises:
+        InvalidInput: On an empty or too long prompt, or a duration outside (0, 30].
+    """
+
+    cascade: str
+    prompt: str
+    duration_s: float
+    seed: int
+    sampling: SamplingOptions
+    melody: Waveform | None
+
+    def __post_init__(self) -> None:
+        check_prompt(self.prompt, min_characters=1)
+        check_duration(self.duration_s, max_s=MAX_DURATION_S)
+
+
+async def generate_music(
+    stages: Stages,
+    cascades: Mapping[str, Cascade],
+    request: MusicRequest,
+    options: RenderOptions,
+    observer: CascadeObserver,
+) -> AsyncGenerator[MusicEvent, None]:
+    """Progress, audio while it is being made, and the receipt last."""
+    cascade = find_cascade(cascades, request.cascade)
+    rendering = Rendering(stages, options, observer)
+    yield Progress("embedding")
+    text, text_model = await stages.embedding.embed_text(cascade.text_model, request.prompt, field="prompt")
+    melody = None
+    if request.melody is not None:
+        melody = await stages.embedding.embed_melody(request.melody, field="melody")
+    yield Progress("acoustic")
+    tokens = TokenRequest(
+        cascade.acoustic_model, text, melody, None, request.duration_s, request.seed, request.sampling
+    )
+    async with aclosing(rendering.events(tokens, duration_s=request.duration_s)) as events:
+        async for event in events:
+            yield event
+    yield rendering.receipt(
+        cascade=cascade.name,
+        prompt=request.prompt,
+        text_model=text_model,
+        source=request.melody,
+        duration_s=request.duration_s,
+        seed=request.seed,
+    )
+
+
+def check_prompt(prompt: str, *, min_characters: int) -> None:
+    """Raise InvalidInput unless the prompt has a fitting length and, where it is required, a word."""
+    if not min_characters <= len(prompt) <= MAX_PROMPT_CHARACTERS or (prompt and not prompt.strip()):
+        raise InvalidInput(
+            "prompt",
+            f"expected {min_characters} to {MAX_PROMPT_CHARACTERS} characters that are not all blank, "
+            f"got {len(prompt)}. Describe the music in words.",
+        )
+
+
+def check_duration(duration_s: float, *, max_s: float) -> None:
+    """Raise InvalidInput unless the duration is above 0 and at most `max_s`."""
+    if not 0 < duration_s <= max_s:
+        raise InvalidInput(
+            "duration_s", f"expected above 0 and at most {max_s:g} s, got {duration_s:g} s. Ask for less at a time."
+        )

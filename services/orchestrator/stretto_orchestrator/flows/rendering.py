@@ -1,0 +1,181 @@
+"""From a token request to trimmed audio: acoustic stage, codec and resumes at work at the same time.
+
+Knows what the two stories that make music share, and neither of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from stretto_shared.audio import Waveform
+from stretto_shared.features import ModelInfo, SamplingOptions
+from stretto_shared.tokens import TokenMatrix
+
+from stretto_orchestrator.clients import GeneratedTokens, Stages, TokenRequest
+from stretto_orchestrator.flows.resuming import ResumePolicy, Resumes, TokenLog, resumed_audio, resumed_tokens
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage is, in token frames of the whole piece."""
+
+    stage: str
+    num_done_frames: int = 0
+    num_total_frames: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class AudioChunk:
+    """The next piece of audio."""
+
+    waveform: Waveform
+    first_sample_index: int
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What made the music; the fields are those of `stretto.orchestrator.v1.Receipt`."""
+
+    cascade: str
+    prompt: str
+    seed: int
+    duration_s: float
+    sampling: SamplingOptions
+    models: tuple[ModelInfo, ...]
+    input_sha256: str
+    output_sha256: str
+    first_audio_latency_s: float
+    total_latency_s: float
+    num_resumes: int
+
+
+MusicEvent = Progress | AudioChunk | Receipt
+
+
+class CascadeObserver(Protocol):
+    """Who counts what the cascades do."""
+
+    def observe_music(self, first_audio_latency_s: float, real_time_factor: float) -> None:
+        """One piece of music was finished."""
+
+    def observe_resume(self, stage: str) -> None:
+        """A stage was resumed."""
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """What the operator decides about every rendering."""
+
+    resume_policy: ResumePolicy
+    max_messages_ahead: int
+
+
+class Rendering:
+    """One piece of music in the making; once `events` has ended, `receipt` says what made it.
+
+    Invariant: the chunks are without gaps and hold exactly `round(duration_s * rate)` samples of new music, after
+    those of the prompt where it is kept.
+    """
+
+    def __init__(self, stages: Stages, options: RenderOptions, observer: CascadeObserver) -> None:
+        self._stages = stages
+        self._observer = observer
+        self._resumes = Resumes(options.resume_policy, observer.observe_resume)
+        self._log = TokenLog(options.max_messages_ahead)
+        self._began_s = time.monotonic()
+        self._first_audio_s = 0.0
+        self._digest = hashlib.sha256()
+        self._num_total_frames = 0
+        self._sampling = SamplingOptions()
+        self._acoustic_model: ModelInfo | None = None
+        self._codec_model: ModelInfo | None = None
+
+    async def events(
+        self, request: TokenRequest, *, duration_s: float, keep_prompt: bool = False
+    ) -> AsyncGenerator[Progress | AudioChunk, None]:
+        """Progress and audio of `duration_s` of new music, after the prompt's own if that is kept."""
+        pump = asyncio.create_task(self._log.fill(self._tokens(request)))
+        num_sent = 0
+        try:
+            async with aclosing(resumed_audio(self._stages.codec.decode, self._log, self._resumes)) as audio:
+                async for part in audio:
+                    self._codec_model = self._codec_model or part.model
+                    start, stop = _kept_samples(part.waveform.sample_rate_hz, request.prompt, duration_s, keep_prompt)
+                    chunk = _cut(part.waveform, part.first_sample_index, start, stop)
+                    yield Progress("acoustic", self._log.num_frames, self._num_total_frames)
+                    if chunk is not None:
+                        self._note(chunk)
+                        yield AudioChunk(chunk, num_sent)
+                        num_sent += chunk.num_samples
+        finally:
+            pump.cancel()
+            await asyncio.gather(pump, return_exceptions=True)
+        if num_sent == 0 or num_sent != stop - start:
+            raise RuntimeError(f"The stages made {num_sent} samples for {duration_s} s of music.")
+
+    def receipt(
+        self, *, cascade: str, prompt: str, text_model: ModelInfo | None, source: Waveform | None, duration_s: float,
+        seed: int,
+    ) -> Receipt:  # fmt: skip
+        """What made the music; tells the observer that it is finished."""
+        total_s = time.monotonic() - self._began_s
+        self._observer.observe_music(self._first_audio_s, total_s / duration_s)
+        models = (text_model, self._acoustic_model, self._codec_model)
+        return Receipt(
+            cascade=cascade,
+            prompt=prompt,
+            seed=seed,
+            duration_s=duration_s,
+            sampling=self._sampling,
+            models=tuple(model for model in models if model is not None),
+            input_sha256="" if source is None else hashlib.sha256(_wire_bytes(source)).hexdigest(),
+            output_sha256=self._digest.hexdigest(),
+            first_audio_latency_s=self._first_audio_s,
+            total_latency_s=total_s,
+            num_resumes=self._resumes.count,
+        )
+
+    async def _tokens(self, request: TokenRequest) -> AsyncGenerator[TokenMatrix, None]:
+        """The prompt's frames, so that the codec is warm when the music begins, then the new ones."""
+        if request.prompt is not None:
+            yield request.prompt
+
+        def open_stream(resume_from: TokenMatrix | None) -> AsyncGenerator[GeneratedTokens, None]:
+            return self._stages.acoustic.generate(request, resume_from)
+
+        async with aclosing(resumed_tokens(open_stream, self._resumes)) as stream:
+            async for part in stream:
+                self._num_total_frames = part.num_total_frames
+                self._acoustic_model = self._acoustic_model or part.model
+                self._sampling = part.sampling or self._sampling
+                yield part.tokens
+
+    def _note(self, chunk: Waveform) -> None:
+        self._first_audio_s = self._first_audio_s or time.monotonic() - self._began_s
+        self._digest.update(_wire_bytes(chunk))
+
+
+def _kept_samples(
+    sample_rate_hz: int, prompt: TokenMatrix | None, duration_s: float, keep_prompt: bool
+) -> tuple[int, int]:
+    """First sample to send, and the one after the last."""
+    num_prompt_samples = 0 if prompt is None else round(prompt.num_frames / prompt.frame_rate_hz * sample_rate_hz)
+    return 0 if keep_prompt else num_prompt_samples, num_prompt_samples + round(duration_s * sample_rate_hz)
+
+
+def _cut(waveform: Waveform, first_sample_index: int, start: int, stop: int) -> Waveform | None:
+    """What of a chunk lies in [start, stop); None if nothing does."""
+    samples = waveform.samples[:, max(0, start - first_sample_index) : max(0, stop - first_sample_index)]
+    return Waveform(samples, waveform.sample_rate_hz) if samples.shape[1] else None
+
+
+def _wire_bytes(waveform: Waveform) -> bytes:
+    """The samples as they travel: 32-bit little-endian floats, interleaved."""
+    return np.ascontiguousarray(waveform.samples.T, dtype="<f4").tobytes()

@@ -1,0 +1,107 @@
+"""Settings, channels, clients, flows, servicer, server: the one place of this service that knows everything."""
+
+from __future__ import annotations
+
+from stretto.orchestrator.v1 import orchestrator_pb2_grpc
+from stretto_shared.errors import InvalidInput
+from stretto_shared.grpc import server
+from stretto_shared.grpc.channel import open_channel
+from stretto_shared.grpc.hosting import HostContext, ServiceHost
+from stretto_shared.grpc.metrics import Metrics
+from stretto_shared.grpc.settings import GrpcSettings
+
+from stretto_orchestrator.clients import AcousticClient, CodecClient, EmbeddingClient, Stages
+from stretto_orchestrator.flows.cascades import cascades_with
+from stretto_orchestrator.flows.rendering import RenderOptions
+from stretto_orchestrator.flows.resuming import ResumePolicy
+from stretto_orchestrator.forwarding import StageForwarder
+from stretto_orchestrator.servicer import FlowSetup, OrchestratorServicer
+from stretto_orchestrator.settings import OrchestratorSettings
+
+STAGE_SERVICES = {
+    "embedding": "stretto.embedding.v1.EmbeddingService",
+    "acoustic": "stretto.acoustic.v1.AcousticService",
+    "codec": "stretto.codec.v1.CodecService",
+}
+FORWARDED = ("embedding", "codec")
+
+
+class CascadeMetrics:
+    """First-audio latency, real-time factor and resumes of the cascades, for Prometheus."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._stage = metrics.stage("orchestrator")
+        self._resumes = metrics.counter("stretto_stage_resumes", "Stages resumed after a lost connection", ("stage",))
+
+    def observe_music(self, first_audio_latency_s: float, real_time_factor: float) -> None:
+        """One piece of music was finished."""
+        self._stage.observe_first_audio(first_audio_latency_s)
+        self._stage.observe_rtf(real_time_factor)
+
+    def observe_resume(self, stage: str) -> None:
+        """A stage was resumed."""
+        self._resumes.labels(stage).inc()
+
+
+def build(context: HostContext, settings: OrchestratorSettings | None = None) -> ServiceHost:
+    """The orchestrator, not started.
+
+    Raises:
+        InvalidInput: If the address of a stage is neither set nor that of this very server.
+    """
+    settings = settings or OrchestratorSettings()
+    asked = {
+        "embedding": settings.embedding_address,
+        "acoustic": settings.acoustic_address,
+        "codec": settings.codec_address,
+    }
+    channels = {name: open_channel(address or _own_address(context, name)) for name, address in asked.items()}
+    timeout_s = settings.stage_timeout_s
+    setup = FlowSetup(
+        stages=Stages(
+            EmbeddingClient(channels["embedding"], timeout_s=timeout_s),
+            AcousticClient(channels["acoustic"], timeout_s=timeout_s),
+            CodecClient(channels["codec"], timeout_s=timeout_s),
+        ),
+        cascades=cascades_with(settings.extra_cascades),
+        options=RenderOptions(
+            ResumePolicy(settings.max_resumes, settings.resume_backoff_s), settings.max_messages_ahead
+        ),
+        observer=CascadeMetrics(context.metrics or Metrics()),
+        list_timeout_s=settings.list_timeout_s,
+    )
+
+    async def start() -> None:
+        """Nothing to load: channels connect with the first call."""
+
+    async def stop() -> None:
+        for channel in channels.values():
+            await channel.close()
+
+    elsewhere = {STAGE_SERVICES[name]: channels[name] for name in FORWARDED if asked[name]}
+    return ServiceHost(
+        name="orchestrator",
+        full_name="stretto.orchestrator.v1.OrchestratorService",
+        add_to_server=lambda grpc_server: orchestrator_pb2_grpc.add_OrchestratorServiceServicer_to_server(
+            OrchestratorServicer(setup), grpc_server
+        ),
+        start=start,
+        stop=stop,
+        extra_handlers=(StageForwarder(elsewhere),) if elsewhere else (),
+    )
+
+
+def main() -> None:
+    """Serve the orchestrator alone until SIGTERM or SIGINT."""
+    server.run(GrpcSettings(), {"orchestrator": build})
+
+
+def _own_address(context: HostContext, stage: str) -> str:
+    if context.loopback_address is None:
+        variable = f"STRETTO_ORCHESTRATOR_{stage.upper()}_ADDRESS"
+        raise InvalidInput(variable, f"is required when the orchestrator runs alone. Set it to where {stage} listens.")
+    return context.loopback_address
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""The wire: convert in, follow the flow, convert out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, TypeVar
+
+from google.protobuf import duration_pb2
+from stretto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
+from stretto_shared.grpc import convert
+
+from stretto_orchestrator.clients import Stages
+from stretto_orchestrator.flows.cascades import Cascade
+from stretto_orchestrator.flows.continue_music import ContinuationRequest, continue_music
+from stretto_orchestrator.flows.generate_music import DEFAULT_DURATION_S, MusicRequest, generate_music
+from stretto_orchestrator.flows.list_models import list_models
+from stretto_orchestrator.flows.rendering import (
+    AudioChunk,
+    CascadeObserver,
+    MusicEvent,
+    Progress,
+    Receipt,
+    RenderOptions,
+)
+
+Context = Any  # grpc.aio.ServicerContext; its stubs are generic in a way that generated code is not
+R = TypeVar("R", orchestrator_pb2.GenerateMusicResponse, orchestrator_pb2.ContinueMusicResponse)
+
+
+@dataclass(frozen=True)
+class FlowSetup:
+    """What every flow works with."""
+
+    stages: Stages
+    cascades: Mapping[str, Cascade]
+    options: RenderOptions
+    observer: CascadeObserver
+    list_timeout_s: float
+
+
+class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
+    """`stretto.orchestrator.v1.OrchestratorService`; the proto is its documentation."""
+
+    def __init__(self, setup: FlowSetup) -> None:
+        self._setup = setup
+
+    async def GenerateMusic(
+        self, request: orchestrator_pb2.GenerateMusicRequest, context: Context
+    ) -> AsyncIterator[orchestrator_pb2.GenerateMusicResponse]:
+        setup = self._setup
+        wanted = _music_request(request)
+        events = generate_music(setup.stages, setup.cascades, wanted, setup.options, setup.observer)
+        async with aclosing(_written(events, orchestrator_pb2.GenerateMusicResponse)) as responses:
+            async for response in responses:
+                yield response
+
+    async def ContinueMusic(
+        self, request: orchestrator_pb2.ContinueMusicRequest, context: Context
+    ) -> AsyncIterator[orchestrator_pb2.ContinueMusicResponse]:
+        setup = self._setup
+        wanted = _continuation_request(request)
+        events = continue_music(setup.stages, setup.cascades, wanted, setup.options, setup.observer)
+        async with aclosing(_written(events, orchestrator_pb2.ContinueMusicResponse)) as responses:
+            async for response in responses:
+                yield response
+
+    async def ListModels(
+        self, request: orchestrator_pb2.ListModelsRequest, context: Context
+    ) -> orchestrator_pb2.ListModelsResponse:
+        inventory = await list_models(self._setup.stages, timeout_s=self._setup.list_timeout_s)
+        return orchestrator_pb2.ListModelsResponse(
+            models=[convert.model_info_to_proto(model) for model in inventory.models],
+            unreachable_services=inventory.unreachable_services,
+        )
+
+
+def _music_request(request: orchestrator_pb2.GenerateMusicRequest) -> MusicRequest:
+    return MusicRequest(
+        cascade=request.cascade,
+        prompt=request.prompt,
+        duration_s=request.duration_s or DEFAULT_DURATION_S,
+        seed=request.seed,
+        sampling=convert.sampling_from_proto(request.sampling),
+        melody=convert.waveform_from_proto(request.melody, "melody") if request.HasField("melody") else None,
+    )
+
+
+def _continuation_request(request: orchestrator_pb2.ContinueMusicRequest) -> ContinuationRequest:
+    return ContinuationRequest(
+        cascade=request.cascade,
+        audio=convert.waveform_from_proto(request.audio, "audio"),
+        prompt=request.prompt,
+        duration_s=request.duration_s or DEFAULT_DURATION_S,
+        seed=request.seed,
+        sampling=convert.sampling_from_proto(request.sampling),
+        include_recording=request.include_recording,
+    )
+
+
+async def _written(events: AsyncGenerator[MusicEvent, None], response: type[R]) -> AsyncGenerator[R, None]:
+    """The events as messages of the RPC's own response type."""
+    async with aclosing(events):
+        async for event in events:
+            match event:
+                case Progress():
+                    yield response(progress=_progress_to_proto(event))
+                case AudioChunk():
+                    yield response(chunk=_chunk_to_proto(event))
+                case Receipt():
+                    yield response(receipt=_receipt_to_proto(event))
+
+
+def _progress_to_proto(progress: Progress) -> orchestrator_pb2.Progress:
+    return orchestrator_pb2.Progress(
+        stage=progress.stage,
+        done_frame_count=progress.num_done_frames,
+        total_frame_count=progress.num_total_frames,
+    )
+
+
+def _chunk_to_proto(chunk: AudioChunk) -> orchestrator_pb2.AudioChunk:
+    return orchestrator_pb2.AudioChunk(
+        waveform=convert.waveform_to_proto(chunk.waveform), first_sample_index=chunk.first_sample_index
+    )
+
+
+def _receipt_to_proto(receipt: Receipt) -> orchestrator_pb2.Receipt:
+    return orchestrator_pb2.Receipt(
+        cascade=receipt.cascade,
+        prompt=receipt.prompt,
+        seed=receipt.seed,
+        duration_s=receipt.duration_s,
+        sampling=convert.sampling_to_proto(receipt.sampling),
+        models=[convert.model_info_to_proto(model) for model in receipt.models],
+        stretto_version=metadata.version("stretto-orchestrator"),
+        input_sha256=receipt.input_sha256,
+        output_sha256=receipt.output_sha256,
+        first_audio_latency=_duration_to_proto(receipt.first_audio_latency_s),
+        total_latency=_duration_to_proto(receipt.total_latency_s),
+        resume_count=receipt.num_resumes,
+    )
+
+
+def _duration_to_proto(duration_s: float) -> duration_pb2.Duration:
+    duration = duration_pb2.Duration()
+    duration.FromNanoseconds(int(duration_s * 1e9))
+    return duration
