@@ -1,0 +1,20 @@
+"""The training corpus: captioned clips rendered from public scores, and real recordings for the codecs.
+
+The life of a rendered clip: `library` (scores by source and split) -> `orchestration` (plan, cut, instruments, tempo,
+key, dynamics) -> `render` (FluidSynth or symusic) -> `room` (colour and level) -> `captions` -> `build` (shards).
+A clip is a pure function of (scores, seed, split, index), and so are its captions.
+
+Run `python -m stretto_shared.training.corpus render --data DIR --out DIR --clips N --workers N`, where DIR holds:
+
+- `symbolic/pop909.tar.xz`: POP909, MIT, music-x-lab/POP909-Dataset.
+- `symbolic/schmubert_samples.tar.xz`: trios of SCHmUBERT's train and valid samples (Lakh-derived), MIT,
+  plassma/symbolic-music-discrete-diffusion. Its generated samples are not used.
+- `symbolic/jsb_chorales.tar.xz`: Bach chorales on a 16th grid, public-domain music, czhuang/JSB-Chorales-dataset.
+- `symbolic/piano_midi_de.tar.xz`: piano-midi.de, CC BY-SA, cheriell/ClassicalPianoMIDI-dataset.
+- `symbolic/groove.tar.xz`: Groove MIDI dataset, CC BY 4.0, magenta.tensorflow.org/datasets/groove.
+- `maps/train/*.opus`: MAPS, CC BY-NC-SA (see `real` for the recordings).
+
+SoundFonts: MuseScore General (MIT), FluidR3 GM (MIT), TimGM6mb (GPL-2), from Debian's packages
+`musescore-general-soundfont-small`, `fluid-soundfont-gm`, `timgm6mb-soundfont`. Caption vocabulary: words from the
+aspects of MusicCaps (CC BY-SA 4.0).
+"""
