@@ -51,7 +51,7 @@ check: $(DEVELOPING) ## Run what CI runs beside the tests: style, types, contrac
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash protos/check.sh
-	$(BIN)/python docs/check_files.py
+	$(BIN)/python .ci/check_files.py
 
 format: $(DEVELOPING) ## Format and order the imports of every Python and proto file
 	$(BIN)/ruff check --fix-only --quiet .
@@ -70,11 +70,9 @@ protos: $(DEVELOPING) ## Generate protos/python from protos/stretto, and format 
 scores: $(RUNNING) ## Fill the tables of models in README.md from services/*/weights/*/config.json
 	$(BIN)/python docs/model_table.py --write
 
-recipes-debug: $(DEVELOPING) ## One minute of training for every recipe, from its debug configuration
-	@for config in services/*/recipes/debug*.toml services/*/recipes/*.debug.toml; do \
-	  [ -e "$$config" ] || continue; \
-	  program=$$($(BIN)/python docs/recipe_of.py "$$config"); \
-	  echo "== $$program --config $$config"; $(BIN)/python $$program --config $$config; \
+recipes-debug: $(DEVELOPING) ## One minute of training for every recipe: each *debug*.toml with its folder's train_*.py
+	@for config in services/*/recipes/*debug*.toml; do \
+	  echo "== $$config"; $(BIN)/python "$$(dirname "$$config")"/train_*.py --config "$$config"; \
 	done
 
 clean: ## Remove the environment, caches and what programs wrote

@@ -52,11 +52,8 @@ def generate(
     address: Address = "",
     as_json: AsJson = False,
 ) -> None:
-    """Make music from a text, and print the receipt that makes it again.
-
-    The docstring of the door's proto says what the values mean; this function only checks what can be checked
-    before a server is there, so that a mistake costs nothing.
-    """
+    """Make music from a text, and print the receipt that makes it again."""
+    # what can be checked without a server is checked before one starts, so that a mistake costs nothing
     if melody is not None and continued is not None:
         raise InvalidInput("--melody", "expected either --melody or --continue, got both. Choose one.")
     if not prompt and continued is None:
