@@ -32,12 +32,16 @@ class AudioShards:
             name = records_path.name.replace("clips_", "audio_").replace(".jsonl", ".npy")
             array: NDArray[np.int16] = np.load(records_path.with_name(name), mmap_mode="r")
             if len(array) != len(records):
-                raise ValueError(f"{name} holds {len(array)} clips, its records {len(records)}. Render this shard again.")
+                raise ValueError(
+                    f"{name} holds {len(array)} clips, its records {len(records)}. Render this shard again."
+                )
             self._places += [(len(self._arrays), row) for row in range(len(records))]
             self._arrays.append(array)
             self._records += records
         if not self._records:
-            raise FileNotFoundError(f"No clips of split {split!r} in {folder}. Render them with stretto_shared.training.corpus.")
+            raise FileNotFoundError(
+                f"No clips of split {split!r} in {folder}. Render them with stretto_shared.training.corpus."
+            )
 
     def __len__(self) -> int:
         return len(self._records)

@@ -32,7 +32,7 @@ class SoundStreamConfig:
     decoder_channels: int = 16
     strides: tuple[int, ...] = (2, 4, 5, 8)
     dilations: tuple[int, ...] = (1, 3, 9)
-    dim: int = 128
+    dim: int = 64
     num_codebooks: int = 8
     cardinality: int = 1024
 

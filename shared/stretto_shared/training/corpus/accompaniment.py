@@ -27,7 +27,9 @@ def accompany(chords: Sequence[Chord], style: str, centre: float, rng: np.random
             four = [*pitches, pitches[0] + 12.0][:4]
             for index in range(int(length / step)):
                 pitch = four[order[index % 4] % len(four)]
-                rows.append((chord.start_beat + index * step, 1.5 * step, pitch, _VELOCITY + (8 if index % 4 == 0 else 0)))
+                rows.append(
+                    (chord.start_beat + index * step, 1.5 * step, pitch, _VELOCITY + (8 if index % 4 == 0 else 0))
+                )
         else:
             shift = 0.5 if style == "offbeat" else 0.0
             for index in range(max(1, int(length / step))):

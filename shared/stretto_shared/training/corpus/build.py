@@ -31,7 +31,9 @@ class Task:
 
 def tasks(num_train: int, num_heldout: int) -> list[Task]:
     """Shards in the order in which they are worth having: some of train, the held-out ones, the rest of train."""
-    train, valid, test = (_shards(split, count) for split, count in (("train", num_train), ("valid", num_heldout), ("test", num_heldout)))
+    train, valid, test = (
+        _shards(split, count) for split, count in (("train", num_train), ("valid", num_heldout), ("test", num_heldout))
+    )
     return train[:FIRST_SHARDS] + valid + test + train[FIRST_SHARDS:]
 
 
@@ -44,18 +46,23 @@ def render_corpus(data: Path, out: Path, *, num_train: int, num_heldout: int, se
     """Render every missing shard into `out`. The file READY says that the first shards may be read."""
     out.mkdir(parents=True, exist_ok=True)
     libraries = read_libraries(unpack(data, out.parent / "scores"))
-    missing = [task for task in tasks(num_train, num_heldout) if not shard_paths(out, task.split, task.shard)[1].exists()]
+    missing = [
+        task for task in tasks(num_train, num_heldout) if not shard_paths(out, task.split, task.shard)[1].exists()
+    ]
     print(f"{len(missing)} shards to render", flush=True)
     context = multiprocessing.get_context("fork")
     workers = [
-        context.Process(target=_work, args=(libraries, out, missing[worker::num_workers], seed)) for worker in range(num_workers)
+        context.Process(target=_work, args=(libraries, out, missing[worker::num_workers], seed))
+        for worker in range(num_workers)
     ]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
         if worker.exitcode != 0:
-            raise RuntimeError(f"A render worker ended with exit code {worker.exitcode}. Run the command again to resume.")
+            raise RuntimeError(
+                f"A render worker ended with exit code {worker.exitcode}. Run the command again to resume."
+            )
 
 
 def _work(libraries: Mapping[str, ScoreLibrary], out: Path, share: Sequence[Task], seed: int) -> None:
@@ -67,7 +74,10 @@ def _work(libraries: Mapping[str, ScoreLibrary], out: Path, share: Sequence[Task
         write_shard(libraries[task.split], synthesizers, out, task, seed)
         rendered_s += task.count * CLIP_SAMPLES / SAMPLE_RATE_HZ
         speed = rendered_s / (time.monotonic() - started)
-        print(f"{task.split} shard {task.shard}: {rendered_s / 3600:.2f} h by this worker at {speed:.1f} x real time", flush=True)
+        print(
+            f"{task.split} shard {task.shard}: {rendered_s / 3600:.2f} h by this worker at {speed:.1f} x real time",
+            flush=True,
+        )
 
 
 def write_shard(

@@ -23,8 +23,15 @@ NUM_CAPTIONS = 3
 STATED = {"mood": (0.35, 0.6, 0.85), "tempo": (0.2, 0.6, 0.85), "bpm": (0.1, 0.25, 0.55), "key": (0.05, 0.25, 0.6)}
 STATED |= {"mode": (0.05, 0.15, 0.2), "genre": (0.2, 0.5, 0.8), "dynamics": (0.15, 0.35, 0.6), "room": (0.05, 0.3, 0.6)}
 STATED |= {"texture": (0.1, 0.3, 0.5), "register": (0.15, 0.4, 0.6)}
-_PLURALS = frozenset({"drums", "strings", "bells", "vibes", "voices", "panpipes", "chimes", "brass", "percussion", "woodwind"})
-_ENSEMBLES = {"saxophone": "saxophone quartet", "strings": "string quartet", "brass": "brass quartet", "flute": "flute quartet"}
+_PLURALS = frozenset(
+    {"drums", "strings", "bells", "vibes", "voices", "panpipes", "chimes", "brass", "percussion", "woodwind"}
+)
+_ENSEMBLES = {
+    "saxophone": "saxophone quartet",
+    "strings": "string quartet",
+    "brass": "brass quartet",
+    "flute": "flute quartet",
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,12 @@ class Facts:
     @property
     def adjectives(self) -> list[str]:
         """What can stand before a noun."""
-        before = [self.mood, self.tempo if _is_adjective(self.tempo) else "", self.dynamics, self.register if self.register == "deep" else ""]
+        before = [
+            self.mood,
+            self.tempo if _is_adjective(self.tempo) else "",
+            self.dynamics,
+            self.register if self.register == "deep" else "",
+        ]
         return [word for word in before if word and " played" not in word and not word.endswith("played")]
 
     @property
@@ -62,13 +74,17 @@ Template = Callable[[Facts, np.random.Generator], str]
 
 
 def _is_adjective(tempo: str) -> bool:
-    return bool(tempo) and not tempo.startswith("at ") and not tempo.endswith("tempo") or tempo in ("mid-tempo", "uptempo")
+    return (
+        bool(tempo) and not tempo.startswith("at ") and not tempo.endswith("tempo") or tempo in ("mid-tempo", "uptempo")
+    )
 
 
 def article(name: str) -> str:
     """The name with its indefinite article, or alone if it is a plural or a mass."""
     words = name.split()
-    if words[-1] in _PLURALS or (words[0] in _PLURALS and words[-1] not in ("section", "beat", "quartet", "instrument")):
+    if words[-1] in _PLURALS or (
+        words[0] in _PLURALS and words[-1] not in ("section", "beat", "quartet", "instrument")
+    ):
         return name
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
@@ -88,7 +104,9 @@ def choose(record: ClipRecord, length: int, rng: np.random.Generator) -> Facts:
     alone = record.texture is not None and record.texture.startswith("solo")
     tonality = ""
     if record.key_tonic and record.key_mode:
-        tonic = record.key_tonic if rng.random() < 0.6 else record.key_tonic.replace(" sharp", "#").replace(" flat", "b")
+        tonic = (
+            record.key_tonic if rng.random() < 0.6 else record.key_tonic.replace(" sharp", "#").replace(" flat", "b")
+        )
         tonality = pick("key", (f"in {tonic} {record.key_mode}", f"in the key of {tonic} {record.key_mode}"))
     if record.key_mode and not tonality:
         tonality = pick("mode", (f"in a {record.key_mode} key", f"{record.key_mode} key"))
@@ -112,7 +130,9 @@ def choose(record: ClipRecord, length: int, rng: np.random.Generator) -> Facts:
     )
 
 
-def _instruments(record: ClipRecord, length: int, rng: np.random.Generator) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+def _instruments(
+    record: ClipRecord, length: int, rng: np.random.Generator
+) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
     """The names of the sounding instruments, each once, and who plays which role."""
     uses: dict[int | str, InstrumentUse] = {}
     for use in record.instruments:
@@ -159,7 +179,14 @@ def _phrase(facts: Facts, rng: np.random.Generator) -> str:
 
 
 def _tags(facts: Facts, rng: np.random.Generator) -> str:
-    tags = [*facts.instruments, *facts.adjectives, facts.genre, *facts.remarks, "solo" if facts.alone else "", "instrumental" if rng.random() < 0.2 else ""]
+    tags = [
+        *facts.instruments,
+        *facts.adjectives,
+        facts.genre,
+        *facts.remarks,
+        "solo" if facts.alone else "",
+        "instrumental" if rng.random() < 0.2 else "",
+    ]
     kept = [tag for tag in tags if tag]
     return ", ".join(kept[index] for index in rng.permutation(len(kept)))
 
@@ -178,10 +205,18 @@ def _described(facts: Facts, rng: np.random.Generator) -> str:
     noun = str(rng.choice(["a piece", "an instrumental", "a recording", "music"]))
     sentences = [f"{opening} {noun} featuring {listed([article(name) for name in facts.instruments])}"]
     if facts.alone and len(facts.instruments) == 1:
-        sentences = [f"{opening} {article(facts.instruments[0])} {rng.choice(['playing alone', 'on its own', 'without accompaniment'])}"]
+        sentences = [
+            f"{opening} {article(facts.instruments[0])} {rng.choice(['playing alone', 'on its own', 'without accompaniment'])}"
+        ]
     if facts.mood:
-        sentences.append(str(rng.choice([f"the mood is {facts.mood}", f"it sounds {facts.mood}", f"it feels {facts.mood}"])))
-    rest = [word for word in [facts.tempo, facts.bpm, facts.key, facts.dynamics, facts.register, facts.room, facts.texture] if word]
+        sentences.append(
+            str(rng.choice([f"the mood is {facts.mood}", f"it sounds {facts.mood}", f"it feels {facts.mood}"]))
+        )
+    rest = [
+        word
+        for word in [facts.tempo, facts.bpm, facts.key, facts.dynamics, facts.register, facts.room, facts.texture]
+        if word
+    ]
     if facts.genre:
         sentences.append(str(rng.choice([f"the style is {facts.genre}", f"{facts.genre} style"])))
     if rest:

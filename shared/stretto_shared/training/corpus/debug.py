@@ -51,7 +51,11 @@ def _chords(rng: np.random.Generator) -> tuple[Chord, ...]:
     tonic, scale = int(rng.integers(12)), _MAJOR if rng.random() < 0.5 else _MINOR
     progression = _PROGRESSIONS[int(rng.integers(len(_PROGRESSIONS)))]
     return tuple(
-        Chord(4.0 * bar, 4.0 * bar + 4.0, tuple((tonic + scale[(progression[bar % 4] + step) % 7]) % 12 for step in (0, 2, 4)))
+        Chord(
+            4.0 * bar,
+            4.0 * bar + 4.0,
+            tuple((tonic + scale[(progression[bar % 4] + step) % 7]) % 12 for step in (0, 2, 4)),
+        )
         for bar in range(NUM_BARS)
     )
 

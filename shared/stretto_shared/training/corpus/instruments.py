@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # Families, in the order of the table below. `drums` is a kit on the percussion channel.
-SUSTAINED = frozenset({"organ", "accordion", "strings", "choir", "brass", "saxophone", "woodwind", "flute", "synth lead", "synth pad"})
+SUSTAINED = frozenset(
+    {"organ", "accordion", "strings", "choir", "brass", "saxophone", "woodwind", "flute", "synth lead", "synth pad"}
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ def _table() -> tuple[Instrument, ...]:
     both, line, harmony = (True, True), (False, True), (True, False)
     rows: list[tuple[int, str, str, int, int, tuple[bool, bool]]] = [
         (0, "piano", "piano|grand piano|acoustic piano", 33, 96, both),
-        (1, "piano", "piano|bright piano|acoustic piano", 33, 96, both),
+        (1, "piano", "piano|concert piano|acoustic piano", 33, 96, both),
         (4, "electric piano", "electric piano|Rhodes piano|e-piano", 36, 88, both),
         (5, "electric piano", "electric piano|FM electric piano|e-piano", 36, 88, both),
         (6, "harpsichord", "harpsichord|cembalo", 36, 86, both),
@@ -51,7 +53,7 @@ def _table() -> tuple[Instrument, ...]:
         (22, "accordion", "harmonica|mouth harp", 60, 86, line),
         (24, "guitar", "acoustic guitar|nylon-string guitar|classical guitar", 40, 79, both),
         (25, "guitar", "acoustic guitar|steel-string guitar|folk guitar", 40, 79, both),
-        (26, "guitar", "electric guitar|jazz guitar|mellow electric guitar", 40, 82, both),
+        (26, "guitar", "electric guitar|jazz guitar|hollow-body guitar", 40, 82, both),
         (27, "guitar", "electric guitar|clean electric guitar", 40, 82, both),
         (29, "guitar", "overdriven guitar|overdriven electric guitar|rock guitar", 40, 82, line),
         (30, "guitar", "distorted guitar|distorted electric guitar|heavy guitar", 40, 82, line),
@@ -100,7 +102,10 @@ def _table() -> tuple[Instrument, ...]:
         (105, "plucked", "banjo", 48, 81, both),
         (107, "plucked", "koto", 48, 84, both),
     ]
-    return tuple(Instrument(program, family, tuple(names.split("|")), low, high, *roles) for program, family, names, low, high, roles in rows)
+    return tuple(
+        Instrument(program, family, tuple(names.split("|")), low, high, *roles)
+        for program, family, names, low, high, roles in rows
+    )
 
 
 INSTRUMENTS = _table()
@@ -110,7 +115,7 @@ FAMILIES = tuple(dict.fromkeys(instrument.family for instrument in INSTRUMENTS))
 DRUM_KITS: dict[int, tuple[str, ...]] = {
     0: ("drums", "drum kit", "acoustic drums"),
     8: ("drums", "drum kit", "room drums"),
-    16: ("drums", "drum kit", "powerful drums"),
+    16: ("drums", "drum kit", "big drums"),
     24: ("drums", "electronic drums", "drum machine"),
     25: ("drums", "drum machine", "808 drums"),
     32: ("drums", "jazz drums", "drum kit"),

@@ -12,7 +12,13 @@ from stretto_shared.training.corpus.scores import Piece
 from stretto_shared.training.corpus.splits import split_of
 
 _ARCHIVES = ("pop909", "schmubert_samples", "jsb_chorales", "piano_midi_de", "groove")
-_FOLDERS = {"pop909": "pop909", "schmubert": "schmubert", "jsb": "jsb", "pianomidi": "pianomidi", "groove": "groove/groove"}
+_FOLDERS = {
+    "pop909": "pop909",
+    "schmubert": "schmubert",
+    "jsb": "jsb",
+    "pianomidi": "pianomidi",
+    "groove": "groove/groove",
+}
 
 
 @dataclass(frozen=True)

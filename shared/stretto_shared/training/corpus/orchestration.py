@@ -121,7 +121,19 @@ def _try_arrange(library: ScoreLibrary, plan: Plan, piece: Piece, rng: np.random
     mood = moods.mood(key.mode if key else None, word, dynamics, drums_only=plan.name == "solo drums")
     genre = piece.genre if drums_genre is None or drums_genre == "pop" else None
     return Arrangement(
-        plan.name, piece.source, piece.name, tuple(parts), tuple(uses), bpm, word, key, mood, genre, dynamics, register, start
+        plan.name,
+        piece.source,
+        piece.name,
+        tuple(parts),
+        tuple(uses),
+        bpm,
+        word,
+        key,
+        mood,
+        genre,
+        dynamics,
+        register,
+        start,
     )
 
 

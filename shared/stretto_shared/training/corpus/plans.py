@@ -81,7 +81,10 @@ def notes_for(cut: Cut, role: str, plan: Plan, *, sustained: bool, rng: np.rando
         if source == "pop909":
             return _pop_chords(cut, plan, sustained=sustained, rng=rng)
         whole = plan.name == "solo chords"
-        roles = {"jsb": CHORALE_VOICES if whole else CHORALE_VOICES[1:], "pianomidi": ("right", "left") if whole else ("left",)}
+        roles = {
+            "jsb": CHORALE_VOICES if whole else CHORALE_VOICES[1:],
+            "pianomidi": ("right", "left") if whole else ("left",),
+        }
         return sorted_notes(np.concatenate([cut.part(name) for name in roles[source]]))
     raise ValueError(f"No notes for role {role!r} in a piece of {source!r}. Take a role of its plan.")
 

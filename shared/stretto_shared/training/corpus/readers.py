@@ -18,8 +18,21 @@ from numpy.typing import NDArray
 from stretto_shared.training.corpus.scores import Chord, Key, Notes, Piece, sorted_notes
 
 _LETTERS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
-_QUALITIES = {"maj": (0, 4, 7), "min": (0, 3, 7), "dim": (0, 3, 6), "aug": (0, 4, 8), "sus2": (0, 2, 7), "sus4": (0, 5, 7)}
-_SEVENTHS = {"maj7": (0, 4, 7, 11), "min7": (0, 3, 7, 10), "7": (0, 4, 7, 10), "hdim7": (0, 3, 6, 10), "dim7": (0, 3, 6, 9)}
+_QUALITIES = {
+    "maj": (0, 4, 7),
+    "min": (0, 3, 7),
+    "dim": (0, 3, 6),
+    "aug": (0, 4, 8),
+    "sus2": (0, 2, 7),
+    "sus4": (0, 5, 7),
+}
+_SEVENTHS = {
+    "maj7": (0, 4, 7, 11),
+    "min7": (0, 3, 7, 10),
+    "7": (0, 4, 7, 10),
+    "hdim7": (0, 3, 6, 10),
+    "dim7": (0, 3, 6, 9),
+}
 _GROOVE_GENRES = {"hiphop": "hip hop", "neworleans": "New Orleans", "afrobeat": "Afrobeat", "afrocuban": "Afro-Cuban"}
 _PERIODS: Mapping[str, str] = {
     "Bach": "baroque",

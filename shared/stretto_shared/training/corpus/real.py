@@ -59,14 +59,18 @@ def recordings(data: Path) -> Iterator[tuple[str, str, Path, str]]:
     for source, files in by_source.items():
         pieces = sorted({piece for piece, _ in files}, key=lambda piece: stable_unit(f"real/{source}/{piece}"))
         num_heldout = max(1, round(HELDOUT_FRACTION * len(pieces)))
-        splits = dict.fromkeys(pieces[:num_heldout], "test") | dict.fromkeys(pieces[num_heldout : num_heldout + max(1, num_heldout // 2)], "valid")
+        splits = dict.fromkeys(pieces[:num_heldout], "test") | dict.fromkeys(
+            pieces[num_heldout : num_heldout + max(1, num_heldout // 2)], "valid"
+        )
         for piece, path in files:
             yield source, piece, path, splits.get(piece, "train")
 
 
 def audio_files(folder: Path) -> list[Path]:
     """Every Vorbis, Opus or FLAC file below the folder, none if the package is not installed."""
-    return sorted(path for path in folder.rglob("*") if path.suffix in {".ogg", ".opus", ".flac"} and not path.is_symlink())
+    return sorted(
+        path for path in folder.rglob("*") if path.suffix in {".ogg", ".opus", ".flac"} and not path.is_symlink()
+    )
 
 
 def prepare(data: Path, out: Path) -> dict[str, float]:
@@ -85,7 +89,10 @@ def prepare(data: Path, out: Path) -> dict[str, float]:
         clip_s = np.load(audio_path, mmap_mode="r").shape[0] * CLIP_SAMPLES / SAMPLE_RATE_HZ
         maps_s += clip_s if source == "maps" and split == "train" else 0.0
         hours[split] += clip_s / 3600.0
-        print(f"{source} {piece} {split} {clip_s / 60:.1f} min; hours {({k: round(v, 2) for k, v in hours.items()})}", flush=True)
+        print(
+            f"{source} {piece} {split} {clip_s / 60:.1f} min; hours { ({k: round(v, 2) for k, v in hours.items()}) }",
+            flush=True,
+        )
     return hours
 
 
@@ -98,7 +105,13 @@ def write_recording(audio_path: Path, records_path: Path, source: str, piece: st
     write_records(
         records_path,
         [
-            ClipRecord(f"real-{source}-{path.stem}-{index:03d}", split, source, piece, start_s=index * CLIP_SAMPLES / SAMPLE_RATE_HZ)
+            ClipRecord(
+                f"real-{source}-{path.stem}-{index:03d}",
+                split,
+                source,
+                piece,
+                start_s=index * CLIP_SAMPLES / SAMPLE_RATE_HZ,
+            )
             for index in kept
         ],
     )

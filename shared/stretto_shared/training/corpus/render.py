@@ -159,7 +159,9 @@ class SymusicSynthesizer:
             track = symusic.Track(program=part.program, is_drum=part.is_drum, ttype="second")
             for onset_s, duration_s, pitch, velocity in part.notes:
                 loudness = int(np.clip(velocity * part.gain, 1, 127))
-                track.notes.append(symusic.Note(float(onset_s), float(duration_s), int(pitch), loudness, ttype="second"))
+                track.notes.append(
+                    symusic.Note(float(onset_s), float(duration_s), int(pitch), loudness, ttype="second")
+                )
             score.tracks.append(track)
         audio = np.asarray(self._synthesizer.render(score, stereo=False), dtype=np.float32).reshape(-1)
         return np.pad(audio[:num_samples], (0, max(0, num_samples - len(audio))))

@@ -114,7 +114,7 @@ def estimate_key(parts: Sequence[Notes]) -> Key | None:
     weights = np.zeros(12)
     for notes in parts:
         np.add.at(weights, notes[:, PITCH].astype(int) % 12, np.minimum(notes[:, DURATION], 4.0))
-    if np.count_nonzero(weights) < 5:
+    if np.count_nonzero(weights) < 5 or np.ptp(weights) == 0.0:
         return None
     scores = []
     for mode, profile in (("major", MAJOR_PROFILE), ("minor", MINOR_PROFILE)):

@@ -1,0 +1,163 @@
+"""Residual vector quantisation with exponential-moving-average codebooks.
+
+Source: Zeghidour et al., "SoundStream: An End-to-End Neural Audio Codec" (2021), sections III-C and III-D,
+https://arxiv.org/abs/2107.03312: k-means initialisation on the first batch, codebooks as moving averages of the
+vectors assigned to them, codes that nobody uses replaced by vectors of the batch, and quantizer dropout.
+
+Departures: an optional linear map into a narrower code space (`code_dim`) before the first quantizer and out of it
+after the last, without which a wide latent wastes distance computations; none where `code_dim == dim`.
+
+Legend: B batch, T frames, D latent, K codebooks, V cardinality, N = B * T vectors. Knows nothing about audio.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the field's own name for it
+
+
+class Codebook(nn.Module):
+    """V vectors of one quantizer, learned as moving averages; a code rarely used is redrawn from the batch."""
+
+    embed: Tensor
+    cluster_size: Tensor
+    embed_sum: Tensor
+    initialised: Tensor
+
+    def __init__(self, cardinality: int, dim: int, *, decay: float = 0.99, min_usage: float = 0.5) -> None:
+        super().__init__()
+        self.decay = decay
+        self.min_usage = min_usage
+        self.register_buffer("embed", torch.zeros(cardinality, dim))
+        self.register_buffer("cluster_size", torch.ones(cardinality))
+        self.register_buffer("embed_sum", torch.zeros(cardinality, dim))
+        self.register_buffer("initialised", torch.zeros(1))
+
+    def nearest(self, vectors: Tensor) -> Tensor:
+        """Indices [N] of the codes nearest to `vectors` [N, D] in Euclidean distance."""
+        # |x - e|^2 = |x|^2 - 2 x.e + |e|^2; the first term does not change the order.
+        return torch.addmm(self.embed.square().sum(1), vectors, self.embed.t(), alpha=-2).argmin(1)
+
+    @torch.no_grad()
+    def initialise(self, vectors: Tensor, *, num_iterations: int = 10) -> None:
+        """Place the codes by k-means on `vectors` [N, D]."""
+        num_codes = self.embed.shape[0]
+        picks = torch.randperm(len(vectors))[:num_codes]
+        if len(picks) < num_codes:
+            picks = torch.cat([picks, torch.randint(len(vectors), (num_codes - len(picks),))])
+        self.embed.copy_(vectors[picks])
+        for _ in range(num_iterations):
+            counts, sums = self._assign(vectors, self.nearest(vectors))
+            filled = counts > 0
+            self.embed[filled] = sums[filled] / counts[filled, None]
+        self.cluster_size.copy_(counts.clamp(min=1))
+        self.embed_sum.copy_(self.embed * self.cluster_size[:, None])
+        self.initialised.fill_(1)
+
+    def _assign(self, vectors: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Counts [V] and sums [V, D] of the vectors that fell on each code."""
+        counts = torch.bincount(codes, minlength=self.embed.shape[0]).to(vectors.dtype)
+        return counts, torch.zeros_like(self.embed).index_add_(0, codes, vectors)
+
+    @torch.no_grad()
+    def update(self, vectors: Tensor, codes: Tensor) -> None:
+        """Move the averages towards `vectors` [N, D] assigned to `codes` [N]; redraw the codes that fell idle."""
+        counts, sums = self._assign(vectors, codes)
+        self.cluster_size.mul_(self.decay).add_(counts, alpha=1 - self.decay)
+        self.embed_sum.mul_(self.decay).add_(sums, alpha=1 - self.decay)
+        total = self.cluster_size.sum()
+        smoothed = (self.cluster_size + 1e-5) / (total + len(self.cluster_size) * 1e-5) * total
+        self.embed.copy_(self.embed_sum / smoothed[:, None])
+        # A code is idle when it gets less than `min_usage` of an equal share of the vectors.
+        share = self.min_usage * min(1.0, len(vectors) / len(self.cluster_size)) * 0.5
+        idle = self.cluster_size < share
+        num_idle = int(idle.sum())
+        if num_idle:
+            drawn = vectors[torch.randint(len(vectors), (num_idle,))]
+            self.embed[idle] = drawn
+            start = max(share * 2, 1e-3)
+            self.cluster_size[idle] = start
+            self.embed_sum[idle] = drawn * start
+
+
+@dataclass
+class Quantized:
+    """What a quantizer makes of latents [B, T, D]."""
+
+    latents: Tensor  # [B, T, D], straight-through
+    codes: Tensor  # [B, K, T]
+    commitment_loss: Tensor  # scalar
+
+
+class ResidualVectorQuantizer(nn.Module):
+    """K codebooks, each quantising what those before it left over.
+
+    Invariant: `decode(encode(x))` equals the quantised latents of `forward(x)` in evaluation mode
+    (`tests/shared/nn/test_rvq.py`).
+    """
+
+    def __init__(self, dim: int, num_codebooks: int, cardinality: int, *, code_dim: int | None = None) -> None:
+        super().__init__()
+        code_dim = code_dim or dim
+        self.project_in = nn.Linear(dim, code_dim) if code_dim != dim else nn.Identity()
+        self.project_out = nn.Linear(code_dim, dim) if code_dim != dim else nn.Identity()
+        self.codebooks = nn.ModuleList(Codebook(cardinality, code_dim) for _ in range(num_codebooks))
+
+    def forward(self, latents: Tensor, num_codebooks: Tensor | None = None) -> Quantized:
+        """Quantise `latents` [B, T, D]; row b keeps its first `num_codebooks[b]` codebooks (all by default)."""
+        projected = self.project_in(latents).float()
+        batch, frames, dim = projected.shape
+        keep = num_codebooks if num_codebooks is not None else torch.full((batch,), len(self.codebooks))
+        residual, total = projected, torch.zeros_like(projected)
+        codes, losses = [], []
+        for k, codebook in enumerate(self.codebooks):
+            flat = residual.detach().reshape(-1, dim)
+            if self.training and not bool(codebook.initialised):
+                codebook.initialise(flat)
+            indices = codebook.nearest(flat)
+            quantized = F.embedding(indices, codebook.embed).view(batch, frames, dim)
+            if self.training:
+                codebook.update(flat, indices)
+            active = (keep > k).to(projected.dtype)[:, None, None]
+            losses.append(((residual - quantized.detach()).square() * active).mean())
+            residual = residual - quantized.detach()
+            total = total + quantized * active
+            codes.append(indices.view(batch, frames))
+        straight = projected + (total - projected).detach()
+        return Quantized(self.project_out(straight), torch.stack(codes, 1), torch.stack(losses).mean())
+
+    def bypass(self, latents: Tensor) -> Tensor:
+        """`latents` [B, T, D] through the code space, not quantised: for the first steps of training."""
+        out: Tensor = self.project_out(self.project_in(latents))
+        return out
+
+    @torch.no_grad()
+    def initialise(self, latents: Tensor) -> None:
+        """Place every codebook by k-means on `latents` [B, T, D], each on what those before it leave over."""
+        projected = self.project_in(latents).float()
+        residual = projected.reshape(-1, projected.shape[-1])
+        for codebook in self.codebooks:
+            codebook.initialise(residual)
+            residual = residual - F.embedding(codebook.nearest(residual), codebook.embed)
+
+    def encode(self, latents: Tensor) -> Tensor:
+        """Codes [B, K, T] of `latents` [B, T, D]."""
+        residual = self.project_in(latents)
+        batch, frames, dim = residual.shape
+        codes = []
+        for codebook in self.codebooks:
+            indices = codebook.nearest(residual.reshape(-1, dim))
+            residual = residual - F.embedding(indices, codebook.embed).view(batch, frames, dim)
+            codes.append(indices.view(batch, frames))
+        return torch.stack(codes, 1)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Latents [B, T, D] of `codes` [B, k, T], for any k up to K."""
+        total = F.embedding(codes[:, 0], self.codebooks[0].embed)
+        for k in range(1, codes.shape[1]):
+            total = total + F.embedding(codes[:, k], self.codebooks[k].embed)
+        out: Tensor = self.project_out(total)
+        return out

@@ -1,0 +1,53 @@
+"""Spectral distances that train codecs and vocoders.
+
+Source: the multi-scale log-mel L1 of Kumar et al., "High-Fidelity Audio Compression with Improved RVQGAN" (2023),
+https://arxiv.org/abs/2306.06546, section 3.5, whose windows and bands these are, less the two smallest.
+
+Legend: B batch, S samples, W window, F frames, M mel bands.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+WINDOWS = (2048, 1024, 512, 256, 128)
+NUM_MELS = (150, 128, 80, 40, 20)
+
+
+def mel_filter_bank(sample_rate_hz: int, n_fft: int, num_mels: int, *, max_hz: float | None = None) -> Tensor:
+    """Triangular HTK-mel filters [n_fft / 2 + 1, M] of unit peak."""
+    top_hz = max_hz or sample_rate_hz / 2
+    top_mel = 2595 * math.log10(1 + top_hz / 700)
+    edges = 700 * (10 ** (torch.linspace(0, top_mel, num_mels + 2, dtype=torch.float64) / 2595) - 1)
+    freqs = torch.linspace(0, sample_rate_hz / 2, n_fft // 2 + 1, dtype=torch.float64)
+    rising = (freqs[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - freqs[:, None]) / (edges[2:] - edges[1:-1])
+    return torch.minimum(rising, falling).clamp(min=0).float()
+
+
+class MultiScaleMelLoss(nn.Module):
+    """Mean over the scales of the L1 between log10 mel magnitudes, floored at 1e-5."""
+
+    def __init__(self, sample_rate_hz: int) -> None:
+        super().__init__()
+        for index, (window, num_mels) in enumerate(zip(WINDOWS, NUM_MELS, strict=True)):
+            self.register_buffer(f"window_{index}", torch.hann_window(window), persistent=False)
+            bank = mel_filter_bank(sample_rate_hz, window, num_mels)
+            # Bands narrower than a bin are empty at small windows; they carry nothing.
+            self.register_buffer(f"bank_{index}", bank[:, bank.sum(0) > 0], persistent=False)
+
+    def forward(self, estimate: Tensor, target: Tensor) -> Tensor:
+        """Distance between two batches of audio [B, 1, S]."""
+        both = torch.cat([estimate[:, 0], target[:, 0]])
+        losses = []
+        for index, size in enumerate(WINDOWS):
+            window, bank = getattr(self, f"window_{index}"), getattr(self, f"bank_{index}")
+            spectrum = torch.stft(both, size, size // 4, window=window, return_complex=True)
+            power = torch.view_as_real(spectrum).square().sum(-1)
+            mel = (power + 1e-10).sqrt().transpose(1, 2) @ bank
+            mine, theirs = mel.clamp(min=1e-5).log10().chunk(2)
+            losses.append((mine - theirs).abs().mean())
+        return torch.stack(losses).mean()
