@@ -73,6 +73,10 @@ def current_call() -> ServedCall | None:
     return _current_call.get()
 
 
+class PeerGone(Exception):
+    """A message could not be written, because the caller cancelled or its connection is lost."""
+
+
 @dataclass(frozen=True)
 class _Malformed:
     """What stands for a message that could not be parsed, until the layers are there to answer it."""
@@ -164,7 +168,10 @@ async def _stream(produced: Any, call: ServedCall) -> None:
         return
     async with aclosing(produced) as responses:
         async for response in responses:
-            await call.context.write(response)
+            try:
+                await call.context.write(response)
+            except grpc.aio.InternalError as error:
+                raise PeerGone from error
             call.num_responses += 1
 
 

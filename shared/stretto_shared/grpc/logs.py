@@ -19,6 +19,8 @@ _SERVER_FAULTS = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, g
 def make_logger(level: str, *, as_json: bool, stream: TextIO | None = None) -> Any:
     """A structlog logger of its own, without touching any global configuration.
 
+    Tracebacks are written without local variables, which hold prompts and audio.
+
     Args:
         level: The least severe level written: `debug`, `info`, `warning` or `error`.
         as_json: One JSON object a line instead of console text.
@@ -26,9 +28,10 @@ def make_logger(level: str, *, as_json: bool, stream: TextIO | None = None) -> A
     """
     renderer: Any
     if as_json:
-        renderer = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        renderer = [structlog.processors.ExceptionRenderer(tracebacks), structlog.processors.JSONRenderer()]
     else:
-        renderer = [structlog.dev.ConsoleRenderer(colors=False)]
+        renderer = [structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)]
     return structlog.wrap_logger(
         structlog.PrintLogger(stream if stream is not None else sys.stderr),
         processors=[

@@ -23,12 +23,13 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 from stretto_shared.errors import Conflict, InvalidInput, NotFound, NotReady, Overloaded, StrettoError
-from stretto_shared.grpc.call import REQUEST_ID_KEY, Layer, ServedCall
+from stretto_shared.grpc.call import REQUEST_ID_KEY, Layer, PeerGone, ServedCall
 
 ERROR_DOMAIN = "stretto.dev"
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
 MAX_MESSAGE_BYTES = 1_000  # the message travels thrice in trailers, whose sum gRPC limits to 8 KiB
 DEFAULT_RETRY_AFTER_S = 1.0
+DEADLINE_TOLERANCE_S = 0.01
 
 _CODES: dict[type[StrettoError], grpc.StatusCode] = {
     InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
@@ -128,10 +129,12 @@ def typed_errors(log: Any) -> Layer:
         except grpc.aio.AbortError:
             call.code = _code_in(call.context)
             raise
-        except (asyncio.CancelledError, GeneratorExit):
-            late = call.remaining_s is not None and call.remaining_s <= 0
-            call.code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
+        except asyncio.CancelledError:
+            call.code = _code_of_cancellation(call)
             raise
+        except PeerGone as error:
+            call.code = _code_of_cancellation(call)
+            raise asyncio.CancelledError from error
         except Exception as error:
             await _abort_internal(call, error, log)
         else:
@@ -207,6 +210,12 @@ def _packed(message: Message) -> any_pb2.Any:
 
 def _code(number: int) -> grpc.StatusCode:
     return next(code for code in grpc.StatusCode if code.value[0] == number)
+
+
+def _code_of_cancellation(call: ServedCall) -> grpc.StatusCode:
+    """Why gRPC stopped the handler: its timer and ours may differ by a few milliseconds."""
+    late = call.remaining_s is not None and call.remaining_s < DEADLINE_TOLERANCE_S
+    return grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
 
 
 def _code_in(context: grpc.aio.ServicerContext) -> grpc.StatusCode:

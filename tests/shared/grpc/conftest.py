@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from stretto.codec.v1 import codec_pb2, codec_pb2_grpc
-
 from stretto_shared.grpc.channel import open_channel
 from stretto_shared.grpc.hosting import HostContext, ServiceHost
 from stretto_shared.grpc.server import StrettoServer

@@ -10,7 +10,6 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status.rpc_status import aio as rpc_status
 from stretto.codec.v1 import codec_pb2
-
 from stretto_shared.errors import Conflict, InvalidInput, NotFound, NotReady, Overloaded, StrettoError
 from stretto_shared.grpc.logs import make_logger
 from stretto_shared.grpc.status import MAX_MESSAGE_BYTES, error_from_rpc, status_from_error

@@ -1,0 +1,212 @@
+"""Channels: balancing, retries, and what a call inherits from the RPC that makes it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import grpc
+import pytest
+from stretto.codec.v1 import codec_pb2, codec_pb2_grpc
+from stretto_shared.errors import InvalidInput
+from stretto_shared.grpc.channel import open_channel
+
+REQUEST = codec_pb2.EncodeAudioRequest()
+
+
+def counting(name, counts):
+    async def encode(request, context):
+        counts[name] += 1
+        return codec_pb2.EncodeAudioResponse()
+
+    return encode
+
+
+async def test_the_deadline_at_the_door_reaches_the_inner_service(serve):
+    seen = {}
+
+    async def inner_encode(request, context):
+        seen["inner"] = context.time_remaining()
+        return codec_pb2.EncodeAudioResponse()
+
+    inner = await serve(serve.fake(encode=inner_encode))
+
+    async def outer_encode(request, context):
+        await asyncio.sleep(0.2)
+        seen["outer"] = context.time_remaining()
+        return await inner.codec.EncodeAudio(request)
+
+    outer = await serve(serve.fake(encode=outer_encode))
+    await outer.codec.EncodeAudio(REQUEST, timeout=5)
+    assert seen["outer"] < 4.85
+    assert seen["inner"] == pytest.approx(seen["outer"], abs=0.2)
+    await inner.codec.EncodeAudio(REQUEST)
+    assert seen["inner"] is None or seen["inner"] > 1e6, "a call outside of any RPC has no deadline"
+
+
+async def test_a_call_may_ask_for_less_time_than_is_left_but_not_for_more(serve):
+    seen = []
+
+    async def inner_encode(request, context):
+        seen.append(context.time_remaining())
+        return codec_pb2.EncodeAudioResponse()
+
+    inner = await serve(serve.fake(encode=inner_encode))
+
+    async def outer_encode(request, context):
+        await inner.codec.EncodeAudio(request, timeout=1)
+        return await inner.codec.EncodeAudio(request, timeout=60)
+
+    outer = await serve(serve.fake(encode=outer_encode))
+    await outer.codec.EncodeAudio(REQUEST, timeout=5)
+    less, capped = seen
+    assert less < 1.01
+    assert 4 < capped < 5.01
+
+
+async def test_a_deadline_that_passes_in_the_inner_service_is_deadline_exceeded_at_the_door(serve):
+    stopped = asyncio.Event()
+
+    async def inner_decode(requests, context):
+        try:
+            await asyncio.sleep(60)
+            yield codec_pb2.DecodeTokensResponse()
+        finally:
+            stopped.set()
+
+    inner = await serve(serve.fake(decode=inner_decode))
+
+    async def outer_encode(request, context):
+        async for _ in inner.codec.DecodeTokens(iter([codec_pb2.DecodeTokensRequest()]), timeout=0.2):
+            pass
+
+    outer = await serve(serve.fake(encode=outer_encode))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await outer.codec.EncodeAudio(REQUEST, timeout=5)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await asyncio.wait_for(stopped.wait(), 2)
+
+
+async def test_cancelling_at_the_door_cancels_the_inner_stream(serve):
+    entered, stopped = asyncio.Event(), asyncio.Event()
+
+    async def inner_decode(requests, context):
+        entered.set()
+        try:
+            await asyncio.sleep(60)
+            yield codec_pb2.DecodeTokensResponse()
+        finally:
+            stopped.set()
+
+    inner = await serve(serve.fake(decode=inner_decode))
+
+    async def outer_encode(request, context):
+        async for _ in inner.codec.DecodeTokens(iter([codec_pb2.DecodeTokensRequest()])):
+            pass
+
+    outer = await serve(serve.fake(encode=outer_encode))
+    call = outer.codec.EncodeAudio(REQUEST)
+    await entered.wait()
+    call.cancel()
+    await asyncio.wait_for(stopped.wait(), 2)
+
+
+async def test_one_request_id_names_the_whole_cascade(serve):
+    seen = []
+
+    async def inner_encode(request, context):
+        seen.append(dict(context.invocation_metadata())["x-request-id"])
+        return codec_pb2.EncodeAudioResponse()
+
+    inner = await serve(serve.fake(encode=inner_encode))
+
+    async def outer_encode(request, context):
+        return await inner.codec.EncodeAudio(request)
+
+    outer = await serve(serve.fake(encode=outer_encode))
+    call = outer.codec.EncodeAudio(REQUEST, metadata=(("x-request-id", "order-66"),))
+    await call
+    assert seen == ["order-66"]
+    assert dict(await call.trailing_metadata())["x-request-id"] == "order-66"
+    call = outer.codec.EncodeAudio(REQUEST, metadata=(("x-request-id", "no spaces, please"),))
+    await call
+    made = dict(await call.trailing_metadata())["x-request-id"]
+    assert len(made) == 32
+    assert seen[1] == made
+
+
+async def test_calls_go_round_two_servers_and_a_stopped_one_costs_no_error(serve):
+    counts = Counter()
+    first = await serve(serve.fake(encode=counting("first", counts)))
+    second = await serve(serve.fake(encode=counting("second", counts)))
+    channel = serve.open(f"ipv4:{first.address},{second.address}", initial_backoff_s=0.05)
+    stub = codec_pb2_grpc.CodecServiceStub(channel)
+    await stub.EncodeAudio(REQUEST, wait_for_ready=True, timeout=5)
+    for _ in range(50):
+        if counts["first"] and counts["second"]:
+            break
+        await asyncio.sleep(0.02)
+        await stub.EncodeAudio(REQUEST, timeout=5)
+    counts.clear()
+    for _ in range(20):
+        await stub.EncodeAudio(REQUEST, timeout=5)
+    assert counts == {"first": 10, "second": 10}
+
+    calls = [asyncio.create_task(many(stub, 30)) for _ in range(4)]
+    await asyncio.sleep(0.02)
+    await first.server.stop()
+    await asyncio.gather(*calls)
+    counts.clear()
+    await many(stub, 10)
+    assert counts == {"second": 10}
+
+
+async def many(stub, num_calls):
+    for _ in range(num_calls):
+        await stub.EncodeAudio(REQUEST, timeout=5)
+        await asyncio.sleep(0.002)
+
+
+async def test_a_call_that_meets_unavailable_is_tried_again(serve):
+    tries = []
+
+    async def encode(request, context):
+        tries.append(1)
+        if len(tries) < 3:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
+        return codec_pb2.EncodeAudioResponse(sample_count=7)
+
+    served = await serve(serve.fake(encode=encode), channel={"max_attempts": 4, "initial_backoff_s": 0.01})
+    assert (await served.codec.EncodeAudio(REQUEST, timeout=5)).sample_count == 7
+    assert len(tries) == 3
+
+
+async def test_other_errors_are_not_tried_again(serve):
+    tries = []
+
+    async def encode(request, context):
+        tries.append(1)
+        raise InvalidInput("model", "is wrong.")
+
+    served = await serve(serve.fake(encode=encode), channel={"max_attempts": 4, "initial_backoff_s": 0.01})
+    with pytest.raises(grpc.aio.AioRpcError):
+        await served.codec.EncodeAudio(REQUEST, timeout=5)
+    assert len(tries) == 1
+
+
+async def test_a_server_that_still_loads_gets_no_calls(serve):
+    counts = Counter()
+    loading = await serve(
+        serve.fake(encode=counting("loading", counts), start=asyncio.Event().wait), ready=False, drain_s=0
+    )
+    ready = await serve(serve.fake(encode=counting("ready", counts)))
+    stub = codec_pb2_grpc.CodecServiceStub(serve.open(f"ipv4:{loading.address},{ready.address}", max_attempts=1))
+    for _ in range(10):
+        await stub.EncodeAudio(REQUEST, wait_for_ready=True, timeout=5)
+    assert counts == {"ready": 10}
+
+
+@pytest.mark.parametrize("address", ["", "localhost", ":50051", "localhost:http"])
+def test_an_address_without_host_or_port_is_refused(address):
+    with pytest.raises(InvalidInput, match="host:port"):
+        open_channel(address)

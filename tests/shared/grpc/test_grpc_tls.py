@@ -1,0 +1,117 @@
+"""TLS and mTLS with certificates made for the test."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from pydantic import ValidationError
+from stretto.codec.v1 import codec_pb2, codec_pb2_grpc
+from stretto_shared.errors import NotReady
+from stretto_shared.grpc.settings import ChannelSettings, GrpcSettings
+from stretto_shared.grpc.tls import server_credentials
+
+REQUEST = codec_pb2.EncodeAudioRequest()
+
+
+class Authority:
+    """A certificate authority that signs for one name."""
+
+    def __init__(self, folder, name):
+        self.folder, self.key = folder, ec.generate_private_key(ec.SECP256R1())
+        self.subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self.ca_path = folder / f"{name}.pem"
+        self.ca_path.write_bytes(self._sign(self.subject, self.key.public_key(), is_ca=True))
+
+    def issue(self, name):
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        cert_path, key_path = self.folder / f"{name}.crt", self.folder / f"{name}.key"
+        cert_path.write_bytes(self._sign(subject, key.public_key(), is_ca=False))
+        key_path.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        return cert_path, key_path
+
+    def _sign(self, subject, public_key, *, is_ca):
+        now = datetime.datetime.now(datetime.UTC)
+        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self.subject)
+            .public_key(public_key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(hours=1))
+            .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        )
+        return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+@pytest.fixture
+def authority(tmp_path):
+    return Authority(tmp_path, "authority")
+
+
+async def refused(stub):
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.EncodeAudio(REQUEST, timeout=5)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_an_encrypted_call_works_and_a_plain_one_is_refused(serve, authority):
+    cert_path, key_path = authority.issue("server")
+    served = await serve(tls_cert_path=cert_path, tls_key_path=key_path, channel={"tls_ca_path": authority.ca_path})
+    assert await served.codec.EncodeAudio(REQUEST, timeout=5) == codec_pb2.EncodeAudioResponse()
+    plain = serve.open(served.address, max_attempts=1, health_checking=False)
+    await refused(codec_pb2_grpc.CodecServiceStub(plain))
+
+
+async def test_mtls_takes_a_known_client_and_refuses_one_without_or_with_a_foreign_certificate(
+    serve, authority, tmp_path
+):
+    cert_path, key_path = authority.issue("server")
+    client_cert_path, client_key_path = authority.issue("client")
+    (tmp_path / "foreign").mkdir()
+    foreign_cert_path, foreign_key_path = Authority(tmp_path / "foreign", "foreign").issue("client")
+    known = {"tls_ca_path": authority.ca_path, "tls_cert_path": client_cert_path, "tls_key_path": client_key_path}
+    foreign = {**known, "tls_cert_path": foreign_cert_path, "tls_key_path": foreign_key_path}
+    served = await serve(
+        tls_cert_path=cert_path, tls_key_path=key_path, tls_client_ca_path=authority.ca_path, channel=known
+    )
+    assert await served.codec.EncodeAudio(REQUEST, timeout=5) == codec_pb2.EncodeAudioResponse()
+    for other in ({"tls_ca_path": authority.ca_path}, foreign):
+        channel = serve.open(served.address, max_attempts=1, health_checking=False, **other)
+        await refused(codec_pb2_grpc.CodecServiceStub(channel))
+
+
+def test_half_a_tls_setting_is_refused_at_once(tmp_path):
+    with pytest.raises(ValidationError, match="tls_key_path"):
+        GrpcSettings(tls_cert_path=tmp_path / "a.crt")
+    with pytest.raises(ValidationError, match="tls_client_ca_path"):
+        GrpcSettings(tls_client_ca_path=tmp_path / "ca.pem")
+    with pytest.raises(ValidationError, match="tls_key_path"):
+        ChannelSettings(tls_cert_path=tmp_path / "a.crt")
+
+
+def test_a_missing_certificate_names_its_setting_and_path(tmp_path):
+    settings = GrpcSettings(tls_cert_path=tmp_path / "a.crt", tls_key_path=tmp_path / "a.key")
+    with pytest.raises(NotReady, match=r"tls_key_path.*a\.key"):
+        server_credentials(settings)
+
+
+def test_settings_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("STRETTO_GRPC_PORT", "1234")
+    monkeypatch.setenv("STRETTO_GRPC_LOG_JSON", "true")
+    monkeypatch.setenv("STRETTO_CHANNEL_MAX_ATTEMPTS", "2")
+    assert (GrpcSettings().port, GrpcSettings().log_json, ChannelSettings().max_attempts) == (1234, True, 2)
