@@ -32,18 +32,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stretto_acoustic.models.musicgen.conditions import (
+    MAX_PREFIX_TEXT_TOKENS,
+    Conditioner,
+    Conditions,
+    sinusoidal_positions,
+)
 from stretto_acoustic.models.musicgen.config import MusicGenConfig
-from stretto_acoustic.models.musicgen.state import MusicGenState
-
-
-def sinusoidal_positions(positions: Tensor, dim: int) -> Tensor:
-    """Embed positions [T] (may be fractional) as [T, D]: cosines, then sines, of log-spaced frequencies."""
-    half = dim // 2
-    frequencies = torch.exp(
-        torch.arange(half, dtype=torch.float32, device=positions.device) * -(math.log(10_000) / (half - 1))
-    )
-    angles = positions.float()[:, None] * frequencies
-    return torch.cat([angles.cos(), angles.sin()], dim=1)
+from stretto_acoustic.models.musicgen.state import Memory, MusicGenState
 
 
 class MusicGenBlock(nn.Module):
@@ -73,15 +69,16 @@ class MusicGenBlock(nn.Module):
         parts = x.view(batch, steps, num_parts, self.num_heads, width // num_parts // self.num_heads)
         return parts.permute(2, 0, 3, 1, 4).unbind(0)
 
-    def memory(self, text: Tensor) -> tuple[Tensor, ...]:
+    def memory(self, text: Tensor) -> Memory:
         """Keys and values [B, H, L, E] of the projected text [B, L, D]."""
-        return self.split_heads(self.cross_kv(text), 2)
+        keys, values = self.split_heads(self.cross_kv(text), 2)
+        return keys, values
 
     def qkv(self, x: Tensor) -> tuple[Tensor, ...]:
         """Queries, keys and values [B, H, T, E] of the hidden states [B, T, D]."""
         return self.split_heads(self.self_qkv(self.norm_self(x)), 3)
 
-    def finish(self, x: Tensor, attended: Tensor, memory: tuple[Tensor, ...] | None, bias: Tensor | None) -> Tensor:
+    def finish(self, x: Tensor, attended: Tensor, memory: Memory | None, bias: Tensor | None) -> Tensor:
         """Everything after self-attention: `attended` [B, H, T, E] onto the hidden states [B, T, D]."""
         x = x + self._drop(self.self_out(_join_heads(attended)))
         if memory is not None:
@@ -113,9 +110,7 @@ class MusicGenLM(nn.Module):
         self.config = config
         rows = config.num_codebooks * (config.cardinality + 1)
         self.embeddings = nn.Embedding(rows, config.dim)
-        self.enc_to_dec_proj = nn.Linear(config.text_dim, config.dim)
-        if config.melody_conditioning != "none":
-            self.chroma_proj = nn.Linear(config.num_chroma, config.dim)
+        self.conditioner = Conditioner(config)
         self.layers = nn.ModuleList(MusicGenBlock(config) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(config.dim)
         self.heads = nn.Linear(config.dim, config.num_codebooks * config.cardinality, bias=False)
@@ -124,16 +119,17 @@ class MusicGenLM(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw the weights anew: truncated normals of variance 1 / fan-in, less in deeper blocks as in audiocraft."""
-        for index, block in enumerate(self.layers):
+        for index, block in enumerate(self.blocks()):
             for module in block.modules():
                 if isinstance(module, nn.Linear):
                     _draw(module.weight, 1 / math.sqrt(module.in_features * 2 * (index + 1)))
-        for linear in (self.enc_to_dec_proj, self.heads):
+        text_proj = self.conditioner.text_proj
+        for linear in (text_proj, self.heads):
             _draw(linear.weight, 1 / math.sqrt(linear.in_features))
-        nn.init.zeros_(self.enc_to_dec_proj.bias)
+        nn.init.zeros_(text_proj.bias)
         if self.config.melody_conditioning != "none":
-            _draw(self.chroma_proj.weight, math.sqrt(0.5))
-            nn.init.zeros_(self.chroma_proj.bias)
+            _draw(self.conditioner.chroma_proj.weight, math.sqrt(0.5))
+            nn.init.zeros_(self.conditioner.chroma_proj.bias)
         _draw(self.embeddings.weight, math.sqrt(0.5 / self.config.num_codebooks))
 
     def forward(
@@ -155,24 +151,20 @@ class MusicGenLM(nn.Module):
             Logits [B, K, T, V]; those of step t are of column t + 1.
         """
         x = self._embed(codes)  # [B, T, D]
-        text, cross_bias = self._project_text(text_states, text_mask)
-        prefix, prefix_is_heard, offset = self._prefix(text, text_mask, chroma, batch_size=x.shape[0])
-        x = x + self._positions(offset, x.shape[1]).to(x.dtype)
-        length = 0 if prefix is None else prefix.shape[1]
-        self_mask = None
-        if prefix is not None:
-            x = torch.cat([prefix.to(x.dtype), x], dim=1)
-            self_mask = _prefix_mask(prefix_is_heard, x.shape[1])
+        conditions: Conditions = self.conditioner(text_states, text_mask, chroma)
+        x = x + self._positions(conditions.first_position, x.shape[1]).to(x.dtype)
+        if conditions.prefix is not None:
+            x = torch.cat([conditions.prefix.to(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)
+        self_mask = _self_mask(conditions.is_prefix_heard, x.shape[1])
         x = F.dropout(x, self.config.dropout, self.training) if self.config.dropout else x
-        for block in self.layers:
-            assert isinstance(block, MusicGenBlock)
+        for block in self.blocks():
             query, key, value = block.qkv(x)
             attended = F.scaled_dot_product_attention(
                 query, key, value, attn_mask=self_mask, is_causal=self_mask is None
             )
-            memory = block.memory(text) if text is not None and block.has_cross_attention else None
-            x = block.finish(x, attended, memory, cross_bias)
-        return self._logits(self.norm(x[:, length:]))
+            memory = None if conditions.text is None else block.memory(conditions.text)
+            x = block.finish(x, attended, memory, conditions.cross_bias)
+        return self._logits(self.norm(x[:, conditions.prefix_length :]))
 
     def init_state(
         self,
@@ -183,27 +175,22 @@ class MusicGenLM(nn.Module):
         chroma: Tensor | None = None,
     ) -> MusicGenState:
         """Allocate caches of `max_steps` steps and fill in what the conditions decide; arguments as in `forward`."""
-        config, weight = self.config, self.heads.weight
-        text, cross_bias = self._project_text(text_states, text_mask)
-        prefix, prefix_is_heard, offset = self._prefix(text, text_mask, chroma, batch_size=batch_size)
-        length = 0 if prefix is None else prefix.shape[1]
+        config = self.config
+        conditions: Conditions = self.conditioner(text_states, text_mask, chroma)
+        length = conditions.prefix_length
         shape = (config.num_layers, batch_size, config.num_heads, length + max_steps, config.head_dim)
+        memories = [] if conditions.text is None else [block.memory(conditions.text) for block in self.blocks()]
         state = MusicGenState(
-            keys=weight.new_zeros(shape),
-            values=weight.new_zeros(shape),
-            cross_keys=None,
-            cross_values=None,
-            cross_bias=cross_bias,
+            keys=self.heads.weight.new_zeros(shape),
+            values=self.heads.weight.new_zeros(shape),
+            memories=[(key.contiguous(), value.contiguous()) for key, value in memories],
+            cross_bias=conditions.cross_bias,
             prefix_bias=None,
             prefix_length=length,
-            position_offset=offset,
+            first_position=conditions.first_position,
         )
-        if text is not None and config.has_cross_attention:
-            memories = [block.memory(text) for block in self.layers if isinstance(block, MusicGenBlock)]
-            state.cross_keys = torch.stack([key for key, _ in memories]).contiguous()
-            state.cross_values = torch.stack([value for _, value in memories]).contiguous()
-        if prefix is not None:
-            self._fill_prefix(state, prefix, prefix_is_heard)
+        if conditions.prefix is not None:
+            self._fill_prefix(state, conditions.prefix.expand(batch_size, -1, -1), conditions.is_prefix_heard)
         return state
 
     def step(self, codes: Tensor, state: MusicGenState, *, with_logits: bool = True) -> Tensor | None:
@@ -218,22 +205,22 @@ class MusicGenLM(nn.Module):
         if state.num_steps >= state.max_steps:
             raise ValueError(f"the state holds {state.max_steps} steps and all are used; allocate more.")
         at = state.prefix_length + state.num_steps
-        x = self._embed(codes[:, :, None]) + self._positions(state.position_offset + state.num_steps, 1)
+        x = self._embed(codes[:, :, None]) + self._positions(state.first_position + state.num_steps, 1)
         bias = None if state.prefix_bias is None else state.prefix_bias[..., : at + 1]
-        for index, block in enumerate(self.layers):
-            assert isinstance(block, MusicGenBlock)
+        for index, block in enumerate(self.blocks()):
             query, key, value = block.qkv(x)
             state.keys[index, :, :, at : at + 1] = key
             state.values[index, :, :, at : at + 1] = value
             attended = F.scaled_dot_product_attention(
                 query, state.keys[index, :, :, : at + 1], state.values[index, :, :, : at + 1], attn_mask=bias
             )
-            memory = None
-            if state.cross_keys is not None and state.cross_values is not None:
-                memory = (state.cross_keys[index], state.cross_values[index])
-            x = block.finish(x, attended, memory, state.cross_bias)
+            x = block.finish(x, attended, state.memories[index] if state.memories else None, state.cross_bias)
         state.num_steps += 1
         return self._logits(self.norm(x))[:, :, 0] if with_logits else None
+
+    def blocks(self) -> list[MusicGenBlock]:
+        """The blocks of the transformer, in order."""
+        return [block for block in self.layers if isinstance(block, MusicGenBlock)]
 
     def num_parameters(self) -> int:
         """Count the parameters."""
@@ -268,68 +255,28 @@ class MusicGenLM(nn.Module):
         config = self.config
         room = config.max_frames + max(config.delays) + 1
         if not config.has_cross_attention:
-            room += config.chroma_frames + 512
+            room += config.chroma_frames + MAX_PREFIX_TEXT_TOKENS
         return sinusoidal_positions(torch.arange(room), config.dim)
-
-    def _project_text(self, states: Tensor | None, mask: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """Project text to [B, L, D], zero where masked; with the bias [B, 1, 1, L] of cross-attention, if any."""
-        if states is None:
-            return None, None
-        text = self.enc_to_dec_proj(states)
-        if mask is None:
-            return text, None
-        keep = mask.bool()
-        text = text * keep[..., None].to(text.dtype)
-        keep = keep | ~keep.any(dim=1, keepdim=True)  # a row of nothing attends over its zeros, never over nothing
-        if bool(keep.all()):
-            return text, None
-        bias = torch.zeros(keep.shape, dtype=text.dtype, device=text.device).masked_fill(~keep, -math.inf)
-        return text, bias[:, None, None]
-
-    def _prefix(
-        self, text: Tensor | None, text_mask: Tensor | None, chroma: Tensor | None, *, batch_size: int
-    ) -> tuple[Tensor | None, Tensor | None, int]:
-        """Return the prefix [B, P, D] with positions, which entries are heard [B, P], and the first step's position."""
-        config = self.config
-        if not config.has_cross_attention:
-            raise NotImplementedError("melody_conditioning 'prefix_only'")
-        if chroma is None:
-            return None, None, 0
-        if config.melody_conditioning == "none":
-            raise ValueError("this model has no melody conditioning; pass chroma=None.")
-        if chroma.shape[1] > config.chroma_frames:
-            raise ValueError(f"expected at most {config.chroma_frames} melody frames, got {chroma.shape[1]}.")
-        classes = torch.arange(config.num_chroma, device=chroma.device)
-        one_hot = (chroma[..., None] == classes).to(self.chroma_proj.weight.dtype)
-        moments = torch.arange(chroma.shape[1], device=chroma.device) / config.chroma_frame_rate_hz
-        positions = sinusoidal_positions(moments * config.frame_rate_hz, config.dim)
-        projected = self.chroma_proj(one_hot)
-        heard = (chroma >= 0).any(dim=1, keepdim=True).expand(chroma.shape)
-        return projected + positions.to(projected.dtype), heard, 0
 
     def _fill_prefix(self, state: MusicGenState, prefix: Tensor, is_heard: Tensor | None) -> None:
         """Run the prefix through the blocks and keep its keys and values."""
         length = state.prefix_length
         x = prefix.to(self.heads.weight.dtype)
-        for index, block in enumerate(self.layers):
-            assert isinstance(block, MusicGenBlock)
+        for index, block in enumerate(self.blocks()):
             query, key, value = block.qkv(x)
             state.keys[index, :, :, :length] = key
             state.values[index, :, :, :length] = value
             attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-            memory = None
-            if state.cross_keys is not None and state.cross_values is not None:
-                memory = (state.cross_keys[index], state.cross_values[index])
-            x = block.finish(x, attended, memory, state.cross_bias)
-        if is_heard is not None and not bool(is_heard.all()):
+            x = block.finish(x, attended, state.memories[index] if state.memories else None, state.cross_bias)
+        if is_heard is not None:
             bias = x.new_zeros((state.batch_size, 1, 1, length + state.max_steps))
             bias[..., :length].masked_fill_(~is_heard[:, None, None], -math.inf)
             state.prefix_bias = bias
 
 
-def _prefix_mask(is_heard: Tensor | None, length: int) -> Tensor | None:
+def _self_mask(is_heard: Tensor | None, length: int) -> Tensor | None:
     """Causal mask [B, 1, P + T, P + T], True where attention may look; an unheard prefix is seen by itself only."""
-    if is_heard is None or bool(is_heard.all()):
+    if is_heard is None:
         return None
     batch, prefix = is_heard.shape
     mask = torch.ones((length, length), dtype=torch.bool, device=is_heard.device).tril().repeat(batch, 1, 1)

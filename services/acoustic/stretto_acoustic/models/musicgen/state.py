@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+Memory = tuple[Tensor, Tensor]  # keys and values [B, H, L, E]
+
 
 @dataclass
 class MusicGenState:
@@ -16,12 +18,11 @@ class MusicGenState:
 
     keys: Tensor  # [N, B, H, P + S, E]
     values: Tensor  # [N, B, H, P + S, E]
-    cross_keys: Tensor | None  # [N, B, H, L, E]
-    cross_values: Tensor | None  # [N, B, H, L, E]
+    memories: list[Memory]  # keys and values of the text for each layer; empty without cross-attention
     cross_bias: Tensor | None  # [B, 1, 1, L], 0 or -inf; None where every token counts
     prefix_bias: Tensor | None  # [B, 1, 1, P + S]; None where every row has the whole prefix
     prefix_length: int
-    position_offset: int
+    first_position: int
     num_steps: int = 0
 
     @property

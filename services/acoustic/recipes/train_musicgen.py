@@ -1,0 +1,214 @@
+"""Train MusicGen's language model: `train_musicgen.py --config musicgen.toml --features DIR --codec DIR --run DIR`.
+
+Delayed codec tokens given text states and, in a share of the batches, a melody; each condition is dropped at random,
+which is what classifier-free guidance needs. Cross-entropy averaged over the codebooks. The budget is wall time. The
+best checkpoint by validation cross-entropy is exported after each validation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from features import Batch, Features
+from safetensors.torch import load_file
+from stretto_acoustic.models.musicgen import MusicGenConfig, MusicGenLM
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the field's own name for it
+
+from stretto_shared import weights
+from stretto_shared.engine.delay import apply_delay, target_mask
+from stretto_shared.training import checkpoint
+from stretto_shared.training.loop import Averages, Budget, RunLog, learning_rate
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """One TOML file."""
+
+    name: str
+    licence: str
+    minutes: float
+    model: dict[str, Any]
+    max_steps: int = 0
+    batch_size: int = 16
+    learning_rate: float = 1.2e-3
+    warmup_steps: int = 200
+    weight_decay: float = 0.1
+    text_dropout: float = 0.15
+    melody_share: float = 0.3  # share of the batches that hear a melody at all
+    melody_dropout: float = 0.1  # share of the rows of those that do not
+    validate_every_s: float = 300.0
+    num_validation_clips: int = 64
+    bf16: bool = True
+    seed: int = 0
+
+
+def cross_entropies(model: MusicGenLM, batch: Batch, *, melody: bool) -> Tensor:
+    """Mean cross-entropy of each clip and codebook, in nats a token: [B, K]."""
+    config = model.config
+    delayed = apply_delay(batch.codes, config.delays, config.special_token)
+    logits = model(delayed[..., :-1], batch.text_states, batch.text_mask, batch.chroma if melody else None)
+    mask = target_mask(batch.codes.shape[-1], config.delays)  # [K, T']
+    targets = delayed[..., 1:].masked_fill(~mask, -100)
+    losses = F.cross_entropy(logits.flatten(0, 2).float(), targets.flatten(), reduction="none", ignore_index=-100)
+    return losses.view(targets.shape).sum(-1) / batch.codes.shape[-1]
+
+
+@torch.inference_mode()
+def validate(model: MusicGenLM, features: Features, num_clips: int) -> dict[str, float]:
+    """Cross-entropy with the true caption, a caption of another clip, and the true caption and melody."""
+    model.eval()
+    indices = list(range(min(num_clips, len(features))))
+    sums: dict[str, list[float]] = {"valid_ce": [], "valid_ce_shuffled": [], "valid_ce_melody": []}
+    for start in range(0, len(indices), 8):
+        chosen = indices[start : start + 8]
+        others = [(i + len(indices) // 2) % len(indices) for i in chosen]
+        random = np.random.default_rng(start)
+        own = features.batch(chosen, random)
+        other = features.batch(chosen, random, caption_of=others)
+        with torch.autocast("cpu", torch.bfloat16):
+            sums["valid_ce"] += cross_entropies(model, own, melody=False).mean(1).tolist()
+            sums["valid_ce_shuffled"] += cross_entropies(model, other, melody=False).mean(1).tolist()
+            sums["valid_ce_melody"] += cross_entropies(model, own, melody=True).mean(1).tolist()
+    model.train()
+    return {name: float(np.mean(values)) for name, values in sums.items()}
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a TOML file; an unknown key is an error."""
+    with path.open("rb") as file:
+        return Recipe(**tomllib.load(file))
+
+
+def codec_id_of(folder: Path) -> str:
+    """`{name}@{digest prefix}` of an exported codec."""
+    config = json.loads((folder / "config.json").read_text())
+    return f"{config['name']}@{config['weights_sha256'][:12]}"
+
+
+class Trainer:
+    """Model, optimiser and data of one run."""
+
+    def __init__(self, recipe: Recipe, features_dir: Path, codec: Path, folder: Path, init: Path | None) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.folder = recipe, folder
+        self.config = MusicGenConfig(**recipe.model, codec_id=codec_id_of(codec))
+        self.model = MusicGenLM(self.config)
+        if init is not None:
+            self.model.load_state_dict({k: v.float() for k, v in load_file(init).items()})
+        decayed = [p for p in self.model.parameters() if p.ndim > 1]
+        plain = [p for p in self.model.parameters() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, recipe.learning_rate, (0.9, 0.95), fused=True)
+        self.train = Features(features_dir, "train", self.config.num_codebooks)
+        self.valid = Features(features_dir, "valid", self.config.num_codebooks)
+        self.random = np.random.default_rng(recipe.seed)
+        self.order: list[int] = []
+        self.log = RunLog(folder)
+        self.best = float("inf")
+
+    def next_indices(self) -> list[int]:
+        """The next clips of a random order of the whole corpus."""
+        if len(self.order) < self.recipe.batch_size:
+            self.order = self.random.permutation(len(self.train)).tolist()
+        chosen, self.order = self.order[: self.recipe.batch_size], self.order[self.recipe.batch_size :]
+        return chosen
+
+    def step(self, step: int, progress: float) -> dict[str, float]:
+        """One optimiser step."""
+        recipe = self.recipe
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(recipe.learning_rate, step, progress, warmup_steps=recipe.warmup_steps)
+        melody = bool(self.random.random() < recipe.melody_share)
+        batch = self.train.batch(
+            self.next_indices(), self.random, text_dropout=recipe.text_dropout, melody_dropout=recipe.melody_dropout
+        )
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
+            losses = cross_entropies(self.model, batch, melody=melody)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses.mean().backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        by_codebook = losses.detach().mean(0)
+        return {"ce": float(by_codebook.mean()), "ce_0": float(by_codebook[0]), "grad": float(norm)}
+
+    def export(self, budget: Budget, scores: dict[str, float]) -> None:
+        """Write the servable checkpoint, in half precision."""
+        weights.write(
+            self.folder / "export" / self.recipe.name,
+            {name: value.half() for name, value in self.model.state_dict().items()},
+            name=self.recipe.name,
+            architecture="MusicGenLM",
+            config=dataclasses.asdict(self.config),
+            licence=self.recipe.licence,
+            score="",
+            training={
+                "minutes": round(budget.elapsed_s / 60, 1),
+                "steps": budget.step,
+                "clips": len(self.train),
+                **{name: round(value, 4) for name, value in scores.items()},
+            },
+        )
+
+
+def run(trainer: Trainer) -> None:
+    """Train until the budget is used."""
+    recipe, folder = trainer.recipe, trainer.folder
+    budget = Budget(recipe.minutes, max_steps=recipe.max_steps)
+    state = checkpoint.load(folder / "state.pt")
+    if state is not None:
+        trainer.model.load_state_dict(state["model"])
+        trainer.optimizer.load_state_dict(state["optimizer"])
+        trainer.best = state["best"]
+        budget = Budget(
+            recipe.minutes, max_steps=recipe.max_steps, elapsed_s=state["elapsed_s"], step=state["step"] + 1
+        )
+    averages, validated = Averages(), time.monotonic()
+    for step in budget.steps():
+        averages.add(trainer.step(step, budget.progress))
+        if step % 25 == 0:
+            trainer.log.write({"step": step, "minutes": budget.elapsed_s / 60, **averages.take()})
+        last = budget.progress >= 1.0 or bool(recipe.max_steps and step + 1 >= recipe.max_steps)
+        if last or time.monotonic() - validated > recipe.validate_every_s:
+            scores = validate(trainer.model, trainer.valid, recipe.num_validation_clips)
+            trainer.log.write({"step": step, "minutes": budget.elapsed_s / 60, **scores})
+            if scores["valid_ce"] < trainer.best:
+                trainer.best = scores["valid_ce"]
+                trainer.export(budget, scores)
+            checkpoint.save(
+                folder / "state.pt",
+                {
+                    "model": trainer.model.state_dict(),
+                    "optimizer": trainer.optimizer.state_dict(),
+                    "elapsed_s": budget.elapsed_s,
+                    "step": budget.step,
+                    "best": trainer.best,
+                },
+            )
+            validated = time.monotonic()
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="recipe, a TOML file beside this one")
+    parser.add_argument("--features", type=Path, required=True, help="folder written by prepare_features.py")
+    parser.add_argument("--codec", type=Path, required=True, help="exported codec whose tokens these are")
+    parser.add_argument("--run", type=Path, required=True, help="folder for the log, the state and the export")
+    parser.add_argument("--init", type=Path, help="exported model.safetensors to start from")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    run(Trainer(read_recipe(args.config), args.features, args.codec, args.run, args.init))
+
+
+if __name__ == "__main__":
+    main()
