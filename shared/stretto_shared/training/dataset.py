@@ -1,4 +1,4 @@
-"""Reading the corpus back: shards of int16 clips, memory-mapped, and their records. Knows nothing of how they were made."""
+"""Reading the corpus back: shards of int16 clips, memory-mapped, and their records."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ class AudioShards:
     def clip(self, index: int) -> NDArray[np.int16]:
         """The samples of a clip, int16 [S] at 24 kHz mono, not copied from the file."""
         shard, row = self._places[index]
-        return self._arrays[shard][row]
+        samples: NDArray[np.int16] = self._arrays[shard][row]
+        return samples
 
     def record(self, index: int) -> ClipRecord:
         """The attributes and captions of a clip."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 
 from stretto_shared.training.corpus import build, captions, debug, real
@@ -30,6 +31,7 @@ def main() -> None:
     tiny.add_argument("--clips", type=int, default=12)
     tiny.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     if options.command == "render":
         build.render_corpus(
             options.data,
@@ -40,11 +42,11 @@ def main() -> None:
             num_workers=options.workers,
         )
     elif options.command == "captions":
-        print(f"{captions.recaption(options.out, options.seed)} clips captioned")
+        logging.info(f"{captions.recaption(options.out, options.seed)} clips captioned")
     elif options.command == "debug":
         debug.build_debug_corpus(options.out, options.clips, options.seed)
     else:
-        print(real.prepare(options.data, options.out))
+        logging.info("hours %s", real.prepare(options.data, options.out))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ from stretto_shared.training.corpus.clips import make_clip
 from stretto_shared.training.corpus.library import ScoreLibrary, read_libraries, unpack
 from stretto_shared.training.corpus.records import CLIP_SAMPLES, SAMPLE_RATE_HZ, shard_paths, write_records
 from stretto_shared.training.corpus.render import SOUNDFONTS, FluidSynthesizer, Synthesizer
+
+_log = logging.getLogger(__name__)
 
 CLIPS_PER_SHARD = 100
 FIRST_SHARDS = 15
@@ -49,7 +52,7 @@ def render_corpus(data: Path, out: Path, *, num_train: int, num_heldout: int, se
     missing = [
         task for task in tasks(num_train, num_heldout) if not shard_paths(out, task.split, task.shard)[1].exists()
     ]
-    print(f"{len(missing)} shards to render", flush=True)
+    _log.info(f"{len(missing)} shards to render")
     context = multiprocessing.get_context("fork")
     workers = [
         context.Process(target=_work, args=(libraries, out, missing[worker::num_workers], seed))
@@ -74,9 +77,8 @@ def _work(libraries: Mapping[str, ScoreLibrary], out: Path, share: Sequence[Task
         write_shard(libraries[task.split], synthesizers, out, task, seed)
         rendered_s += task.count * CLIP_SAMPLES / SAMPLE_RATE_HZ
         speed = rendered_s / (time.monotonic() - started)
-        print(
+        _log.info(
             f"{task.split} shard {task.shard}: {rendered_s / 3600:.2f} h by this worker at {speed:.1f} x real time",
-            flush=True,
         )
 
 

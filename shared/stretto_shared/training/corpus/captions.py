@@ -74,8 +74,9 @@ Template = Callable[[Facts, np.random.Generator], str]
 
 
 def _is_adjective(tempo: str) -> bool:
-    return (
-        bool(tempo) and not tempo.startswith("at ") and not tempo.endswith("tempo") or tempo in ("mid-tempo", "uptempo")
+    return (bool(tempo) and not tempo.startswith("at ") and not tempo.endswith("tempo")) or tempo in (
+        "mid-tempo",
+        "uptempo",
     )
 
 
@@ -205,9 +206,8 @@ def _described(facts: Facts, rng: np.random.Generator) -> str:
     noun = str(rng.choice(["a piece", "an instrumental", "a recording", "music"]))
     sentences = [f"{opening} {noun} featuring {listed([article(name) for name in facts.instruments])}"]
     if facts.alone and len(facts.instruments) == 1:
-        sentences = [
-            f"{opening} {article(facts.instruments[0])} {rng.choice(['playing alone', 'on its own', 'without accompaniment'])}"
-        ]
+        alone = str(rng.choice(["playing alone", "on its own", "without accompaniment"]))
+        sentences = [f"{opening} {article(facts.instruments[0])} {alone}"]
     if facts.mood:
         sentences.append(
             str(rng.choice([f"the mood is {facts.mood}", f"it sounds {facts.mood}", f"it feels {facts.mood}"]))
@@ -241,7 +241,8 @@ def _by_role(facts: Facts, rng: np.random.Generator) -> str:
 def _wish(facts: Facts, rng: np.random.Generator) -> str:
     what = listed([article(name) for name in facts.instruments])
     tail = [*facts.adjectives, facts.genre, *facts.remarks]
-    return f"I want to hear {what}{' by itself' if facts.alone else ''}; {', '.join(word for word in tail if word) or 'anything'}."
+    wishes = ", ".join(word for word in tail if word) or "nothing more"
+    return f"I want to hear {what}{' alone' if facts.alone else ''}; {wishes}."
 
 
 def _heard(facts: Facts, rng: np.random.Generator) -> str:
@@ -263,6 +264,8 @@ def make_captions(record: ClipRecord, seed: int, *, templates: str = "train") ->
     """Three captions of a clip, from short to long; a pure function of the record and the seed.
 
     Args:
+        record: The attributes that may be stated.
+        seed: The seed of the choice of words; the corpus uses its own seed.
         templates: `train`, or `heldout` for templates that no training caption uses.
     """
     choices = {"train": TRAIN_TEMPLATES, "heldout": HELDOUT_TEMPLATES}[templates]
@@ -277,7 +280,7 @@ def make_captions(record: ClipRecord, seed: int, *, templates: str = "train") ->
 
 
 def recaption(folder: Path, seed: int) -> int:
-    """Write the captions of every shard of a folder anew, after a change of grammar; the audio stays. Returns the count."""
+    """Write the captions of every shard of a folder anew, after a change of grammar, and return their number."""
     paths = sorted(folder.glob("clips_*.jsonl"))
     count = 0
     for path in paths:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Families, in the order of the table below. `drums` is a kit on the percussion channel.
+# Families whose notes sound as long as they are held.
 SUSTAINED = frozenset(
     {"organ", "accordion", "strings", "choir", "brass", "saxophone", "woodwind", "flute", "synth lead", "synth pad"}
 )
@@ -69,7 +69,7 @@ def _table() -> tuple[Instrument, ...]:
         (44, "strings", "tremolo strings|strings", 40, 88, harmony),
         (45, "strings", "pizzicato strings|plucked strings", 40, 88, both),
         (48, "strings", "strings|string ensemble|string section|orchestral strings", 36, 90, both),
-        (49, "strings", "strings|slow strings|string ensemble", 36, 90, harmony),
+        (49, "strings", "strings|string ensemble|legato strings", 36, 90, harmony),
         (46, "harp", "harp|concert harp", 33, 94, both),
         (52, "choir", "choir|choir singing ah|voices", 43, 79, both),
         (53, "choir", "choir|voices singing ooh|voices", 43, 79, both),
@@ -109,7 +109,8 @@ def _table() -> tuple[Instrument, ...]:
 
 
 INSTRUMENTS = _table()
-FAMILIES = tuple(dict.fromkeys(instrument.family for instrument in INSTRUMENTS)) + ("drums",)
+# Every family, in the order of the table; `drums` is a kit on the percussion channel.
+FAMILIES = (*dict.fromkeys(instrument.family for instrument in INSTRUMENTS), "drums")
 
 # Percussion kits (bank 128) with the names that a caption may use.
 DRUM_KITS: dict[int, tuple[str, ...]] = {

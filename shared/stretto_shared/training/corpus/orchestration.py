@@ -195,7 +195,9 @@ def sounds_throughout(notes: Notes, bpm: float, *, principal: bool) -> bool:
 
 
 def shift_pitch(notes: Notes, semitones: int) -> Notes:
-    return notes + np.array([0.0, 0.0, float(semitones), 0.0])
+    """The notes, moved up by semitones."""
+    shifted: Notes = notes + np.array([0.0, 0.0, float(semitones), 0.0])
+    return shifted
 
 
 def fit_range(notes: Notes, instrument: Instrument, aim: str) -> Notes:
@@ -234,7 +236,8 @@ def _with_dynamics(notes: Notes, loudness: float) -> Notes:
 
 def _in_seconds(notes: Notes, bpm: float) -> Notes:
     scale = 60.0 / bpm
-    return notes * np.array([scale, scale, 1.0, 1.0])
+    scaled: Notes = notes * np.array([scale, scale, 1.0, 1.0])
+    return scaled
 
 
 def _onsets_per_s(parts: Sequence[RenderPart]) -> float:

@@ -10,6 +10,7 @@ import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import symusic
@@ -42,7 +43,12 @@ _PERIODS: Mapping[str, str] = {
 }
 
 
-def _rows(track: symusic.core.TrackTick, ticks_per_quarter: int) -> Notes:
+def _read_midi(path: str) -> Any:
+    """A symusic score in ticks; its stubs cannot tell which of the three time units it has."""
+    return symusic.Score(path)
+
+
+def _rows(track: Any, ticks_per_quarter: int) -> Notes:
     columns = track.notes.numpy()
     scaled = np.stack([columns["time"], columns["duration"]], axis=1) / float(ticks_per_quarter)
     return sorted_notes(np.concatenate([scaled, np.stack([columns["pitch"], columns["velocity"]], axis=1)], axis=1))
@@ -70,7 +76,7 @@ def parse_chord(label: str) -> tuple[int, ...]:
 def read_pop909(folder: Path) -> Piece | None:
     """One song's folder of POP909, on the beats that the collection states."""
     song = folder.name
-    score = symusic.Score(str(folder / f"{song}.mid"))
+    score = _read_midi(str(folder / f"{song}.mid"))
     beats = np.loadtxt(folder / "beat_midi.txt")
     times_s: NDArray[np.float64] = beats[:, 0]
     beat_s = float(np.median(np.diff(times_s)))
@@ -78,10 +84,11 @@ def read_pop909(folder: Path) -> Piece | None:
         return None
 
     def to_beat(seconds: NDArray[np.float64]) -> NDArray[np.float64]:
-        inside = np.interp(seconds, times_s, np.arange(len(times_s), dtype=float))
+        inside: NDArray[np.float64] = np.interp(seconds, times_s, np.arange(len(times_s), dtype=float))
         inside = np.where(seconds < times_s[0], (seconds - times_s[0]) / beat_s, inside)
         after = (seconds - times_s[-1]) / beat_s + len(times_s) - 1
-        return np.where(seconds > times_s[-1], after, inside)
+        placed: NDArray[np.float64] = np.where(seconds > times_s[-1], after, inside)
+        return placed
 
     parts: dict[str, Notes] = {}
     for track in score.to("second").tracks:
@@ -111,7 +118,7 @@ def read_pop909(folder: Path) -> Piece | None:
 
 def read_schmubert(path: Path) -> Piece | None:
     """One trio file: melody, bass, drums over 64 bars of 4/4, on a 16th grid, at a nominal tempo."""
-    score = symusic.Score(str(path))
+    score = _read_midi(str(path))
     if len(score.tracks) != 3:
         return None
     tracks = {"melody": score.tracks[0], "bass": score.tracks[1], "drums": score.tracks[2]}
@@ -153,13 +160,13 @@ def _runs(pitches: NDArray[np.int64]) -> Notes:
 
 def read_piano_midi(path: Path) -> Piece | None:
     """A piano piece with one track per hand; rubato is dropped, the mean tempo and the metre are kept."""
-    score = symusic.Score(str(path))
+    score = _read_midi(str(path))
     tracks = [track for track in score.tracks if len(track.notes)]
     if len(tracks) < 2 or not score.tempos:
         return None
     parts = {"right": _rows(tracks[0], score.ticks_per_quarter), "left": _rows(tracks[1], score.ticks_per_quarter)}
     end = _end_beat(parts)
-    times = np.array([tempo.time / score.ticks_per_quarter for tempo in score.tempos] + [end])
+    times: NDArray[np.float64] = np.array([tempo.time / score.ticks_per_quarter for tempo in score.tempos] + [end])
     beat_s = np.array([60.0 / tempo.qpm for tempo in score.tempos])
     spans = np.maximum(np.diff(times), 0.0)
     if spans.sum() <= 0:
@@ -180,7 +187,7 @@ def read_groove(folder: Path) -> list[Piece]:
         for row in csv.DictReader(lines):
             if row["beat_type"] != "beat" or row["time_signature"] != "4-4" or float(row["duration"]) < 12.0:
                 continue
-            score = symusic.Score(str(folder / row["midi_filename"]))
+            score = _read_midi(str(folder / row["midi_filename"]))
             notes = _rows(score.tracks[0], score.ticks_per_quarter)
             if len(notes) < 48:
                 continue

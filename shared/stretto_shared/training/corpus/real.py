@@ -1,13 +1,14 @@
 """Real recordings for the codecs: MAPS (sampled pianos, train part) and the music of Debian's games.
 
 Sources: MAPS, CC BY-NC-SA, FLAC and TSV in jongwook/onsets-and-frames; Debian packages wesnoth-1.16-music (GPL-2+),
-singularity-music (CC BY-SA 3.0), hyperrogue-music (CC BY-SA 3.0), warzone2100-music (GPL-2+ and CC BY-SA 3.0). MAPS' real Disklavier
-recordings are for evaluation only and are not touched here. Each recording is mixed to mono, resampled to 24 kHz and
-cut into clips without overlap; a recording belongs to one split.
+singularity-music (CC BY-SA 3.0), hyperrogue-music (CC BY-SA 3.0), warzone2100-music (GPL-2+ and
+CC BY-SA 3.0). MAPS' real Disklavier recordings are for evaluation only and are not touched here. Each recording is
+mixed to mono, resampled to 24 kHz and cut into clips without overlap; a recording belongs to one split.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from stretto_shared.training.corpus.records import (
     write_records,
 )
 from stretto_shared.training.corpus.splits import stable_unit
+
+_log = logging.getLogger(__name__)
 
 GAME_MUSIC = {
     "wesnoth": Path("/usr/share/games/wesnoth/1.16/data/core/music"),
@@ -89,9 +92,8 @@ def prepare(data: Path, out: Path) -> dict[str, float]:
         clip_s = np.load(audio_path, mmap_mode="r").shape[0] * CLIP_SAMPLES / SAMPLE_RATE_HZ
         maps_s += clip_s if source == "maps" and split == "train" else 0.0
         hours[split] += clip_s / 3600.0
-        print(
+        _log.info(
             f"{source} {piece} {split} {clip_s / 60:.1f} min; hours { ({k: round(v, 2) for k, v in hours.items()}) }",
-            flush=True,
         )
     return hours
 

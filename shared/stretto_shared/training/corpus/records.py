@@ -84,4 +84,5 @@ def write_records(path: Path, records: Iterable[ClipRecord]) -> None:
 
 
 def read_records(path: Path) -> list[ClipRecord]:
+    """The records of one shard, in the order of its clips."""
     return [ClipRecord.from_json(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -12,7 +12,7 @@ import ctypes.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import symusic
@@ -154,9 +154,9 @@ class SymusicSynthesizer:
 
     def render(self, parts: Sequence[RenderPart], num_samples: int) -> NDArray[np.float32]:
         """Render the parts; sound after `num_samples` is cut."""
-        score = symusic.Score(ttype="second")
+        score: Any = symusic.Score(ttype="second")
         for part in parts:
-            track = symusic.Track(program=part.program, is_drum=part.is_drum, ttype="second")
+            track: Any = symusic.Track(program=part.program, is_drum=part.is_drum, ttype="second")
             for onset_s, duration_s, pitch, velocity in part.notes:
                 loudness = int(np.clip(velocity * part.gain, 1, 127))
                 track.notes.append(

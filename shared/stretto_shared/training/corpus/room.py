@@ -51,7 +51,8 @@ def apply_room(dry: NDArray[np.float32], room: Room, dynamics: str, sample_rate_
     wet = scipy.fft.irfft(spectrum, size)[: len(dry)]
     gain = 10.0 ** ((RMS_DB[dynamics] + room.level_db) / 20.0) / float(np.sqrt(np.mean(wet**2)))
     gain = min(gain, MAX_PEAK / float(np.abs(wet).max()))
-    return (gain * wet).astype(np.float32)
+    levelled: NDArray[np.float32] = (gain * wet).astype(np.float32)
+    return levelled
 
 
 def _impulse_response(room: Room, sample_rate_hz: int) -> NDArray[np.float32]:
