@@ -143,22 +143,3 @@ def _read_config(resolved: weights.ResolvedWeights) -> tuple[Architecture, Codec
             f"config.json of {resolved.name!r} from {resolved.source!r} does not describe a codec: {error}",
             reason="WEIGHTS_DAMAGED",
         ) from error
-
-
-def write_random(folder: Path, name: str, architecture: str, config: Any, *, seed: int = 0) -> str:
-    """Write an untrained codec as `default` weights, for tests and trials; returns its digest."""
-    import dataclasses
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        module = ARCHITECTURES[architecture].module_class(config)
-    return weights.write(
-        folder / name,
-        module.state_dict(),
-        name=name,
-        architecture=architecture,
-        config=dataclasses.asdict(config),
-        licence="CC0-1.0",
-        score="untrained",
-        training={"seed": seed, "steps": 0},
-    )

@@ -251,7 +251,7 @@ def _encode(codec: LoadedCodec, waveform: Waveform, num_codebooks: int) -> Encod
     if samples.shape[1] == 0:
         raise InvalidInput("waveform", f"expected at least one sample at {config.sample_rate_hz} Hz. Send more audio.")
     with torch.inference_mode():
-        codes, scales = codec.encode(torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))[None])
+        codes, scales = codec.encode(torch.tensor(samples, dtype=torch.float32)[None])
     kept = codes[0, : num_codebooks or config.num_codebooks].numpy().astype(np.int32)
     tokens = TokenMatrix(kept, config.frame_rate_hz, codec.info.model_id, tuple(scales[0].tolist()))
     return EncodedClip(tokens, codec.info, int(samples.shape[1]))
