@@ -1,0 +1,229 @@
+"""Every RPC of every service: malformed, oversized, late and cancelled requests get their error; the next one works."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+from real_server import tune
+from stretto.acoustic.v1 import acoustic_pb2
+from stretto.codec.v1 import codec_pb2
+from stretto.common.v1 import audio_pb2, features_pb2, model_pb2, tokens_pb2
+from stretto.embedding.v1 import embedding_pb2
+from stretto.orchestrator.v1 import orchestrator_pb2
+from stretto_shared.grpc import convert
+
+MAX_RECEIVE_BYTES = 64 * 1024 * 1024
+GARBAGE = b"\x0a\xff\xff\xff\xff\x0f garbage"
+AUDIO = convert.waveform_to_proto(tune(("A", 440.0)))
+NAN_AUDIO = audio_pb2.Waveform(sample_rate_hz=24_000, channel_count=1, samples=np.full(9, np.nan, "<f4").tobytes())
+SLOW_RATE_AUDIO = audio_pb2.Waveform(sample_rate_hz=100, channel_count=1, samples=bytes(400))
+HOT = model_pb2.SamplingOptions(temperature=99.0)
+
+
+@dataclass(frozen=True)
+class Rpc:
+    """One method: a good request, bad ones with the field that their error must name, and a long one to cut short."""
+
+    method: str
+    good: Any
+    bad: tuple[tuple[Any, str], ...] = ()
+    long: Any = None
+    streams_requests: bool = False
+
+
+def rpcs() -> list[Rpc]:
+    music, onward = orchestrator_pb2.GenerateMusicRequest, orchestrator_pb2.ContinueMusicRequest
+    tokens, decode = acoustic_pb2.GenerateTokensRequest, codec_pb2.DecodeTokensRequest
+    config = decode(config=codec_pb2.DecodeConfig())
+    matrix = tokens_pb2.TokenMatrix(codec_id="framecodec@", frame_rate_hz=50, codebook_count=4, codes=[1] * 40)
+    ragged = tokens_pb2.TokenMatrix(codec_id="framecodec@", frame_rate_hz=50, codebook_count=4, codes=[1] * 41)
+    return [
+        Rpc(
+            "/stretto.orchestrator.v1.OrchestratorService/GenerateMusic",
+            music(prompt="a flute", duration_s=0.5),
+            (
+                (music(prompt=""), "prompt"),
+                (music(prompt="x" * 2001), "prompt"),
+                (music(prompt="x", duration_s=31), "duration_s"),
+                (music(prompt="x", duration_s=float("nan")), "duration_s"),
+                (music(prompt="x", sampling=HOT), "sampling.temperature"),
+                (music(prompt="x", melody=NAN_AUDIO), "melody.samples"),
+                (music(prompt="x", cascade="nobody"), "cascade"),
+            ),
+            music(prompt="a flute", duration_s=30),
+        ),
+        Rpc(
+            "/stretto.orchestrator.v1.OrchestratorService/ContinueMusic",
+            onward(audio=AUDIO, duration_s=0.5),
+            (
+                (onward(duration_s=1), "audio"),
+                (onward(audio=SLOW_RATE_AUDIO), "audio.sample_rate_hz"),
+                (onward(audio=AUDIO, duration_s=21), "duration_s"),
+                (onward(audio=AUDIO, cascade="nobody"), "cascade"),
+            ),
+            onward(audio=AUDIO, duration_s=20),
+        ),
+        Rpc("/stretto.orchestrator.v1.OrchestratorService/ListModels", orchestrator_pb2.ListModelsRequest()),
+        Rpc(
+            "/stretto.codec.v1.CodecService/EncodeAudio",
+            codec_pb2.EncodeAudioRequest(waveform=AUDIO),
+            (
+                (codec_pb2.EncodeAudioRequest(), "waveform"),
+                (codec_pb2.EncodeAudioRequest(waveform=NAN_AUDIO), "waveform.samples"),
+                (codec_pb2.EncodeAudioRequest(waveform=AUDIO, codebook_count=99), "codebook_count"),
+                (codec_pb2.EncodeAudioRequest(waveform=AUDIO, model="nobody"), "model"),
+            ),
+        ),
+        Rpc(
+            "/stretto.codec.v1.CodecService/DecodeTokens",
+            [config, decode(tokens=matrix)],
+            (
+                ([decode(tokens=matrix)], "config"),
+                ([config, decode(tokens=ragged)], "tokens"),
+                ([decode(config=codec_pb2.DecodeConfig(model="nobody"))], "config.model"),
+            ),
+            streams_requests=True,
+        ),
+        Rpc("/stretto.codec.v1.CodecService/ListModels", codec_pb2.ListModelsRequest()),
+        Rpc(
+            "/stretto.embedding.v1.EmbeddingService/EmbedText",
+            embedding_pb2.EmbedTextRequest(texts=["a flute"]),
+            (
+                (embedding_pb2.EmbedTextRequest(), "texts"),
+                (embedding_pb2.EmbedTextRequest(texts=["x"] * 65), "texts"),
+                (embedding_pb2.EmbedTextRequest(texts=["good", ""]), "texts[1]"),
+                (embedding_pb2.EmbedTextRequest(texts=["a"], model="nobody"), "model"),
+            ),
+            embedding_pb2.EmbedTextRequest(texts=["many words " * 50] * 64),
+        ),
+        Rpc(
+            "/stretto.embedding.v1.EmbeddingService/EmbedMelody",
+            embedding_pb2.EmbedMelodyRequest(waveform=AUDIO),
+            (
+                (embedding_pb2.EmbedMelodyRequest(), "waveform"),
+                (embedding_pb2.EmbedMelodyRequest(waveform=NAN_AUDIO), "waveform.samples"),
+            ),
+        ),
+        Rpc("/stretto.embedding.v1.EmbeddingService/ListModels", embedding_pb2.ListModelsRequest()),
+        Rpc(
+            "/stretto.acoustic.v1.AcousticService/GenerateTokens",
+            tokens(duration_s=0.5),
+            (
+                (tokens(), "duration_s"),
+                (tokens(duration_s=1, sampling=HOT), "sampling.temperature"),
+                (tokens(duration_s=1, prompt=ragged), "prompt"),
+                (tokens(duration_s=1, melody=features_pb2.Chromagram(frame_rate_hz=7.8125, pitch_classes=[12])), "melody"),
+                (tokens(duration_s=1, model="nobody"), "model"),
+            ),
+            tokens(duration_s=30),
+        ),
+        Rpc("/stretto.acoustic.v1.AcousticService/ListModels", acoustic_pb2.ListModelsRequest()),
+    ]  # fmt: skip
+
+
+RPCS = {rpc.method.rpartition(".")[2]: rpc for rpc in rpcs()}
+every_rpc = pytest.mark.parametrize("name", RPCS)
+
+
+@pytest.fixture
+async def channel(door: Any) -> AsyncIterator[grpc.aio.Channel]:
+    """A plain channel without limits of its own: what is refused, the server refuses."""
+    options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+    async with grpc.aio.insecure_channel(door.address, options=options) as opened:
+        await opened.channel_ready()
+        yield opened
+
+
+def start(channel: grpc.aio.Channel, rpc: Rpc, messages: list[bytes], timeout_s: float | None = 60.0) -> Any:
+    """Begin a call with ready bytes. On the wire every call is a stream in both directions."""
+
+    async def sent() -> AsyncIterator[bytes]:
+        for message in messages:
+            yield message
+
+    return channel.stream_stream(rpc.method)(sent(), timeout=timeout_s)
+
+
+def written(request: Any) -> list[bytes]:
+    return [message.SerializeToString() for message in (request if isinstance(request, list) else [request])]
+
+
+async def replies(call: Any) -> list[bytes]:
+    return [reply async for reply in call]
+
+
+async def failure(call: Any) -> grpc.aio.AioRpcError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await replies(call)
+    return caught.value
+
+
+def details(error: grpc.aio.AioRpcError) -> tuple[error_details_pb2.ErrorInfo, list[str]]:
+    """The ErrorInfo of a failed call, and the fields that its BadRequest names."""
+    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            for packed in status_pb2.Status.FromString(value).details:
+                _ = packed.Unpack(info) or packed.Unpack(bad)
+    return info, [violation.field for violation in bad.field_violations]
+
+
+async def works(channel: grpc.aio.Channel, rpc: Rpc) -> None:
+    assert await replies(start(channel, rpc, written(rpc.good)))
+
+
+@every_rpc
+async def test_a_malformed_request_names_its_field_and_the_next_works(channel: Any, name: str) -> None:
+    rpc = RPCS[name]
+    garbage = await failure(start(channel, rpc, [GARBAGE]))
+    assert garbage.code() is grpc.StatusCode.INVALID_ARGUMENT
+    for request, field in rpc.bad:
+        error = await failure(start(channel, rpc, written(request)))
+        info, fields = details(error)
+        expected = grpc.StatusCode.NOT_FOUND if "nobody" in str(request) else grpc.StatusCode.INVALID_ARGUMENT
+        assert error.code() is expected, (field, error.details())
+        assert info.domain == "stretto.dev"
+        assert info.metadata["field"].startswith(field), error.details()
+        assert expected is grpc.StatusCode.NOT_FOUND or fields == [info.metadata["field"]]
+        assert error.details()
+    await works(channel, rpc)
+
+
+@every_rpc
+async def test_an_oversized_request_is_refused_and_the_next_works(channel: Any, name: str) -> None:
+    rpc = RPCS[name]
+    first = written(rpc.good)[:-1] if rpc.streams_requests else []
+    error = await failure(start(channel, rpc, [*first, bytes(MAX_RECEIVE_BYTES + 1)]))
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert str(MAX_RECEIVE_BYTES) in (error.details() or "")
+    await works(channel, rpc)
+
+
+@every_rpc
+async def test_a_late_request_ends_at_its_deadline_and_the_next_works(channel: Any, name: str) -> None:
+    rpc = RPCS[name]
+    timeout_s = 0.5 if rpc.long is not None and "Generate" in name else 0.001
+    error = await failure(start(channel, rpc, written(rpc.long or rpc.good), timeout_s))
+    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await works(channel, rpc)
+
+
+@every_rpc
+async def test_a_cancelled_request_frees_its_place_and_the_next_works(channel: Any, name: str) -> None:
+    rpc = RPCS[name]
+    calls = [start(channel, rpc, written(rpc.long or rpc.good)) for _ in range(8)]
+    readers = [asyncio.create_task(replies(call)) for call in calls]
+    await asyncio.sleep(0.2 if rpc.long is not None else 0.002)
+    for call in calls:
+        call.cancel()
+    ended = await asyncio.gather(*readers, return_exceptions=True)
+    assert all(isinstance(end, asyncio.CancelledError | list) for end in ended)
+    if rpc.long is not None and "Generate" in name:
+        assert all(isinstance(end, asyncio.CancelledError) for end in ended), "thirty seconds of music in 0.2 s"
+    # eight pieces of 30 s that went on would keep four slots busy for longer than this
+    await asyncio.wait_for(works(channel, rpc), timeout=15)
