@@ -47,6 +47,7 @@ class Recipe:
     melody_dropout: float = 0.1  # share of the rows of those that do not
     validate_every_s: float = 300.0
     num_validation_clips: int = 64
+    log_every: int = 25
     bf16: bool = True
     seed: int = 0
 
@@ -174,9 +175,9 @@ def run(trainer: Trainer) -> None:
     averages, validated = Averages(), time.monotonic()
     for step in budget.steps():
         averages.add(trainer.step(step, budget.progress))
-        if step % 25 == 0:
-            trainer.log.write({"step": step, "minutes": budget.elapsed_s / 60, **averages.take()})
         last = budget.progress >= 1.0 or bool(recipe.max_steps and step + 1 >= recipe.max_steps)
+        if step % recipe.log_every == 0 or last:
+            trainer.log.write({"step": step, "minutes": budget.elapsed_s / 60, **averages.take()})
         if last or time.monotonic() - validated > recipe.validate_every_s:
             scores = validate(trainer.model, trainer.valid, recipe.num_validation_clips)
             trainer.log.write({"step": step, "minutes": budget.elapsed_s / 60, **scores})

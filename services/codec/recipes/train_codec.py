@@ -64,6 +64,7 @@ class Recipe:
     quantizer_dropout: float = 0.5
     validate_every_s: float = 240.0
     num_validation_clips: int = 24
+    log_every: int = 25
     bf16: bool = True
     seed: int = 0
 
@@ -130,14 +131,14 @@ class Trainer:
             self.judges.parameters(), recipe.discriminator_learning_rate, betas, fused=True
         )
         hop = self.config.hop_length
+        self.initialised = init is not None
+        self.latents: list[Tensor] = []
         self.crop = int(recipe.crop_s * self.config.sample_rate_hz) // hop * hop
         self.judge_crop = int(recipe.discriminator_crop_s * self.config.sample_rate_hz) // hop * hop
         self.train_clips = Clips(corpora, "train", self.crop, recipe.seed + 1)
         self.validation = Clips(corpora, "valid", self.crop, 1234).batch(recipe.num_validation_clips, augment=False)
         self.log = RunLog(folder)
         self.best = float("inf")
-        self.initialised = init is not None
-        self.latents: list[Tensor] = []
         self.random = np.random.default_rng(recipe.seed + 2)
 
     def _kept_codebooks(self, batch: int) -> Tensor:
@@ -265,9 +266,9 @@ def run(recipe: Recipe, folder: Path, corpora: Sequence[Path], init: Path | None
     averages, validated = Averages(), time.monotonic()
     for step in _steps(budget):
         averages.add(trainer.step(step, budget.progress))
-        if step % 25 == 0:
+        last = budget.progress >= 1.0 or bool(recipe.max_steps and step + 1 >= recipe.max_steps)
+        if step % recipe.log_every == 0 or last:
             trainer.log.write({"step": step, "minutes": budget.elapsed_s / 60, **averages.take()})
-        last = budget.progress >= 1.0 or (recipe.max_steps and step + 1 >= recipe.max_steps)
         if last or time.monotonic() - validated > recipe.validate_every_s:
             scores = trainer.validate()
             trainer.log.write({"step": step, "minutes": budget.elapsed_s / 60, **scores})

@@ -109,6 +109,14 @@ class ResidualVectorQuantizer(nn.Module):
     def forward(self, latents: Tensor, num_codebooks: Tensor | None = None) -> Quantized:
         """Quantise `latents` [B, T, D]; row b keeps its first `num_codebooks[b]` codebooks (all by default)."""
         projected = self.project_in(latents).float()
+        # Distances in half precision choose wrong codes, and their averages then all drift to the mean.
+        with torch.autocast(projected.device.type, enabled=False):
+            total, codes, loss = self._quantize(projected, num_codebooks)
+        straight = projected + (total - projected).detach()
+        return Quantized(self.project_out(straight), codes, loss)
+
+    def _quantize(self, projected: Tensor, num_codebooks: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """The sum of the kept codes [B, T, D], all codes [B, K, T], and the commitment loss."""
         batch, frames, dim = projected.shape
         keep = num_codebooks if num_codebooks is not None else torch.full((batch,), len(self.codebooks))
         residual, total = projected, torch.zeros_like(projected)
@@ -126,8 +134,7 @@ class ResidualVectorQuantizer(nn.Module):
             residual = residual - quantized.detach()
             total = total + quantized * active
             codes.append(indices.view(batch, frames))
-        straight = projected + (total - projected).detach()
-        return Quantized(self.project_out(straight), torch.stack(codes, 1), torch.stack(losses).mean())
+        return total, torch.stack(codes, 1), torch.stack(losses).mean()
 
     def bypass(self, latents: Tensor) -> Tensor:
         """`latents` [B, T, D] through the code space, not quantised: for the first steps of training."""
@@ -137,11 +144,12 @@ class ResidualVectorQuantizer(nn.Module):
     @torch.no_grad()
     def initialise(self, latents: Tensor) -> None:
         """Place every codebook by k-means on `latents` [B, T, D], each on what those before it leave over."""
-        projected = self.project_in(latents).float()
-        residual = projected.reshape(-1, projected.shape[-1])
-        for codebook in self.codebooks:
-            codebook.initialise(residual)
-            residual = residual - F.embedding(codebook.nearest(residual), codebook.embed)
+        with torch.autocast(latents.device.type, enabled=False):
+            projected = self.project_in(latents.float())
+            residual = projected.reshape(-1, projected.shape[-1])
+            for codebook in self.codebooks:
+                codebook.initialise(residual)
+                residual = residual - F.embedding(codebook.nearest(residual), codebook.embed)
 
     def encode(self, latents: Tensor) -> Tensor:
         """Codes [B, K, T] of `latents` [B, T, D]."""
