@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from stretto_shared.errors import InvalidInput
 from stretto_shared.tokens import MAX_CODEBOOKS, TokenMatrix, concatenate
@@ -22,6 +22,7 @@ def test_a_matrix_knows_its_size():
     assert tokens.codes.dtype == np.int32
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 40), max_size=5).map(sorted))
 def test_cutting_and_joining_gives_the_same_matrix(cuts):
     whole = matrix(np.arange(80).reshape(2, 40))

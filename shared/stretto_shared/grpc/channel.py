@@ -74,7 +74,7 @@ def _options(settings: ChannelSettings, *, health_checking: bool) -> list[tuple[
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", 200),
-        ("grpc.min_reconnect_backoff_ms", 200),
+        ("grpc.min_reconnect_backoff_ms", 5_000),  # also how long one attempt to connect may take
         ("grpc.max_reconnect_backoff_ms", 5_000),
     ]
     if settings.tls_server_name:

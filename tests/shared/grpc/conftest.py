@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -101,6 +102,13 @@ class Serve:
         opened = open_channel(address, ChannelSettings(**settings))
         self._channels.append(opened)
         return opened
+
+    @staticmethod
+    async def eventually(condition: Callable[[], Any], timeout_s: float = 20.0) -> None:
+        """Wait for what a server does after its answer is already here."""
+        async with asyncio.timeout(timeout_s):
+            while not condition():  # noqa: ASYNC110  # any condition, not only ours
+                await asyncio.sleep(0.01)
 
     async def close(self) -> None:
         for channel in self._channels:

@@ -37,9 +37,9 @@ async def test_the_deadline_at_the_door_reaches_the_inner_service(serve):
         return await inner.codec.EncodeAudio(request)
 
     outer = await serve(serve.fake(encode=outer_encode))
-    await outer.codec.EncodeAudio(REQUEST, timeout=5)
-    assert seen["outer"] < 4.85
-    assert seen["inner"] == pytest.approx(seen["outer"], abs=0.2)
+    await outer.codec.EncodeAudio(REQUEST, timeout=60)
+    assert seen["outer"] < 59.85
+    assert seen["outer"] - 30 < seen["inner"] < seen["outer"] + 0.05
     await inner.codec.EncodeAudio(REQUEST)
     assert seen["inner"] is None or seen["inner"] > 1e6, "a call outside of any RPC has no deadline"
 
@@ -54,14 +54,14 @@ async def test_a_call_may_ask_for_less_time_than_is_left_but_not_for_more(serve)
     inner = await serve(serve.fake(encode=inner_encode))
 
     async def outer_encode(request, context):
-        await inner.codec.EncodeAudio(request, timeout=1)
-        return await inner.codec.EncodeAudio(request, timeout=60)
+        await inner.codec.EncodeAudio(request, timeout=20)
+        return await inner.codec.EncodeAudio(request, timeout=600)
 
     outer = await serve(serve.fake(encode=outer_encode))
-    await outer.codec.EncodeAudio(REQUEST, timeout=5)
+    await outer.codec.EncodeAudio(REQUEST, timeout=60)
     less, capped = seen
-    assert less < 1.01
-    assert 4 < capped < 5.01
+    assert less < 20.05
+    assert 30 < capped < 60.05
 
 
 async def test_a_deadline_that_passes_in_the_inner_service_is_deadline_exceeded_at_the_door(serve):
@@ -69,22 +69,23 @@ async def test_a_deadline_that_passes_in_the_inner_service_is_deadline_exceeded_
 
     async def inner_decode(requests, context):
         try:
-            await asyncio.sleep(60)
+            await asyncio.sleep(600)
             yield codec_pb2.DecodeTokensResponse()
         finally:
             stopped.set()
 
     inner = await serve(serve.fake(decode=inner_decode))
+    await inner.channel.channel_ready()
 
     async def outer_encode(request, context):
-        async for _ in inner.codec.DecodeTokens(iter([codec_pb2.DecodeTokensRequest()]), timeout=0.2):
+        async for _ in inner.codec.DecodeTokens(iter([codec_pb2.DecodeTokensRequest()]), timeout=1):
             pass
 
     outer = await serve(serve.fake(encode=outer_encode))
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await outer.codec.EncodeAudio(REQUEST, timeout=5)
+        await outer.codec.EncodeAudio(REQUEST, timeout=60)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    await asyncio.wait_for(stopped.wait(), 2)
+    await asyncio.wait_for(stopped.wait(), 20)
 
 
 async def test_cancelling_at_the_door_cancels_the_inner_stream(serve):
@@ -93,7 +94,7 @@ async def test_cancelling_at_the_door_cancels_the_inner_stream(serve):
     async def inner_decode(requests, context):
         entered.set()
         try:
-            await asyncio.sleep(60)
+            await asyncio.sleep(600)
             yield codec_pb2.DecodeTokensResponse()
         finally:
             stopped.set()
@@ -108,7 +109,7 @@ async def test_cancelling_at_the_door_cancels_the_inner_stream(serve):
     call = outer.codec.EncodeAudio(REQUEST)
     await entered.wait()
     call.cancel()
-    await asyncio.wait_for(stopped.wait(), 2)
+    await asyncio.wait_for(stopped.wait(), 20)
 
 
 async def test_one_request_id_names_the_whole_cascade(serve):
@@ -141,15 +142,15 @@ async def test_calls_go_round_two_servers_and_a_stopped_one_costs_no_error(serve
     second = await serve(serve.fake(encode=counting("second", counts)))
     channel = serve.open(f"ipv4:{first.address},{second.address}", initial_backoff_s=0.05)
     stub = codec_pb2_grpc.CodecServiceStub(channel)
-    await stub.EncodeAudio(REQUEST, wait_for_ready=True, timeout=5)
+    await stub.EncodeAudio(REQUEST, wait_for_ready=True, timeout=60)
     for _ in range(50):
         if counts["first"] and counts["second"]:
             break
         await asyncio.sleep(0.02)
-        await stub.EncodeAudio(REQUEST, timeout=5)
+        await stub.EncodeAudio(REQUEST, timeout=60)
     counts.clear()
     for _ in range(20):
-        await stub.EncodeAudio(REQUEST, timeout=5)
+        await stub.EncodeAudio(REQUEST, timeout=60)
     assert counts == {"first": 10, "second": 10}
 
     calls = [asyncio.create_task(many(stub, 30)) for _ in range(4)]
@@ -163,7 +164,7 @@ async def test_calls_go_round_two_servers_and_a_stopped_one_costs_no_error(serve
 
 async def many(stub, num_calls):
     for _ in range(num_calls):
-        await stub.EncodeAudio(REQUEST, timeout=5)
+        await stub.EncodeAudio(REQUEST, timeout=60)
         await asyncio.sleep(0.002)
 
 
@@ -177,7 +178,7 @@ async def test_a_call_that_meets_unavailable_is_tried_again(serve):
         return codec_pb2.EncodeAudioResponse(sample_count=7)
 
     served = await serve(serve.fake(encode=encode), channel={"max_attempts": 4, "initial_backoff_s": 0.01})
-    assert (await served.codec.EncodeAudio(REQUEST, timeout=5)).sample_count == 7
+    assert (await served.codec.EncodeAudio(REQUEST, timeout=60)).sample_count == 7
     assert len(tries) == 3
 
 
@@ -190,7 +191,7 @@ async def test_other_errors_are_not_tried_again(serve):
 
     served = await serve(serve.fake(encode=encode), channel={"max_attempts": 4, "initial_backoff_s": 0.01})
     with pytest.raises(grpc.aio.AioRpcError):
-        await served.codec.EncodeAudio(REQUEST, timeout=5)
+        await served.codec.EncodeAudio(REQUEST, timeout=60)
     assert len(tries) == 1
 
 
@@ -202,7 +203,7 @@ async def test_a_server_that_still_loads_gets_no_calls(serve):
     ready = await serve(serve.fake(encode=counting("ready", counts)))
     stub = codec_pb2_grpc.CodecServiceStub(serve.open(f"ipv4:{loading.address},{ready.address}", max_attempts=1))
     for _ in range(10):
-        await stub.EncodeAudio(REQUEST, wait_for_ready=True, timeout=5)
+        await stub.EncodeAudio(REQUEST, wait_for_ready=True, timeout=60)
     assert counts == {"ready": 10}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from stretto.common.v1 import audio_pb2, features_pb2, model_pb2, tokens_pb2
@@ -17,6 +17,7 @@ from stretto_shared.tokens import TokenMatrix
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
+@settings(max_examples=25, deadline=None)
 @given(hnp.arrays(np.float32, st.tuples(st.integers(1, 2), st.integers(1, 50)), elements=finite))
 def test_a_waveform_crosses_the_wire_unchanged(samples):
     back = convert.waveform_from_proto(convert.waveform_to_proto(Waveform(samples, 44_100)))
@@ -30,6 +31,7 @@ def test_stereo_is_interleaved_little_endian_floats():
     assert message.samples == np.array([1, 3, 2, 4], "<f4").tobytes()
 
 
+@settings(max_examples=25, deadline=None)
 @given(hnp.arrays(np.int32, st.tuples(st.integers(1, 8), st.integers(0, 20)), elements=st.integers(0, 2**31 - 1)))
 def test_tokens_cross_the_wire_unchanged(codes):
     back = convert.tokens_from_proto(convert.tokens_to_proto(TokenMatrix(codes, 50.0, "c@1", (0.5, 2.0))))
@@ -43,6 +45,7 @@ def test_codes_are_row_major_by_codebook():
     assert message.codebook_count == 2
 
 
+@settings(max_examples=25, deadline=None)
 @given(hnp.arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(1, 8)), elements=finite))
 def test_text_states_cross_the_wire_unchanged(states):
     value = TextStates("minilm@1", states.mean(axis=0, dtype=np.float64).astype(np.float32), states)

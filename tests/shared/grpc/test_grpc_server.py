@@ -138,13 +138,13 @@ async def test_an_oversized_message_is_resource_exhausted_and_the_next_request_w
 async def test_a_late_request_is_cancelled_in_the_handler_and_the_next_one_works(serve):
     held = Held()
     served = await serve(serve.fake(encode=held.encode))
+    await served.channel.channel_ready()
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await served.codec.EncodeAudio(codec_pb2.EncodeAudioRequest(), timeout=0.2)
+        await served.codec.EncodeAudio(codec_pb2.EncodeAudioRequest(), timeout=1)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    await asyncio.sleep(0.1)
-    assert held.ended_by is asyncio.CancelledError
+    await serve.eventually(lambda: held.ended_by is asyncio.CancelledError)
     held.go.set()
-    assert (await served.codec.EncodeAudio(codec_pb2.EncodeAudioRequest(), timeout=5)).sample_count == 7
+    assert (await served.codec.EncodeAudio(codec_pb2.EncodeAudioRequest(), timeout=60)).sample_count == 7
 
 
 async def test_a_request_without_a_deadline_gets_the_default_one(serve):
@@ -163,8 +163,7 @@ async def test_a_cancelled_call_cancels_its_handler(serve):
     call = served.codec.EncodeAudio(codec_pb2.EncodeAudioRequest())
     await held.entered.wait()
     call.cancel()
-    await asyncio.sleep(0.2)
-    assert held.ended_by is asyncio.CancelledError
+    await serve.eventually(lambda: held.ended_by is asyncio.CancelledError)
 
 
 async def test_cancelling_a_stream_closes_the_handlers_iterators_also_while_it_waits_in_a_write(serve):
@@ -184,7 +183,7 @@ async def test_cancelling_a_stream_closes_the_handlers_iterators_also_while_it_w
     await asyncio.sleep(0.3)
     assert not closed.is_set()
     call.cancel()
-    await asyncio.wait_for(closed.wait(), 2)
+    await asyncio.wait_for(closed.wait(), 20)
 
 
 async def test_a_drain_keeps_a_stream_alive_and_refuses_new_calls(serve):
@@ -201,12 +200,13 @@ async def test_a_drain_keeps_a_stream_alive_and_refuses_new_calls(serve):
     async def stop():
         stopped.set()
 
-    served = await serve(serve.fake(decode=decode, stop=stop))
+    served = await serve(serve.fake(decode=decode, stop=stop), drain_s=60)
     stream = served.codec.DecodeTokens(iter([codec_pb2.DecodeTokensRequest()]))
     assert (await stream.read()).first_sample_index == 0
     stopping = asyncio.create_task(served.server.stop())
-    await asyncio.sleep(0.1)
-    assert await health(served.channel, "") == NOT_SERVING
+    watch = health_pb2_grpc.HealthStub(served.channel).Watch(health_pb2.HealthCheckRequest(service=""))
+    while (await watch.read()).status != NOT_SERVING:
+        pass
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await served.codec.EncodeAudio(codec_pb2.EncodeAudioRequest())
     assert error_from_rpc(caught.value).reason == "DRAINING"
@@ -214,7 +214,7 @@ async def test_a_drain_keeps_a_stream_alive_and_refuses_new_calls(serve):
     go.set()
     assert (await stream.read()).first_sample_index == 1
     assert await stream.read() is grpc.aio.EOF
-    await asyncio.wait_for(stopping, 3)
+    await asyncio.wait_for(stopping, 30)
     assert stopped.is_set()
 
 
@@ -223,7 +223,7 @@ async def test_a_drain_ends_after_drain_s_and_cancels_what_is_left(serve):
     served = await serve(serve.fake(encode=held.encode), drain_s=0.2)
     call = served.codec.EncodeAudio(codec_pb2.EncodeAudioRequest())
     await held.entered.wait()
-    await asyncio.wait_for(served.server.stop(), 3)
+    await asyncio.wait_for(served.server.stop(), 30)
     with pytest.raises(grpc.aio.AioRpcError):
         await call
     assert held.ended_by is asyncio.CancelledError
@@ -300,7 +300,7 @@ def build(context):
     add = lambda server: codec_pb2_grpc.add_CodecServiceServicer_to_server(Codec(), server)
     return ServiceHost("codec", "stretto.codec.v1.CodecService", add, start, stop)
 
-run(GrpcSettings(port=0, drain_s=5, log_json=True), {"codec": build})
+run(GrpcSettings(port=0, drain_s=60, log_json=True), {"codec": build})
 """
 
 
@@ -315,19 +315,19 @@ async def test_sigterm_lets_the_request_in_flight_finish_and_exits_with_zero(ser
     line = (await process.stderr.readline()).decode()
     address = line.split('"address": "')[1].split('"')[0]
     stub = codec_pb2_grpc.CodecServiceStub(serve.open(address, health_checking=False))
-    call = stub.EncodeAudio(codec_pb2.EncodeAudioRequest(), timeout=10)
+    call = stub.EncodeAudio(codec_pb2.EncodeAudioRequest(), timeout=60)
     answer = asyncio.ensure_future(call)
     assert await process.stdout.readline() == b"entered\n"
     process.send_signal(signal.SIGTERM)
     assert (await answer).sample_count == 7
-    out, _ = await asyncio.wait_for(process.communicate(), 10)
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
     assert out == b"stopped\n"
     assert process.returncode == 0
 
 
 async def test_a_server_whose_models_do_not_load_exits_with_an_error():
     process = await spawn("fail")
-    _, err = await asyncio.wait_for(process.communicate(), 20)
+    _, err = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 1
     assert b"no weights" in err
 

@@ -163,7 +163,7 @@ async def test_an_unexpected_error_of_an_inner_service_stays_internal_and_does_n
 
 async def test_an_unreachable_service_is_not_ready(serve):
     async with serve.open("127.0.0.1:1", max_attempts=1, health_checking=False) as channel:
-        caught = await failed(channel.unary_unary("/a.B/C")(b"", timeout=5))
+        caught = await failed(channel.unary_unary("/a.B/C")(b"", timeout=60))
     back = error_from_rpc(caught)
     assert isinstance(back, NotReady)
     assert back.reason == "UNREACHABLE"

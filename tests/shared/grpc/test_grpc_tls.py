@@ -65,14 +65,14 @@ def authority(tmp_path):
 
 async def refused(stub):
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await stub.EncodeAudio(REQUEST, timeout=5)
+        await stub.EncodeAudio(REQUEST, timeout=60)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_an_encrypted_call_works_and_a_plain_one_is_refused(serve, authority):
     cert_path, key_path = authority.issue("server")
     served = await serve(tls_cert_path=cert_path, tls_key_path=key_path, channel={"tls_ca_path": authority.ca_path})
-    assert await served.codec.EncodeAudio(REQUEST, timeout=5) == codec_pb2.EncodeAudioResponse()
+    assert await served.codec.EncodeAudio(REQUEST, timeout=60) == codec_pb2.EncodeAudioResponse()
     plain = serve.open(served.address, max_attempts=1, health_checking=False)
     await refused(codec_pb2_grpc.CodecServiceStub(plain))
 
@@ -89,7 +89,7 @@ async def test_mtls_takes_a_known_client_and_refuses_one_without_or_with_a_forei
     served = await serve(
         tls_cert_path=cert_path, tls_key_path=key_path, tls_client_ca_path=authority.ca_path, channel=known
     )
-    assert await served.codec.EncodeAudio(REQUEST, timeout=5) == codec_pb2.EncodeAudioResponse()
+    assert await served.codec.EncodeAudio(REQUEST, timeout=60) == codec_pb2.EncodeAudioResponse()
     for other in ({"tls_ca_path": authority.ca_path}, foreign):
         channel = serve.open(served.address, max_attempts=1, health_checking=False, **other)
         await refused(codec_pb2_grpc.CodecServiceStub(channel))
