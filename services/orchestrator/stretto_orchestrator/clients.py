@@ -21,6 +21,7 @@ from stretto_shared.errors import InvalidInput, NotReady
 from stretto_shared.features import Chromagram, ModelInfo, SamplingOptions, TextStates
 from stretto_shared.grpc import convert
 from stretto_shared.grpc.status import error_from_rpc
+from stretto_shared.grpc.streams import write
 from stretto_shared.tokens import TokenMatrix
 
 M = TypeVar("M")
@@ -200,15 +201,15 @@ class CodecClient:
         arrivals: asyncio.Queue[DecodedAudio | Exception | None],
     ) -> None:
         """Write all tokens; an error of their source is an arrival, one of the call is left to the receiver."""
+        config = codec_pb2.DecodeConfig(model=first.codec_id.partition("@")[0])
+        is_open = await write(call, codec_pb2.DecodeTokensRequest(config=config).SerializeToString())
+        is_open = is_open and await write(call, _decode_request(first))
         try:
-            config = codec_pb2.DecodeConfig(model=first.codec_id.partition("@")[0])
-            await call.write(codec_pb2.DecodeTokensRequest(config=config))
-            await call.write(codec_pb2.DecodeTokensRequest(tokens=convert.tokens_to_proto(first)))
             async for part in source:
-                await call.write(codec_pb2.DecodeTokensRequest(tokens=convert.tokens_to_proto(part)))
+                is_open = is_open and await write(call, _decode_request(part))
+                if not is_open:
+                    return
             await call.done_writing()
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            return  # the call has ended, and the receiver knows how
         except Exception as error:  # every failure must reach the one who waits for arrivals
             await arrivals.put(error)
 
@@ -236,6 +237,10 @@ class Stages:
     embedding: EmbeddingClient
     acoustic: AcousticClient
     codec: CodecClient
+
+
+def _decode_request(tokens: TokenMatrix) -> bytes:
+    return codec_pb2.DecodeTokensRequest(tokens=convert.tokens_to_proto(tokens)).SerializeToString()
 
 
 def _token_request_to_proto(

@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 from stretto_shared.grpc.status import STATUS_DETAILS_KEY
+from stretto_shared.grpc.streams import write
 
 _TRAILERS = (STATUS_DETAILS_KEY,)
 _OWN_HEADERS = ("user-agent", "content-type", "te", "host", "accept-encoding", "traceparent")
@@ -56,12 +57,10 @@ class StageForwarder(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has 
 
 async def _send(call: Any, requests: AsyncIterator[bytes]) -> None:
     """Write every request; when the stage ends the call first, its own status says why."""
-    try:
-        async for request in requests:
-            await call.write(request)
-        await call.done_writing()
-    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-        return
+    async for request in requests:
+        if not await write(call, request):
+            return
+    await call.done_writing()
 
 
 def _is_passed_on(key: str) -> bool:

@@ -1,0 +1,119 @@
+"""EmbeddingService over a real channel, with the encoder that is served by default."""
+
+import asyncio
+
+import grpc
+import numpy as np
+import pytest
+from stretto.common.v1 import audio_pb2
+from stretto.embedding.v1 import embedding_pb2, embedding_pb2_grpc
+from stretto_embedding import main
+from stretto_embedding.settings import EmbeddingSettings
+from stretto_shared.grpc.server import StrettoServer
+from stretto_shared.grpc.settings import GrpcSettings
+
+
+@pytest.fixture(scope="module")
+def service():
+    """One loop and one server for the whole module: loading the encoder once is enough."""
+    loop = asyncio.new_event_loop()
+    server = StrettoServer(
+        GrpcSettings(port=0, drain_s=0.0, log_level="error"),
+        {"embedding": lambda context: main.build(context, EmbeddingSettings(max_batch_size=4))},
+    )
+
+    async def start():
+        port = await server.start()
+        await server.wait_until_ready()
+        return grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+
+    channel = loop.run_until_complete(start())
+    stub = embedding_pb2_grpc.EmbeddingServiceStub(channel)
+
+    class Service:
+        def call(self, method, request):
+            async def unary():
+                return await getattr(stub, method)(request)
+
+            return loop.run_until_complete(unary())
+
+        def together(self, method, requests):
+            async def all_of_them():
+                return await asyncio.gather(*(getattr(stub, method)(request) for request in requests))
+
+            return loop.run_until_complete(all_of_them())
+
+        def fails(self, method, request):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                self.call(method, request)
+            return caught.value
+
+    yield Service()
+    loop.run_until_complete(channel.close())
+    loop.run_until_complete(server.stop())
+    loop.close()
+
+
+def texts(*values, model=""):
+    return embedding_pb2.EmbedTextRequest(texts=values, model=model)
+
+
+def melody(duration_s, rate_hz=16_000, pitch_hz=440.0):
+    samples = 0.3 * np.sin(2 * np.pi * pitch_hz * np.arange(round(duration_s * rate_hz)) / rate_hz)
+    return embedding_pb2.EmbedMelodyRequest(
+        waveform=audio_pb2.Waveform(sample_rate_hz=rate_hz, channel_count=1, samples=samples.astype("<f4").tobytes())
+    )
+
+
+def test_a_text_gives_the_same_bytes_alone_and_beside_others(service):
+    alone = service.call("EmbedText", texts("a slow waltz for piano")).states[0]
+    beside = service.call("EmbedText", texts("drums", "a slow waltz for piano", "a much longer text " * 20)).states[1]
+    crowd = service.together("EmbedText", [texts("a slow waltz for piano"), *(texts(f"text {i}") for i in range(9))])
+    assert alone == beside == crowd[0].states[0]
+
+
+def test_states_name_their_encoder_and_leave_padding_out(service):
+    answer = service.call("EmbedText", texts("slow piano", "a slow piano waltz"))
+    assert answer.model.name == "minilm" and answer.model.is_default and answer.model.licence == "Apache-2.0"
+    assert [len(states.token_states) // (4 * 384) for states in answer.states] == [4, 6]
+    assert all(states.encoder_id == f"minilm@{answer.model.digest_sha256[:12]}" for states in answer.states)
+    assert all(np.linalg.norm(states.pooled) == pytest.approx(1, abs=1e-5) for states in answer.states)
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (texts(), "texts"),
+        (texts(*["a"] * 65), "texts"),
+        (texts("fine", ""), "texts[1]"),
+        (texts("fine", " \n"), "texts[1]"),
+        (texts("x" * 2001), "texts[0]"),
+        (texts("fine", "piano " * 300), "texts[1]"),
+    ],
+)
+def test_an_invalid_text_is_named_and_the_next_request_works(service, request_, field):
+    error = service.fails("EmbedText", request_)
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT and error.details().startswith(f"{field}: ")
+    assert len(service.call("EmbedText", texts("fine")).states) == 1
+
+
+def test_an_unknown_encoder_is_not_found_and_the_known_are_named(service):
+    error = service.fails("EmbedText", texts("fine", model="mulan"))
+    assert error.code() is grpc.StatusCode.NOT_FOUND and "minilm" in error.details()
+
+
+def test_a_melody_is_heard_at_its_pitch(service):
+    answer = service.call("EmbedMelody", melody(2.0)).melody
+    assert answer.frame_rate_hz == 7.8125 and set(answer.pitch_classes) == {9} and len(answer.pitch_classes) == 16
+
+
+@pytest.mark.parametrize("duration_s", [0.05, 60.1])
+def test_a_melody_too_short_or_too_long_is_refused(service, duration_s):
+    error = service.fails("EmbedMelody", melody(duration_s, rate_hz=8_000))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT and "0.1 to 60 s" in error.details()
+
+
+def test_models_are_listed(service):
+    [model] = service.call("ListModels", embedding_pb2.ListModelsRequest()).models
+    assert (model.name, model.service, model.source, model.is_default) == ("minilm", "embedding", "default", True)
+    assert model.parameter_count == 22_565_376 and len(model.digest_sha256) == 64

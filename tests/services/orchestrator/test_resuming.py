@@ -1,0 +1,117 @@
+"""A lost stage costs a pause, not a piece: same bytes, counted in the receipt."""
+
+import asyncio
+import dataclasses
+
+import grpc
+import numpy as np
+import pytest
+from stretto_orchestrator.flows.resuming import ResumePolicy, Resumes, TokenLog
+from stretto_shared.errors import NotReady
+from stretto_shared.tokens import TokenMatrix
+
+
+@pytest.mark.parametrize("lose_after", [[1], [3], [19], [2, 1, 5]])
+async def test_acoustic_lost_in_mid_stream_gives_the_same_bytes(house, collect, request_music, lose_after):
+    whole = await collect(house.stub.GenerateMusic(request_music()))
+    house.acoustic.watched.lose_after = list(lose_after)
+    resumed = await collect(house.stub.GenerateMusic(request_music()))
+    assert resumed.samples.tobytes() == whole.samples.tobytes()
+    assert resumed.receipt.resume_count == len(lose_after)
+    assert len(house.acoustic.requests[-1].resume_from.codes) == 2 * 5 * sum(lose_after)
+
+
+@pytest.mark.parametrize("lose_after", [[1], [4], [1, 2, 3]])
+async def test_codec_lost_in_mid_stream_gives_the_same_bytes(house, collect, request_music, lose_after):
+    whole = await collect(house.stub.GenerateMusic(request_music()))
+    house.codec.watched.lose_after = list(lose_after)
+    resumed = await collect(house.stub.GenerateMusic(request_music()))
+    assert resumed.samples.tobytes() == whole.samples.tobytes()
+    assert resumed.receipt.resume_count == len(lose_after)
+
+
+async def test_both_stages_lost_in_one_request_gives_the_same_bytes(house, collect, request_music):
+    whole = await collect(house.stub.GenerateMusic(request_music()))
+    house.acoustic.watched.lose_after, house.codec.watched.lose_after = [5], [2]
+    resumed = await collect(house.stub.GenerateMusic(request_music()))
+    assert resumed.samples.tobytes() == whole.samples.tobytes()
+    assert resumed.receipt.resume_count == 2
+
+
+async def test_an_acoustic_server_that_dies_and_comes_back_gives_the_same_bytes(house_with, collect, request_music):
+    async with house_with(resume_backoff_s=0.4) as house:
+        whole = await collect(house.stub.GenerateMusic(request_music(duration_s=4)))
+        watched = house.acoustic.watched
+        watched.gate, watched.num_sent = asyncio.Event(), 0
+        call = asyncio.create_task(collect(house.stub.GenerateMusic(request_music(duration_s=4), timeout=60)))
+        while watched.num_sent < 4:  # noqa: ASYNC110 - what is waited for happens in a server
+            await asyncio.sleep(0.01)
+        await house.servers["acoustic"].stop()
+        watched.gate = None
+        await house.start_stage("acoustic", house.ports["acoustic"])
+        resumed = await call
+        assert resumed.samples.tobytes() == whole.samples.tobytes()
+        assert resumed.receipt.resume_count >= 1
+        assert len(house.acoustic.requests[-1].resume_from.codes) == 2 * 5 * 4
+
+
+@pytest.mark.parametrize("stage", ["acoustic", "codec"])
+async def test_a_stage_lost_too_often_is_unavailable(house_with, request_music, stage):
+    async with house_with(max_resumes=2, resume_backoff_s=0.01) as house:
+        getattr(house, stage).watched.lose_after = [1, 2, 3, 4]
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in house.stub.GenerateMusic(request_music()):
+                pass
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert len(getattr(house, stage).watched.lose_after) == 1
+
+
+async def test_a_stage_that_comes_back_as_another_model_is_a_conflict(house, request_music):
+    house.acoustic.watched.lose_after = [2]
+    house.acoustic.watched.info_after_loss = dataclasses.replace(house.acoustic.watched.info, digest_sha256="c" * 64)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        async for _ in house.stub.GenerateMusic(request_music()):
+            pass
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "tinylm@bbb" in caught.value.details() and "tinylm@ccc" in caught.value.details()
+
+
+async def test_resumes_are_counted_by_stage_in_the_metrics(house, collect, request_music):
+    house.acoustic.watched.lose_after = [2]
+    await collect(house.stub.GenerateMusic(request_music()))
+    registry = house.servers["orchestrator"].metrics.registry
+    assert registry.get_sample_value("stretto_stage_resumes_total", {"stage": "acoustic"}) == 1
+    assert registry.get_sample_value("stretto_audio_ttfp_s_count", {"stage": "orchestrator"}) == 1
+    assert registry.get_sample_value("stretto_audio_rtf_count", {"stage": "orchestrator"}) == 1
+
+
+async def test_the_wait_between_resumes_doubles_and_the_last_error_is_raised(monkeypatch):
+    waits_s, stages = [], []
+
+    async def sleep(delay_s):
+        waits_s.append(delay_s)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    resumes = Resumes(ResumePolicy(max_resumes=3, backoff_s=0.2), stages.append)
+    for _ in range(3):
+        await resumes.wait_or_raise("codec", NotReady("gone"))
+    with pytest.raises(NotReady, match="at last"):
+        await resumes.wait_or_raise("codec", NotReady("at last"))
+    assert waits_s == pytest.approx([0.2, 0.4, 0.8]) and stages == ["codec"] * 3
+
+
+async def part_source(num_parts, made):
+    for index in range(num_parts):
+        made.append(index)
+        yield TokenMatrix(np.full((1, 1), index), 50, "c@1")
+
+
+async def test_the_token_log_holds_its_source_back_and_can_be_read_again():
+    log, made = TokenLog(max_ahead=3), []
+    filling = asyncio.create_task(log.fill(part_source(10, made)))
+    await asyncio.sleep(0.05)
+    assert len(made) == 4  # three wait, and the fourth is held
+    first = [int(part.codes[0, 0]) async for part in log.read()]
+    again = [int(part.codes[0, 0]) async for part in log.read()]
+    await filling
+    assert first == again == list(range(10))
