@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -104,7 +104,7 @@ class TokenEngine(Generic[Condition, State]):
         """Requests that wait for a slot."""
         return len(self._waiting)
 
-    async def generate(self, request: TokenRequest[Condition]) -> AsyncIterator[TokenBlock]:
+    async def generate(self, request: TokenRequest[Condition]) -> AsyncGenerator[TokenBlock, None]:
         """Stream the new frames of `request`; closing the iterator frees the slot before the next step.
 
         Raises:

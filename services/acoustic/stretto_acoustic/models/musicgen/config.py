@@ -36,6 +36,7 @@ class MusicGenConfig:
         sample_rate_hz: Of the codec whose tokens these are.
         codec_id: `{name}` or `{name}@{digest prefix}` of that codec; names are what is compared.
         text_encoder_id: The same of the text encoder.
+        temperature: Default of requests that set none; likewise `top_k`, `top_p` and `guidance_scale`.
     """
 
     num_codebooks: int = 4
@@ -56,6 +57,10 @@ class MusicGenConfig:
     sample_rate_hz: int = 24_000
     codec_id: str = "framecodec"
     text_encoder_id: str = "minilm"
+    temperature: float = 1.0
+    top_k: int = 250
+    top_p: float = 1.0
+    guidance_scale: float = 3.0
 
     def __post_init__(self) -> None:
         if self.dim % self.num_heads or self.dim % 2 or self.dim < 4:

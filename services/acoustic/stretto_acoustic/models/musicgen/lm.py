@@ -218,6 +218,10 @@ class MusicGenLM(nn.Module):
         state.num_steps += 1
         return self._logits(self.norm(x))[:, :, 0] if with_logits else None
 
+    def reset_buffers(self) -> None:
+        """Compute what no checkpoint holds; needed after building on the meta device."""
+        self.position_table = self._make_position_table()
+
     def blocks(self) -> list[MusicGenBlock]:
         """The blocks of the transformer, in order."""
         return [block for block in self.layers if isinstance(block, MusicGenBlock)]

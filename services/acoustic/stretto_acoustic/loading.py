@@ -1,0 +1,154 @@
+"""Weights to verified, built language models; an explicit registry by architecture. Knows nothing of requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from stretto_shared import weights
+from stretto_shared.errors import NotFound, NotReady
+from stretto_shared.features import ModelInfo
+from torch import Tensor, nn
+
+from stretto_acoustic.models.musicgen import MusicGenConfig, MusicGenLM
+from stretto_acoustic.models.musicgen.layouts import config_from_hugging_face, weights_from_hugging_face
+
+NO_LICENCE_STATED = "NOASSERTION"
+MUSICGEN_LICENCE = "CC-BY-NC-4.0"  # Meta's statement for every facebook/musicgen-* checkpoint
+
+DTYPES: Mapping[str, torch.dtype] = MappingProxyType({"float32": torch.float32, "bfloat16": torch.bfloat16})
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How to build one kind of language model from this project's own layout."""
+
+    config_class: Callable[..., MusicGenConfig]
+    module_class: Callable[[MusicGenConfig], MusicGenLM]
+
+
+ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({"MusicGenLM": Architecture(MusicGenConfig, MusicGenLM)})
+
+HUGGING_FACE_MODELS = ("musicgen", "musicgen_melody")
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedLM:
+    """A language model ready to run, in eval mode; its module belongs on its model thread."""
+
+    info: ModelInfo
+    module: MusicGenLM
+
+    @property
+    def config(self) -> MusicGenConfig:
+        return self.module.config
+
+
+def load(
+    name: str,
+    source: str,
+    *,
+    weights_dir: Path,
+    is_default: bool = False,
+    dtype: str = "float32",
+    num_threads: int = 0,
+) -> LoadedLM:
+    """Find, verify and build one language model.
+
+    Args:
+        name: The name that requests use.
+        source: `default`, `hf://org/name@revision` or `file:///folder`, the latter in our layout or Hugging Face's.
+        weights_dir: Where `default` looks.
+        is_default: Whether an empty `model` field selects it.
+        dtype: `float32` or `bfloat16`.
+        num_threads: Threads inside one operation of the calling thread; 0 leaves the choice to torch.
+
+    Raises:
+        InvalidInput: If the name or the source is malformed, or the weights are pickled.
+        NotFound: If the architecture is not in the registry.
+        NotReady: If a file is missing or damaged, or its tensors do not fit its config.
+    """
+    if num_threads:
+        torch.set_num_threads(num_threads)
+    resolved = weights.resolve(source, name=name, default_dir=weights_dir)
+    try:
+        config, tensors = _read(resolved)
+        with torch.device("meta"):
+            module = ARCHITECTURES["MusicGenLM"].module_class(config)
+        module.load_state_dict(tensors, assign=True)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise NotReady(
+            f"Weights of {name!r} from {source!r} do not fit their config.json: {error}. Restore the pair.",
+            reason="WEIGHTS_DAMAGED",
+        ) from error
+    module.reset_buffers()
+    return make_loaded(
+        name,
+        module.to(DTYPES[dtype]),
+        digest_sha256=resolved.digest_sha256,
+        licence=str(
+            resolved.config.get(
+                "licence", MUSICGEN_LICENCE if source.startswith("hf://facebook/") else NO_LICENCE_STATED
+            )
+        ),
+        score=str(resolved.config.get("score", "")),
+        is_default=is_default,
+        source=source,
+    )
+
+
+def make_loaded(
+    name: str,
+    module: MusicGenLM,
+    *,
+    digest_sha256: str,
+    licence: str = NO_LICENCE_STATED,
+    score: str = "",
+    is_default: bool = False,
+    source: str = "default",
+) -> LoadedLM:
+    """Put a module in eval mode and write down what the service says of it."""
+    _freeze(module)
+    info = ModelInfo(
+        name=name,
+        service="acoustic",
+        digest_sha256=digest_sha256,
+        licence=licence,
+        score=score,
+        parameter_count=module.num_parameters(),
+        is_default=is_default,
+        source=source,
+        sample_rate_hz=module.config.sample_rate_hz,
+        frame_rate_hz=module.config.frame_rate_hz,
+        num_codebooks=module.config.num_codebooks,
+    )
+    return LoadedLM(info, module)
+
+
+def _read(resolved: weights.ResolvedWeights) -> tuple[MusicGenConfig, Mapping[str, Tensor]]:
+    """Read geometry and tensors in our layout or in that of Hugging Face."""
+    if resolved.is_hugging_face_layout:
+        model_type = str(resolved.config.get("model_type"))
+        if model_type not in HUGGING_FACE_MODELS:
+            raise _unknown(model_type, resolved, HUGGING_FACE_MODELS)
+        config = config_from_hugging_face(resolved.config)
+        return config, weights_from_hugging_face(weights.load_tensors(resolved), config)
+    architecture = str(resolved.config.get("architecture"))
+    if architecture not in ARCHITECTURES:
+        raise _unknown(architecture, resolved, tuple(ARCHITECTURES))
+    fields: Mapping[str, Any] = resolved.config["config"]
+    return ARCHITECTURES[architecture].config_class(**fields), weights.load_tensors(resolved)
+
+
+def _unknown(found: str, resolved: weights.ResolvedWeights, known: tuple[str, ...]) -> NotFound:
+    return NotFound(
+        "model", f"expected a model of {', '.join(known)}, got {found!r} from {resolved.source!r}. Name another source."
+    )
+
+
+def _freeze(module: nn.Module) -> None:
+    module.eval().requires_grad_(False)

@@ -1,0 +1,60 @@
+"""The wire: convert in, await the engine, convert out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from stretto.acoustic.v1 import acoustic_pb2, acoustic_pb2_grpc
+from stretto_shared.grpc import convert
+
+from stretto_acoustic.engine import AcousticEngine, GeneratedFrames, GenerateRequest
+
+Context = Any  # grpc.aio.ServicerContext; its stubs are generic in a way that generated code is not
+
+
+class AcousticServicer(acoustic_pb2_grpc.AcousticServiceServicer):
+    """`stretto.acoustic.v1.AcousticService`; the proto is its documentation."""
+
+    def __init__(self, engine: AcousticEngine) -> None:
+        self._engine = engine
+
+    async def GenerateTokens(
+        self, request: acoustic_pb2.GenerateTokensRequest, context: Context
+    ) -> AsyncIterator[acoustic_pb2.GenerateTokensResponse]:
+        async with aclosing(self._engine.generate(_request_from_proto(request))) as stream:
+            async for frames in stream:
+                yield _frames_to_proto(frames)
+
+    async def ListModels(
+        self, request: acoustic_pb2.ListModelsRequest, context: Context
+    ) -> acoustic_pb2.ListModelsResponse:
+        return acoustic_pb2.ListModelsResponse(
+            models=[convert.model_info_to_proto(info) for info in self._engine.list_models()]
+        )
+
+
+def _request_from_proto(request: acoustic_pb2.GenerateTokensRequest) -> GenerateRequest:
+    return GenerateRequest(
+        model=request.model,
+        duration_s=request.duration_s,
+        seed=request.seed,
+        sampling=convert.sampling_from_proto(request.sampling),
+        text=convert.text_states_from_proto(request.text) if request.HasField("text") else None,
+        melody=convert.chromagram_from_proto(request.melody) if request.HasField("melody") else None,
+        prompt=convert.tokens_from_proto(request.prompt, "prompt") if request.HasField("prompt") else None,
+        resume_from=convert.tokens_from_proto(request.resume_from, "resume_from")
+        if request.HasField("resume_from")
+        else None,
+    )
+
+
+def _frames_to_proto(frames: GeneratedFrames) -> acoustic_pb2.GenerateTokensResponse:
+    return acoustic_pb2.GenerateTokensResponse(
+        tokens=convert.tokens_to_proto(frames.tokens),
+        first_frame_index=frames.first_frame,
+        total_frame_count=frames.num_total_frames,
+        model=None if frames.model is None else convert.model_info_to_proto(frames.model),
+        sampling=None if frames.sampling is None else convert.sampling_to_proto(frames.sampling),
+    )

@@ -1,0 +1,34 @@
+"""What an operator may set; the only reader of the environment in this service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class AcousticSettings(BaseSettings):
+    """Read from `STRETTO_ACOUSTIC_*`."""
+
+    model_config = SettingsConfigDict(env_prefix="STRETTO_ACOUSTIC_", frozen=True, use_attribute_docstrings=True)
+
+    models: str = "musicgen"
+    """Language models to serve, as `name` or `name=source`, separated by commas; the first is the default one.
+    `musicgen-small=hf://facebook/musicgen-small` adds an official one."""
+    weights_dir: Path = Path(__file__).resolve().parents[1] / "weights"
+    """Where the source `default` looks: `<weights_dir>/<name>/model.safetensors` and `config.json`."""
+    max_slots: int = Field(default=4, ge=1, le=256)
+    """Pieces that one model generates at the same time, taking turns frame by frame."""
+    max_queued: int = Field(default=16, ge=1, le=4096)
+    """Pieces that wait for a slot before the service answers RESOURCE_EXHAUSTED."""
+    first_block_frames: int = Field(default=5, ge=1, le=1000)
+    """Frames in the first message of a stream: few, so that the codec can begin."""
+    block_frames: int = Field(default=25, ge=1, le=1000)
+    """Frames in the messages after it."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number format of weights and caches. Another format gives other bytes for the same seed."""
+    num_threads: int = Field(default=0, ge=0, le=256)
+    """CPU threads inside one operation; 0 leaves the choice to torch. Equal requests give equal bytes only where it
+    is equal."""
