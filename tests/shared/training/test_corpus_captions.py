@@ -146,8 +146,9 @@ def test_unknown_attributes_are_not_mentioned() -> None:
 
 
 def test_tempo_words_and_moods_follow_their_rules() -> None:
-    assert tempo_word(60.0, 2.0) == "very slow"
+    assert tempo_word(55.0, 2.0) == "very slow"
     assert tempo_word(60.0, 8.0) is None
+    assert tempo_word(60.0, 3.0) == "slow"
     assert tempo_word(130.0, 4.0) == "fast"
     assert tempo_word(160.0, 0.5) is None
     assert mood("major", "fast", "medium", drums_only=False) == "happy"

@@ -11,9 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from stretto_shared.training.corpus.clips import make_clip
+from stretto_shared.training.corpus.clips import describe_again, make_clip
 from stretto_shared.training.corpus.library import ScoreLibrary, read_libraries, unpack
-from stretto_shared.training.corpus.records import CLIP_SAMPLES, SAMPLE_RATE_HZ, shard_paths, write_records
+from stretto_shared.training.corpus.plans import BALANCED, Repertoire
+from stretto_shared.training.corpus.records import (
+    CLIP_SAMPLES,
+    SAMPLE_RATE_HZ,
+    read_records,
+    shard_paths,
+    write_records,
+)
 from stretto_shared.training.corpus.render import SOUNDFONTS, FluidSynthesizer, Synthesizer
 
 _log = logging.getLogger(__name__)
@@ -30,27 +37,42 @@ class Task:
     shard: int
     first: int
     count: int
+    repertoire: Repertoire = BALANCED
 
 
-def tasks(num_train: int, num_heldout: int) -> list[Task]:
+def tasks(num_train: int, num_heldout: int, repertoire: Repertoire) -> list[Task]:
     """Shards in the order in which they are worth having: some of train, the held-out ones, the rest of train."""
     train, valid, test = (
-        _shards(split, count) for split, count in (("train", num_train), ("valid", num_heldout), ("test", num_heldout))
+        _shards(split, count, repertoire)
+        for split, count in (("train", num_train), ("valid", num_heldout), ("test", num_heldout))
     )
     return train[:FIRST_SHARDS] + valid + test + train[FIRST_SHARDS:]
 
 
-def _shards(split: str, count: int) -> list[Task]:
-    starts = range(0, count, CLIPS_PER_SHARD)
-    return [Task(split, start // CLIPS_PER_SHARD, start, min(CLIPS_PER_SHARD, count - start)) for start in starts]
+def _shards(split: str, count: int, repertoire: Repertoire) -> list[Task]:
+    numbers = range(-(-count // CLIPS_PER_SHARD))
+    return [
+        Task(
+            split,
+            repertoire.first_shard + number,
+            CLIPS_PER_SHARD * number,
+            min(CLIPS_PER_SHARD, count - CLIPS_PER_SHARD * number),
+            repertoire,
+        )
+        for number in numbers
+    ]
 
 
-def render_corpus(data: Path, out: Path, *, num_train: int, num_heldout: int, seed: int, num_workers: int) -> None:
+def render_corpus(
+    data: Path, out: Path, *, num_train: int, num_heldout: int, seed: int, num_workers: int, repertoire: Repertoire
+) -> None:
     """Render every missing shard into `out`. The file READY says that the first shards may be read."""
     out.mkdir(parents=True, exist_ok=True)
     libraries = read_libraries(unpack(data, out.parent / "scores"))
     missing = [
-        task for task in tasks(num_train, num_heldout) if not shard_paths(out, task.split, task.shard)[1].exists()
+        task
+        for task in tasks(num_train, num_heldout, repertoire)
+        if not shard_paths(out, task.split, task.shard)[1].exists()
     ]
     _log.info(f"{len(missing)} shards to render")
     context = multiprocessing.get_context("fork")
@@ -66,6 +88,17 @@ def render_corpus(data: Path, out: Path, *, num_train: int, num_heldout: int, se
             raise RuntimeError(
                 f"A render worker ended with exit code {worker.exitcode}. Run the command again to resume."
             )
+
+
+def recaption(data: Path, out: Path, seed: int) -> int:
+    """Describe and caption every rendered clip anew, after a change of the rules; return their number."""
+    libraries = read_libraries(unpack(data, out.parent / "scores"))
+    count = 0
+    for path in sorted(out.glob("clips_*.jsonl")):
+        records = [describe_again(libraries[record.split], record, seed) for record in read_records(path)]
+        write_records(path, records)
+        count += len(records)
+    return count
 
 
 def _work(libraries: Mapping[str, ScoreLibrary], out: Path, share: Sequence[Task], seed: int) -> None:
@@ -87,7 +120,10 @@ def write_shard(
 ) -> None:
     """Make one shard; its records file appears last, and says that the audio is complete."""
     audio_path, records_path = shard_paths(out, task.split, task.shard)
-    clips = [make_clip(library, synthesizers, task.split, seed, task.first + index) for index in range(task.count)]
+    clips = [
+        make_clip(library, synthesizers, task.split, seed, task.first + index, task.repertoire)
+        for index in range(task.count)
+    ]
     partial = audio_path.with_suffix(".partial.npy")
     np.save(partial, np.stack([clip.samples for clip in clips]))
     partial.replace(audio_path)

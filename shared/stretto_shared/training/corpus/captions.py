@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from stretto_shared.training.corpus import vocabulary
 from stretto_shared.training.corpus.instruments import names_of
-from stretto_shared.training.corpus.records import ClipRecord, InstrumentUse, read_records, write_records
+from stretto_shared.training.corpus.records import ClipRecord, InstrumentUse
 from stretto_shared.training.corpus.splits import stable_unit
 
 NUM_CAPTIONS = 3
@@ -167,8 +166,10 @@ def _played_by(facts: Facts, rng: np.random.Generator) -> str:
     if not facts.alone or len(facts.instruments) != 1:
         return listed(facts.instruments)
     name = facts.instruments[0]
-    played = {"melody": "melody", "bass": "line", "drums": "groove", "chords": "music"}[facts.roles[0][0]]
-    return str(rng.choice([f"solo {name}", f"{name} solo", f"{name} {played}", name], p=[0.45, 0.1, 0.25, 0.2]))
+    nouns = {"melody": ("melody", "tune"), "bass": ("line",), "drums": ("groove", "beat"), "chords": ("music", "piece")}
+    played = str(rng.choice(nouns[facts.roles[0][0]]))
+    stem = name.removesuffix("s") if name.endswith("drums") else name
+    return str(rng.choice([f"solo {name}", f"{stem} solo", f"{stem} {played}", name], p=[0.45, 0.1, 0.25, 0.2]))
 
 
 def _phrase(facts: Facts, rng: np.random.Generator) -> str:
@@ -176,6 +177,8 @@ def _phrase(facts: Facts, rng: np.random.Generator) -> str:
     if len(front) > 2 and rng.random() < 0.5:
         front = [", ".join(facts.adjectives), facts.genre]
     phrase = " ".join(word for word in [*front, _played_by(facts, rng)] if word)
+    if len(facts.instruments) == 1 and not phrase.endswith("music") and rng.random() < 0.3:
+        phrase = article(phrase)
     return str(rng.choice([" ", ", "])).join([phrase, *facts.remarks[:2]])
 
 
@@ -277,17 +280,6 @@ def make_captions(record: ClipRecord, seed: int, *, templates: str = "train") ->
         weights = weights if templates == "train" else np.full(len(choices), 1.0 / len(choices))
         captions.append(choices[int(rng.choice(len(choices), p=weights))](facts, rng))
     return tuple(captions)
-
-
-def recaption(folder: Path, seed: int) -> int:
-    """Write the captions of every shard of a folder anew, after a change of grammar, and return their number."""
-    paths = sorted(folder.glob("clips_*.jsonl"))
-    count = 0
-    for path in paths:
-        records = [with_captions(record, seed) for record in read_records(path)]
-        write_records(path, records)
-        count += len(records)
-    return count
 
 
 def with_captions(record: ClipRecord, seed: int) -> ClipRecord:

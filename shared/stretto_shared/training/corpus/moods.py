@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-TEMPO_WORDS = ((72.0, "very slow"), (92.0, "slow"), (114.0, "moderate"), (140.0, "fast"), (1e9, "very fast"))
+TEMPO_WORDS = ((60.0, "very slow"), (82.0, "slow"), (112.0, "moderate"), (142.0, "fast"), (1e9, "very fast"))
 
 
 def tempo_word(bpm: float, onsets_per_s: float) -> str | None:
@@ -25,7 +25,9 @@ def mood(mode: str | None, word: str | None, dynamics: str, *, drums_only: bool)
     if mode == "major":
         if fast:
             return "happy"
-        return "calm" if slow and dynamics != "loud" else "warm" if dynamics != "loud" else None
+        if dynamics == "loud":
+            return "bold"
+        return "calm" if slow else "warm"
     if fast:
         return "tense" if dynamics != "soft" else None
     return "sad" if slow or dynamics == "soft" else "dark" if dynamics == "loud" else "melancholic"

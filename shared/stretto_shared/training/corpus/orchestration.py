@@ -5,7 +5,7 @@ Everything drawn is drawn from the generator that it is given, so an arrangement
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,14 +13,13 @@ import numpy as np
 from stretto_shared.training.corpus import moods
 from stretto_shared.training.corpus.instruments import DRUM_KITS, INSTRUMENTS, Instrument
 from stretto_shared.training.corpus.library import ScoreLibrary
-from stretto_shared.training.corpus.plans import PLANS, Cut, Plan, notes_for
+from stretto_shared.training.corpus.plans import BALANCED, Cut, Plan, Repertoire, notes_for
 from stretto_shared.training.corpus.records import CLIP_SAMPLES, SAMPLE_RATE_HZ, InstrumentUse
 from stretto_shared.training.corpus.render import RenderPart
 from stretto_shared.training.corpus.scores import DURATION, ONSET, PITCH, VELOCITY, Key, Notes, Piece, key_of
 
 CLIP_S = CLIP_SAMPLES / SAMPLE_RATE_HZ
 DYNAMICS = (("soft", 0.25, 52.0), ("medium", 0.5, 82.0), ("loud", 0.25, 108.0))
-FAMILY_WEIGHTS = {"piano": 1.8, "guitar": 1.4, "strings": 1.4, "accordion": 0.6, "plucked": 0.5, "harpsichord": 0.6}
 ROLE_GAINS = {"chords": 0.75, "bass": 0.95, "drums": 0.8, "alto": 0.85, "tenor": 0.85}
 CHORALE_CASTS: tuple[tuple[int, int, int, int], ...] = (
     (52, 52, 52, 52),
@@ -61,26 +60,29 @@ class Arrangement:
     start_beat: float
 
 
-def arrange(library: ScoreLibrary, rng: np.random.Generator) -> Arrangement:
+def arrange(library: ScoreLibrary, rng: np.random.Generator, repertoire: Repertoire = BALANCED) -> Arrangement:
     """Draw plans, pieces and cuts until one sounds throughout the clip, then orchestrate it.
 
     Raises:
         RuntimeError: If no draw fits, which a library of real scores does not reach.
     """
     for _ in range(MAX_DRAWS):
-        plan = PLANS[int(rng.choice(len(PLANS), p=_normalised([plan.weight for plan in PLANS])))]
+        plans = repertoire.plans
+        plan = plans[int(rng.choice(len(plans), p=_normalised([plan.weight for plan in plans])))]
         sources = [(name, weight) for name, weight in plan.sources if name in library.pieces]
         if not sources:
             continue
         source = sources[int(rng.choice(len(sources), p=_normalised([weight for _, weight in sources])))][0]
         pieces = library.pieces[source]
-        arrangement = _try_arrange(library, plan, pieces[int(rng.integers(len(pieces)))], rng)
+        arrangement = _try_arrange(library, repertoire, plan, pieces[int(rng.integers(len(pieces)))], rng)
         if arrangement is not None:
             return arrangement
     raise RuntimeError(f"No arrangement found in {MAX_DRAWS} draws. Give the library longer or denser pieces.")
 
 
-def _try_arrange(library: ScoreLibrary, plan: Plan, piece: Piece, rng: np.random.Generator) -> Arrangement | None:
+def _try_arrange(
+    library: ScoreLibrary, repertoire: Repertoire, plan: Plan, piece: Piece, rng: np.random.Generator
+) -> Arrangement | None:
     bpm = _draw_tempo(piece, rng)
     num_beats = CLIP_S * bpm / 60.0
     starts = piece.bar_starts[piece.bar_starts + num_beats <= piece.bar_starts[-1] + 2.0]
@@ -90,7 +92,7 @@ def _try_arrange(library: ScoreLibrary, plan: Plan, piece: Piece, rng: np.random
     cut = Cut(piece, start, start + num_beats)
     dynamics, _, loudness = DYNAMICS[int(rng.choice(3, p=[weight for _, weight, _ in DYNAMICS]))]
     transpose = int(rng.integers(-5, 7))
-    cast = _cast(plan, rng)
+    cast = _cast(plan, repertoire.family_weights, rng)
     drums_genre = None
     parts: list[RenderPart] = []
     uses: list[InstrumentUse] = []
@@ -148,7 +150,7 @@ def _draw_tempo(piece: Piece, rng: np.random.Generator) -> float:
     return float(round(np.clip(piece.tempo_bpm * rng.uniform(0.78, 1.28), 50.0, 185.0)))
 
 
-def _cast(plan: Plan, rng: np.random.Generator) -> list[Instrument | int]:
+def _cast(plan: Plan, family_weights: Mapping[str, float], rng: np.random.Generator) -> list[Instrument | int]:
     """One instrument per role; a kit's program for drums. Two roles never share a family, except in a chorale."""
     by_program = {instrument.program: instrument for instrument in INSTRUMENTS}
     if plan.name == "chorale":
@@ -164,7 +166,7 @@ def _cast(plan: Plan, rng: np.random.Generator) -> list[Instrument | int]:
         else:
             wanted = [i for i in INSTRUMENTS if (i.chordal if role == "chords" else i.melodic) and i.family != "bass"]
             families = [name for name in dict.fromkeys(i.family for i in wanted) if name not in taken]
-            family = str(rng.choice(families, p=_normalised([FAMILY_WEIGHTS.get(name, 1.0) for name in families])))
+            family = str(rng.choice(families, p=_normalised([family_weights.get(name, 1.0) for name in families])))
             taken.add(family)
             options = [instrument for instrument in wanted if instrument.family == family]
         cast.append(options[int(rng.integers(len(options)))])

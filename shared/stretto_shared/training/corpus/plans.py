@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,43 @@ PLANS = (
     Plan("band without chords", 0.03, ("melody", "bass", "drums"), (("schmubert", 0.7), ("pop909", 0.3))),
     Plan("band", 0.07, ("melody", "chords", "bass", "drums"), (("pop909", 1.0),)),
 )
+
+
+SOLO_PLANS = (
+    Plan("solo chords", 0.26, ("chords",), (("pianomidi", 0.4), ("pop909", 0.4), ("jsb", 0.2))),
+    Plan("solo melody", 0.5, ("melody",), (("pop909", 0.5), ("schmubert", 0.25), ("jsb", 0.1), ("pianomidi", 0.15))),
+    Plan("solo bass", 0.05, ("bass",), (("pop909", 0.5), ("schmubert", 0.5))),
+    Plan("solo drums", 0.07, ("drums",), (("groove", 1.0),)),
+    Plan("melody and chords", 0.12, ("melody", "chords"), (("pop909", 0.9), ("jsb", 0.1))),
+)
+
+
+@dataclass(frozen=True)
+class Repertoire:
+    """What a run of the renderer draws from. `stream` tells its random draws apart from those of the others.
+
+    Args:
+        family_weights: How often a family is cast; 1 where it is not named.
+        first_shard: Where its shards begin, so that two repertoires can share a folder.
+    """
+
+    name: str
+    plans: tuple[Plan, ...]
+    family_weights: Mapping[str, float]
+    stream: tuple[int, ...]
+    first_shard: int
+
+
+BALANCED = Repertoire(
+    "balanced",
+    PLANS,
+    {"piano": 1.8, "guitar": 1.4, "strings": 1.4, "accordion": 0.6, "plucked": 0.5, "harpsichord": 0.6},
+    (),
+    0,
+)
+# Mostly one instrument at a time, every family alike: what teaches a model how each sounds.
+SOLO = Repertoire("solo", SOLO_PLANS, {"accordion": 0.6, "plucked": 0.6}, (1,), 1000)
+REPERTOIRES = {repertoire.name: repertoire for repertoire in (BALANCED, SOLO)}
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ PITCH_CLASSES = ("C", "C sharp", "D", "E flat", "E", "F", "F sharp", "G", "A fla
 # Krumhansl and Kessler's probe-tone ratings, 1982.
 MAJOR_PROFILE = np.array([6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88])
 MINOR_PROFILE = np.array([6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17])
-MIN_KEY_CORRELATION = 0.75
-MIN_KEY_MARGIN = 0.06
+MIN_KEY_CORRELATION = 0.72
+MIN_KEY_MARGIN = 0.045
 
 
 @dataclass(frozen=True)

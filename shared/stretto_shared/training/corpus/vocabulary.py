@@ -15,6 +15,7 @@ MOODS: Words = {
     "happy": ("happy", "cheerful", "joyful", "upbeat", "uplifting", "bright", "playful", "merry", "feel-good"),
     "calm": ("calm", "peaceful", "relaxing", "soothing", "tranquil", "serene", "dreamy"),
     "warm": ("warm", "pleasant", "easygoing", "tender", "heartfelt", "mellow", "romantic"),
+    "bold": ("bold", "triumphant", "confident", "majestic", "inspiring"),
     "tense": ("tense", "dramatic", "urgent", "agitated", "suspenseful", "restless", "intense"),
     "sad": ("sad", "mournful", "sorrowful", "gloomy", "wistful", "somber"),
     "dark": ("dark", "ominous", "brooding", "stormy", "sinister"),
@@ -78,7 +79,7 @@ FAMILY_NAMES: Words = {
     "synth lead": ("synthesizer", "lead synth"),
     "synth pad": ("synthesizer pad", "ambient synth"),
     "plucked": ("plucked strings",),
-    "drums": ("drums", "percussion", "drum beat"),
+    "drums": ("drums", "percussion"),
 }
 
 # Programs that the family's name would misname: what is plucked is not bowed.
