@@ -108,9 +108,10 @@ async def test_audio_flows_out_while_tokens_still_come_in(serve: Any) -> None:
         call = stub.DecodeTokens()
         await call.write(configure())
         received = []
-        for start in range(0, num_frames(clip.tokens), 20):
+        for start in range(0, 80, 20):  # more than a chunk each
             await call.write(run_of(clip.tokens, start, start + 20, scales=True))
             received.append(await asyncio.wait_for(call.read(), 60))
+        await call.write(run_of(clip.tokens, 80, num_frames(clip.tokens), scales=False))
         await call.done_writing()
         received += [response async for response in call]
         assert joined(received) == joined(await decode(stub, "", clip.tokens))
@@ -209,7 +210,7 @@ async def test_bad_tokens_are_refused_by_field_and_the_next_request_works(serve:
             ([configure(), changed(codebook_count=65)], "tokens.codebook_count"),
             ([configure(), changed(codebook_count=8, codes=codes * 2)], "tokens.codebook_count"),
             ([configure(), changed(codes=codes[:-1])], "tokens.codes"),
-            ([configure(), changed(codes=[])], "tokens"),
+            ([configure(), changed(codes=[])], "tokens.codes"),
             ([configure(), changed(codes=[*codes[:6], 32, *codes[7:]])], "tokens.codes[6]"),
             ([configure(), changed(codes=[-1, *codes[1:]])], "tokens.codes"),
             ([configure(), changed(frame_rate_hz=50.0)], "tokens.frame_rate_hz"),
