@@ -1,0 +1,229 @@
+"""The token engine, with a small counting model whose logits depend on all that it has read."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from stretto_shared.engine.program import TokenBlock, TokenRequest
+from stretto_shared.engine.sampling import Sampling
+from stretto_shared.engine.thread import ModelThread
+from stretto_shared.engine.token_engine import TokenEngine, TokenEngineConfig
+from stretto_shared.errors import InvalidInput, NotReady, Overloaded
+from torch import Tensor
+
+K, V = 3, 17
+
+
+@dataclass
+class HashState:
+    """All columns read so far, folded into one number."""
+
+    word: int
+    num_steps: int
+
+
+class HashModel:
+    """Logits are a hash of everything read, so that one wrong token shows in all later ones."""
+
+    cardinality = V
+    special_token = V
+    delays = (0, 1, 2)
+
+    def __init__(self, step_s: float = 0.0) -> None:
+        self.step_s = step_s
+        self.num_steps = 0
+        self.num_open = 0
+
+    def open(self, condition: int, *, num_steps: int, guidance_scale: float) -> HashState:
+        if condition < 0:
+            raise InvalidInput("condition", "expected at least 0.")
+        self.num_open += 1
+        return HashState(condition, 0)
+
+    def step(self, states: Sequence[HashState], columns: NDArray[np.int64], *, with_logits: bool) -> Tensor | None:
+        time.sleep(self.step_s)
+        self.num_steps += 1
+        rows = []
+        for state, column in zip(states, columns, strict=True):
+            for code in column.tolist():
+                state.word = (state.word * 6364136223846793005 + code + 1442695040888963407) % 2**63
+            rows.append(torch.randn(K, V, generator=torch.Generator().manual_seed(state.word)))
+        return torch.stack(rows) * 2 if with_logits else None
+
+
+def request(
+    num_frames: int = 12,
+    *,
+    seed: int = 0,
+    condition: int = 1,
+    prompt: NDArray[np.int32] | None = None,
+    resume_from: NDArray[np.int32] | None = None,
+) -> TokenRequest[int]:
+    none = np.zeros((K, 0), dtype=np.int32)
+    return TokenRequest(
+        condition,
+        num_frames,
+        none if prompt is None else prompt,
+        none if resume_from is None else resume_from,
+        Sampling(top_k=0),
+        seed,
+    )
+
+
+@contextlib.asynccontextmanager
+async def running(model: HashModel | None = None, **limits: int) -> AsyncIterator[TokenEngine[int, HashState]]:
+    thread = ModelThread("hash")
+    config = TokenEngineConfig(**({"first_block_frames": 2, "block_frames": 4} | limits))
+    engine = TokenEngine(thread, model or HashModel(), stage="test", config=config)
+    yield engine
+    await engine.close()
+    await thread.close()
+
+
+async def collect(engine: TokenEngine[int, HashState], wanted: TokenRequest[int]) -> NDArray[np.int32]:
+    blocks = [block async for block in engine.generate(wanted)]
+    frames = [block.first_frame for block in blocks]
+    assert frames == [wanted.num_known_frames + sum(b.codes.shape[1] for b in blocks[:i]) for i in range(len(blocks))]
+    return np.concatenate([block.codes for block in blocks], axis=1)
+
+
+async def test_a_request_gives_its_frames_in_blocks_and_in_range() -> None:
+    async with running() as engine:
+        blocks = [block async for block in engine.generate(request(12))]
+    assert [block.codes.shape for block in blocks] == [(K, 2), (K, 4), (K, 4), (K, 2)]
+    codes = np.concatenate([block.codes for block in blocks], axis=1)
+    assert codes.min() >= 0 and codes.max() < V
+
+
+async def test_the_first_frame_costs_only_the_delay() -> None:
+    model = HashModel()
+    async with running(model, first_block_frames=1) as engine:
+        async with aclosing(engine.generate(request(500))) as blocks:
+            await anext(blocks)
+            assert model.num_steps >= 3
+        assert model.num_steps < 100
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 3, 9])
+async def test_a_piece_shorter_than_the_delay_is_whole(num_frames: int) -> None:
+    async with running() as engine:
+        assert (await collect(engine, request(num_frames))).shape == (K, num_frames)
+
+
+async def test_requests_get_the_same_tokens_alone_and_beside_others() -> None:
+    async with running(max_slots=3, max_queued=8) as engine:
+        alone = [await collect(engine, request(9 + seed, seed=seed)) for seed in range(6)]
+        together = await asyncio.gather(*(collect(engine, request(9 + seed, seed=seed)) for seed in range(6)))
+    for first, second in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(alone[0][:, :9], alone[1][:, :9])
+
+
+async def test_a_request_resumed_at_any_frame_equals_the_unbroken_one() -> None:
+    async with running() as engine:
+        whole = await collect(engine, request(10))
+        for start in range(1, 10):
+            rest = await collect(engine, request(10, resume_from=whole[:, :start]))
+            np.testing.assert_array_equal(whole[:, start:], rest)
+
+
+async def test_a_prompt_shapes_what_follows_and_a_prompted_request_resumes() -> None:
+    prompt = np.arange(4 * K, dtype=np.int32).reshape(K, 4) % V
+    async with running() as engine:
+        plain, prompted = await collect(engine, request(10)), await collect(engine, request(10, prompt=prompt))
+        assert prompted.shape == (K, 6) and not np.array_equal(plain[:, 4:], prompted)
+        rest = await collect(engine, request(10, prompt=prompt, resume_from=prompted[:, :3]))
+        np.testing.assert_array_equal(prompted[:, 3:], rest)
+
+
+async def test_seed_and_condition_change_the_tokens() -> None:
+    async with running() as engine:
+        base = await collect(engine, request())
+        assert not np.array_equal(base, await collect(engine, request(seed=1)))
+        assert not np.array_equal(base, await collect(engine, request(condition=2)))
+        np.testing.assert_array_equal(base, await collect(engine, request()))
+
+
+async def test_closing_the_stream_frees_the_slot_before_the_next_step() -> None:
+    model = HashModel(step_s=0.01)
+    async with running(model, max_slots=1) as engine:
+        async with aclosing(engine.generate(request(10_000))) as blocks:
+            await anext(blocks)
+            waiting = asyncio.ensure_future(collect(engine, request(1)))
+            await asyncio.sleep(0.05)
+            assert engine.num_running == 1 and engine.num_waiting == 1
+            num_steps = model.num_steps
+        assert (await asyncio.wait_for(waiting, 20)).shape == (K, 1)
+        # the one step that ran when the stream was closed, and the three of the short request
+        assert model.num_steps <= num_steps + 1 + 3 + 1
+        assert engine.num_running == 0
+
+
+async def test_a_request_cancelled_while_it_waits_leaves_the_queue_and_is_never_opened() -> None:
+    model = HashModel(step_s=0.002)
+    async with running(model, max_slots=1) as engine:
+        async with aclosing(engine.generate(request(10_000))) as blocks:
+            await anext(blocks)
+            waiting = asyncio.ensure_future(collect(engine, request(1)))
+            await asyncio.sleep(0.02)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            assert engine.num_waiting == 0
+        assert model.num_open == 1
+
+
+async def test_a_full_engine_refuses_with_an_estimate_and_recovers() -> None:
+    async with running(HashModel(step_s=0.002), max_slots=1, max_queued=1) as engine:
+        async with aclosing(engine.generate(request(5_000))) as blocks:
+            await anext(blocks)
+            waiting = asyncio.ensure_future(collect(engine, request(1)))
+            await asyncio.sleep(0.02)
+            with pytest.raises(Overloaded) as caught:
+                await collect(engine, request(1))
+            assert 0.5 < caught.value.retry_after_s < 600
+        await waiting
+        assert (await collect(engine, request(1))).shape == (K, 1)
+
+
+async def test_a_request_that_fails_fails_alone() -> None:
+    async with running() as engine:
+        results = await asyncio.gather(
+            collect(engine, request(5)), collect(engine, request(5, condition=-1)), return_exceptions=True
+        )
+        assert isinstance(results[0], np.ndarray) and isinstance(results[1], InvalidInput)
+        assert (await collect(engine, request(5))).shape == (K, 5)
+
+
+async def test_a_reader_that_lags_pauses_its_request_only() -> None:
+    model = HashModel()
+    async with running(model, max_unread_blocks=2) as engine:
+        lagging = engine.generate(request(10_000))
+        assert isinstance(await anext(lagging), TokenBlock)
+        assert (await collect(engine, request(200))).shape == (K, 200)
+        await asyncio.sleep(0.1)
+        paused_at = model.num_steps
+        await asyncio.sleep(0.1)
+        assert model.num_steps == paused_at < 1_000
+        await anext(lagging)
+        await lagging.aclose()
+
+
+async def test_closing_the_engine_ends_its_requests_as_not_ready() -> None:
+    async with running(HashModel(step_s=0.002)) as engine:
+        stream = engine.generate(request(10_000))
+        await anext(stream)
+        await engine.close()
+        with pytest.raises(NotReady):
+            async for _ in stream:
+                pass
+        with pytest.raises(NotReady):
+            await collect(engine, request(1))
