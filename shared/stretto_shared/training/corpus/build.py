@@ -124,7 +124,7 @@ def write_shard(
         make_clip(library, synthesizers, task.split, seed, task.first + index, task.repertoire)
         for index in range(task.count)
     ]
-    partial = audio_path.with_suffix(".partial.npy")
+    partial = audio_path.with_name("." + audio_path.name)
     np.save(partial, np.stack([clip.samples for clip in clips]))
     partial.replace(audio_path)
     write_records(records_path, [clip.record for clip in clips])
