@@ -7,8 +7,10 @@ not hold up a prompt.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from stretto_shared.audio import Waveform
 from stretto_shared.dsp.chroma import extract_chroma
@@ -25,10 +27,26 @@ MIN_MELODY_S = 0.1
 MAX_MELODY_S = 60.0
 
 
+class StageMeter(Protocol):
+    """Who counts what this stage does."""
+
+    def set_waiting(self, num_requests: int) -> None:
+        """Tell how many texts wait now."""
+
+    def observe_queue_wait(self, wait_s: float) -> None:
+        """Tell how long one text waited."""
+
+
+@dataclass(frozen=True)
+class _QueuedText:
+    ids: Sequence[int]
+    queued_at_s: float
+
+
 @dataclass(frozen=True, eq=False)
 class _Served:
     encoder: TextEncoder
-    batcher: DynamicBatcher[Sequence[int], TextStates]
+    batcher: DynamicBatcher[_QueuedText, TextStates]
 
 
 class EmbeddingEngine:
@@ -41,6 +59,7 @@ class EmbeddingEngine:
         max_batch_size: Texts in one visit to a model thread.
         max_wait_s: How long the first text waits for company.
         max_queued: Texts that may wait for one encoder, and melodies for the extractor.
+        meter: Who counts what the engine does; None counts nothing.
     """
 
     def __init__(
@@ -50,7 +69,9 @@ class EmbeddingEngine:
         max_batch_size: int = 16,
         max_wait_s: float = 0.002,
         max_queued: int = 256,
+        meter: StageMeter | None = None,
     ) -> None:
+        self._meter = meter
         self._loaders = dict(loaders)
         self._max_batch_size = max_batch_size
         self._max_wait_s = max_wait_s
@@ -92,7 +113,8 @@ class EmbeddingEngine:
                     "Describe the music in words.",
                 )
         ids = await asyncio.to_thread(served.encoder.tokenize_all, list(texts))
-        tasks = [asyncio.create_task(served.batcher.submit(each)) for each in ids]
+        now_s = time.monotonic()
+        tasks = [asyncio.create_task(served.batcher.submit(_QueuedText(each, now_s))) for each in ids]
         try:
             return list(await asyncio.gather(*tasks)), served.encoder.info
         finally:
@@ -128,9 +150,14 @@ class EmbeddingEngine:
         if not self._served:
             raise NotReady("The embedding service has not loaded its encoders, or is stopping. Retry shortly.")
 
-    def _batcher(self, name: str, encoder: TextEncoder) -> DynamicBatcher[Sequence[int], TextStates]:
-        def run_batch(batch: Sequence[Sequence[int]]) -> list[TextStates]:
-            return [encoder.encode_ids(ids) for ids in batch]
+    def _batcher(self, name: str, encoder: TextEncoder) -> DynamicBatcher[_QueuedText, TextStates]:
+        def run_batch(batch: Sequence[_QueuedText]) -> list[TextStates]:
+            if self._meter is not None:
+                now_s = time.monotonic()
+                for text in batch:
+                    self._meter.observe_queue_wait(now_s - text.queued_at_s)
+                self._meter.set_waiting(sum(served.batcher.num_queued for served in list(self._served.values())))
+            return [encoder.encode_ids(text.ids) for text in batch]
 
         return DynamicBatcher(
             self._threads[name],

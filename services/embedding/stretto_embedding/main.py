@@ -29,6 +29,7 @@ def build(context: HostContext, settings: EmbeddingSettings | None = None) -> Se
         max_batch_size=settings.max_batch_size,
         max_wait_s=settings.max_wait_s,
         max_queued=settings.max_queued,
+        meter=None if context.metrics is None else context.metrics.stage("embedding"),
     )
     return ServiceHost(
         name="embedding",

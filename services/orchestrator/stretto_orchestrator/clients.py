@@ -240,7 +240,8 @@ class Stages:
 
 
 def _decode_request(tokens: TokenMatrix) -> bytes:
-    return codec_pb2.DecodeTokensRequest(tokens=convert.tokens_to_proto(tokens)).SerializeToString()
+    message: bytes = codec_pb2.DecodeTokensRequest(tokens=convert.tokens_to_proto(tokens)).SerializeToString()
+    return message
 
 
 def _token_request_to_proto(

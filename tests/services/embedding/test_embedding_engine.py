@@ -12,6 +12,7 @@ from stretto_embedding.models.minilm import MiniLm, MiniLmConfig
 from stretto_shared.audio import Waveform
 from stretto_shared.errors import NotFound, NotReady, Overloaded
 from stretto_shared.features import ModelInfo
+from stretto_shared.grpc.metrics import Metrics
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 
@@ -89,6 +90,16 @@ async def test_a_full_queue_is_refused_with_an_estimate():
     await asyncio.gather(*waiting)
     assert len((await engine.embed_text("", ["piano"]))[0]) == 1
     await engine.stop()
+
+
+async def test_the_wait_of_every_text_is_counted():
+    metrics = Metrics()
+    engine = EmbeddingEngine({"tiny": tiny_encoder}, meter=metrics.stage("embedding"))
+    await engine.start()
+    await engine.embed_text("", ["piano", "waltz", "slow"])
+    await engine.stop()
+    assert metrics.registry.get_sample_value("stretto_request_queue_wait_s_count", {"stage": "embedding"}) == 3
+    assert metrics.registry.get_sample_value("stretto_stage_waiting_requests", {"stage": "embedding"}) == 0
 
 
 async def test_a_melody_does_not_wait_for_texts():

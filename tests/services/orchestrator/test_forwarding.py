@@ -18,6 +18,7 @@ from stretto_orchestrator.settings import OrchestratorSettings
 from stretto_shared.errors import InvalidInput, Overloaded
 from stretto_shared.grpc import convert
 from stretto_shared.grpc.hosting import HostContext
+from stretto_shared.grpc.streams import write
 from stretto_shared.tokens import TokenMatrix
 
 
@@ -70,9 +71,11 @@ async def test_typed_errors_keep_their_details(house, error):
 
 async def test_a_refused_stream_keeps_its_error(house):
     house.codec.watched.error = Overloaded("Full.", retry_after_s=3)
+    call = codec_pb2_grpc.CodecServiceStub(house.channel).DecodeTokens(timeout=20)
+    for request in decode_requests():
+        await write(call, request.SerializeToString())
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        async for _ in codec_pb2_grpc.CodecServiceStub(house.channel).DecodeTokens(iter(decode_requests())):
-            pass
+        await call.read()
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 

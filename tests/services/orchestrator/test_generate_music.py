@@ -181,10 +181,10 @@ async def test_cancellation_reaches_every_stage(house, request_music, eventually
 
 async def test_the_deadline_reaches_every_stage(house, request_music, eventually):
     house.acoustic.watched.gate = asyncio.Event()
-    error = await failure(house.stub.GenerateMusic(request_music(duration_s=10), timeout=1.0))
+    error = await failure(house.stub.GenerateMusic(request_music(duration_s=10), timeout=4.0))
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     for stage in (house.embedding, house.acoustic, house.codec):
-        assert 0 < stage.watched.remaining_s <= 1.0
+        assert 0 < stage.watched.remaining_s <= 4.0
     await eventually(lambda: house.acoustic.watched.num_active == house.codec.watched.num_active == 0)
 
 
