@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from stretto_shared.errors import NotReady
 from stretto_shared.grpc.hosting import load_builders
+from stretto_shared.grpc.logs import make_logger
 from stretto_shared.grpc.server import StrettoServer
 from stretto_shared.grpc.settings import GrpcSettings
 
@@ -37,13 +39,30 @@ async def embedded_server() -> AsyncIterator[str]:
         tls_key_path=None,
         tls_client_ca_path=None,
     )
-    server = StrettoServer(settings, builders)
+    server = StrettoServer(settings, builders, log=_UnseenLog(make_logger(settings.log_level, as_json=False)))
     port = await server.start()
     try:
         await server.wait_until_ready()
         yield f"{LOOPBACK_HOST}:{port}"
     finally:
         await server.stop()
+
+
+class _UnseenLog:
+    """The server's log for people who do not know that there is a server: only what no exception tells them."""
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+
+    def error(self, event: str, **fields: Any) -> None:
+        """Write an error, unless it is the one that `wait_until_ready` raises."""
+        if event != "service_failed":
+            self._log.error(event, **fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """Write nothing."""
+
+    info = debug = warning
 
 
 def no_services_message(installed: list[str]) -> str:

@@ -205,3 +205,9 @@ def door() -> Iterator[Door]:
     loop.call_soon_threadsafe(stop.set)
     thread.join(timeout=20)
     assert not thread.is_alive()
+
+
+@pytest.fixture
+def fakes() -> dict[str, Any]:
+    """The builders of the door's services."""
+    return _builders(Seen())

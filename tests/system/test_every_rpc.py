@@ -15,6 +15,8 @@ from stretto.codec.v1 import codec_pb2
 from stretto.common.v1 import audio_pb2, features_pb2, model_pb2, tokens_pb2
 from stretto.embedding.v1 import embedding_pb2
 from stretto.orchestrator.v1 import orchestrator_pb2
+from stretto_client import StrettoClient
+from stretto_shared.features import ModelInfo
 from stretto_shared.grpc import convert
 
 MAX_RECEIVE_BYTES = 64 * 1024 * 1024
@@ -22,6 +24,7 @@ GARBAGE = b"\x0a\xff\xff\xff\xff\x0f garbage"
 AUDIO = convert.waveform_to_proto(tune(("A", 440.0)))
 NAN_AUDIO = audio_pb2.Waveform(sample_rate_hz=24_000, channel_count=1, samples=np.full(9, np.nan, "<f4").tobytes())
 SLOW_RATE_AUDIO = audio_pb2.Waveform(sample_rate_hz=100, channel_count=1, samples=bytes(400))
+WRONG_MELODY = features_pb2.Chromagram(frame_rate_hz=7.8125, pitch_classes=[12])
 HOT = model_pb2.SamplingOptions(temperature=99.0)
 
 
@@ -36,12 +39,15 @@ class Rpc:
     streams_requests: bool = False
 
 
-def rpcs() -> list[Rpc]:
+def rpcs(codec: ModelInfo) -> list[Rpc]:
+    """The table, with tokens of the server's own default codec."""
+    num_codebooks, rate_hz = codec.num_codebooks, codec.frame_rate_hz
     music, onward = orchestrator_pb2.GenerateMusicRequest, orchestrator_pb2.ContinueMusicRequest
     tokens, decode = acoustic_pb2.GenerateTokensRequest, codec_pb2.DecodeTokensRequest
     config = decode(config=codec_pb2.DecodeConfig())
-    matrix = tokens_pb2.TokenMatrix(codec_id="framecodec@", frame_rate_hz=50, codebook_count=4, codes=[1] * 40)
-    ragged = tokens_pb2.TokenMatrix(codec_id="framecodec@", frame_rate_hz=50, codebook_count=4, codes=[1] * 41)
+    shape = {"codec_id": codec.model_id, "frame_rate_hz": rate_hz, "codebook_count": num_codebooks}
+    matrix = tokens_pb2.TokenMatrix(**shape, codes=[1] * num_codebooks * 10)
+    ragged = tokens_pb2.TokenMatrix(**shape, codes=[1] * (num_codebooks * 10 + 1))
     return [
         Rpc(
             "/stretto.orchestrator.v1.OrchestratorService/GenerateMusic",
@@ -117,7 +123,7 @@ def rpcs() -> list[Rpc]:
                 (tokens(), "duration_s"),
                 (tokens(duration_s=1, sampling=HOT), "sampling.temperature"),
                 (tokens(duration_s=1, prompt=ragged), "prompt"),
-                (tokens(duration_s=1, melody=features_pb2.Chromagram(frame_rate_hz=7.8125, pitch_classes=[12])), "melody"),
+                (tokens(duration_s=1, melody=WRONG_MELODY), "melody"),
                 (tokens(duration_s=1, model="nobody"), "model"),
             ),
             tokens(duration_s=30),
@@ -126,8 +132,18 @@ def rpcs() -> list[Rpc]:
     ]  # fmt: skip
 
 
-RPCS = {rpc.method.rpartition(".")[2]: rpc for rpc in rpcs()}
-every_rpc = pytest.mark.parametrize("name", RPCS)
+def by_name(codec: ModelInfo) -> dict[str, Rpc]:
+    return {rpc.method.rpartition(".")[2]: rpc for rpc in rpcs(codec)}
+
+
+every_rpc = pytest.mark.parametrize("name", by_name(ModelInfo("any", "codec", "0" * 64, "", num_codebooks=1)))
+
+
+@pytest.fixture
+async def rpc(door: Any, name: str) -> Rpc:
+    async with StrettoClient(door.address) as client:
+        models = (await client.list_models()).models
+    return by_name(next(model for model in models if model.service == "codec" and model.is_default))[name]
 
 
 @pytest.fixture
@@ -178,8 +194,7 @@ async def works(channel: grpc.aio.Channel, rpc: Rpc) -> None:
 
 
 @every_rpc
-async def test_a_malformed_request_names_its_field_and_the_next_works(channel: Any, name: str) -> None:
-    rpc = RPCS[name]
+async def test_a_malformed_request_names_its_field_and_the_next_works(channel: Any, rpc: Rpc) -> None:
     garbage = await failure(start(channel, rpc, [GARBAGE]))
     assert garbage.code() is grpc.StatusCode.INVALID_ARGUMENT
     for request, field in rpc.bad:
@@ -195,8 +210,7 @@ async def test_a_malformed_request_names_its_field_and_the_next_works(channel: A
 
 
 @every_rpc
-async def test_an_oversized_request_is_refused_and_the_next_works(channel: Any, name: str) -> None:
-    rpc = RPCS[name]
+async def test_an_oversized_request_is_refused_and_the_next_works(channel: Any, rpc: Rpc) -> None:
     first = written(rpc.good)[:-1] if rpc.streams_requests else []
     error = await failure(start(channel, rpc, [*first, bytes(MAX_RECEIVE_BYTES + 1)]))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -205,17 +219,15 @@ async def test_an_oversized_request_is_refused_and_the_next_works(channel: Any, 
 
 
 @every_rpc
-async def test_a_late_request_ends_at_its_deadline_and_the_next_works(channel: Any, name: str) -> None:
-    rpc = RPCS[name]
-    timeout_s = 0.5 if rpc.long is not None and "Generate" in name else 0.001
+async def test_a_late_request_ends_at_its_deadline_and_the_next_works(channel: Any, rpc: Rpc) -> None:
+    timeout_s = 0.5 if rpc.long is not None and "Generate" in rpc.method else 0.001
     error = await failure(start(channel, rpc, written(rpc.long or rpc.good), timeout_s))
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await works(channel, rpc)
 
 
 @every_rpc
-async def test_a_cancelled_request_frees_its_place_and_the_next_works(channel: Any, name: str) -> None:
-    rpc = RPCS[name]
+async def test_a_cancelled_request_frees_its_place_and_the_next_works(channel: Any, rpc: Rpc) -> None:
     calls = [start(channel, rpc, written(rpc.long or rpc.good)) for _ in range(8)]
     readers = [asyncio.create_task(replies(call)) for call in calls]
     await asyncio.sleep(0.2 if rpc.long is not None else 0.002)
@@ -223,7 +235,7 @@ async def test_a_cancelled_request_frees_its_place_and_the_next_works(channel: A
         call.cancel()
     ended = await asyncio.gather(*readers, return_exceptions=True)
     assert all(isinstance(end, asyncio.CancelledError | list) for end in ended)
-    if rpc.long is not None and "Generate" in name:
+    if rpc.long is not None and "Generate" in rpc.method:
         assert all(isinstance(end, asyncio.CancelledError) for end in ended), "thirty seconds of music in 0.2 s"
     # eight pieces of 30 s that went on would keep four slots busy for longer than this
     await asyncio.wait_for(works(channel, rpc), timeout=15)
