@@ -4,11 +4,12 @@ The life of a rendered clip: `library` (scores by source and split) -> `orchestr
 key, dynamics) -> `render` (FluidSynth or symusic) -> `room` (colour and level) -> `captions` -> `build` (shards).
 A clip is a pure function of (scores, seed, split, index), and so are its captions.
 
-The corpus of the committed checkpoints, about 41 h of clips, at 50 to 140 times real time per core:
+The corpus of the committed checkpoints, about 41 h of clips, made at 50 to 140 times real time per core
+(`corpus` stands for `python -m stretto_shared.training.corpus`):
 
-    python -m stretto_shared.training.corpus render --data DIR --out corpus/v1 --clips 9100 --heldout 300 --workers 2
-    python -m stretto_shared.training.corpus render --data DIR --out corpus/v1 --clips 5000 --heldout 0 --repertoire solo
-    python -m stretto_shared.training.corpus real --data DIR --out corpus/real
+    corpus render --data DIR --out corpus/v1 --clips 9100 --heldout 300 --workers 2
+    corpus render --data DIR --out corpus/v1 --clips 5000 --heldout 0 --repertoire solo
+    corpus real --data DIR --out corpus/real
 
 where DIR holds:
 
