@@ -21,6 +21,7 @@ from stretto_codec.models.framecodec import FrameCodec, FrameCodecConfig
 from stretto_codec.models.soundstream import SoundStream, SoundStreamConfig
 from stretto_codec.models.streaming import CausalChunkDecoder, ChunkDecoder, CodecConfig, DecodeGrid, grid_of
 
+DEFAULT_NAME = "framecodec"
 NO_LICENCE_STATED = "NOASSERTION"
 
 
@@ -80,6 +81,12 @@ class LoadedCodec:
     def open_decoder(self) -> ChunkDecoder:
         """A decoder at the start of a clip."""
         return self.architecture.open_decoder(self.module)
+
+
+def list_default_names(weights_dir: Path) -> list[str]:
+    """The codecs that `default` finds in `weights_dir`: `framecodec` first, wanted even if it is not there."""
+    found = {path.parent.name for path in weights_dir.glob(f"*/{weights.CONFIG_FILE}")}
+    return [DEFAULT_NAME, *sorted(found - {DEFAULT_NAME})]
 
 
 def load(name: str, source: str, *, weights_dir: Path, is_default: bool = False) -> LoadedCodec:

@@ -19,7 +19,7 @@ from stretto_codec.settings import CodecSettings
 def build(context: HostContext, settings: CodecSettings | None = None) -> ServiceHost:
     """The codec service, not started."""
     settings = settings or CodecSettings()
-    sources = parse_model_list(settings.models)
+    sources = parse_model_list(settings.models or ",".join(loading.list_default_names(settings.weights_dir)))
     default_name = next(iter(sources))
     engine = CodecEngine(
         {

@@ -13,9 +13,10 @@ class CodecSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="STRETTO_CODEC_", frozen=True, use_attribute_docstrings=True)
 
-    models: str = "framecodec,soundstream"
-    """Codecs to serve, as `name` or `name=source`, separated by commas; the first is the default one.
-    `encodec_24khz=hf://facebook/encodec_24khz` adds the official EnCodec."""
+    models: str = ""
+    """Codecs to serve, as `name` or `name=source`, separated by commas; the first is the default one. Empty serves
+    every codec in `weights_dir`, `framecodec` first. `framecodec,encodec_24khz=hf://facebook/encodec_24khz` adds the
+    official EnCodec."""
     weights_dir: Path = Path(__file__).resolve().parents[1] / "weights"
     """Where the source `default` looks: `<weights_dir>/<name>/model.safetensors` and `config.json`."""
     max_requests: int = Field(default=64, ge=1, le=4096)

@@ -76,6 +76,13 @@ async def test_models_are_listed_by_name_with_their_digests(serve: Any) -> None:
     assert all(model.parameter_count > 1000 for model in listed.models)
 
 
+async def test_without_a_list_every_codec_in_the_folder_is_served(serve: Any) -> None:
+    async with serve(models="") as channel:
+        listed = await codec_pb2_grpc.CodecServiceStub(channel).ListModels(codec_pb2.ListModelsRequest())
+    assert [model.name for model in listed.models] == NAMES
+    assert [model.name for model in listed.models if model.is_default] == ["framecodec"]
+
+
 @pytest.mark.parametrize("name", NAMES)
 async def test_streamed_bytes_equal_unary_bytes(serve: Any, name: str) -> None:
     generator = np.random.default_rng(NAMES.index(name))
@@ -289,7 +296,7 @@ async def test_malformed_and_oversized_requests_are_refused_and_the_next_request
 
 async def test_a_server_does_not_start_without_its_weights(serve: Any, tmp_path: Path) -> None:
     with pytest.raises(NotReady, match="framecodec"):
-        async with serve(models="framecodec", weights_dir=tmp_path):
+        async with serve(models="", weights_dir=tmp_path):
             pass
 
 
