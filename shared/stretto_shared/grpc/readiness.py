@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -16,6 +18,8 @@ from stretto_shared.grpc.call import ServedCall
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 WHOLE_SERVER = ""
+QUIET_S = 0.2
+MAX_LINGER_S = 2.0
 
 
 class EndingHealthServicer(health_aio.HealthServicer):  # type: ignore[misc]  # grpc has no types
@@ -50,6 +54,7 @@ class Readiness:
         self._waiting: dict[str, str] = {}
         self._draining = False
         self._num_in_flight = 0
+        self._last_arrival_s = -math.inf
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -83,9 +88,21 @@ class Readiness:
         try:
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
+                await self._until_quiet()
         except TimeoutError:
-            return False
-        return True
+            pass
+        return self._idle.is_set()
+
+    async def _until_quiet(self) -> None:
+        """Wait until callers have noticed, so that no call is underway when the port closes.
+
+        gRPC answers a call that it has not begun at that moment with CANCELLED, which no client tries again; the
+        gate's UNAVAILABLE is tried again.
+        """
+        give_up_s = time.monotonic() + MAX_LINGER_S
+        # not polling: each sleep lasts until the silence would be long enough
+        while (wait_s := min(self._last_arrival_s + QUIET_S, give_up_s) - time.monotonic()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(wait_s)
 
     @asynccontextmanager
     async def gate(self, call: ServedCall) -> AsyncIterator[None]:
@@ -103,6 +120,7 @@ class Readiness:
         if call.is_infrastructure:
             yield
             return
+        self._last_arrival_s = time.monotonic()
         self._num_in_flight += 1
         self._idle.clear()
         try:

@@ -31,7 +31,7 @@ from stretto_shared.grpc.status import DeadlineExpired, typed_errors
 from stretto_shared.grpc.tls import server_credentials
 from stretto_shared.grpc.tracing import Tracing
 
-FLUSH_S = 1.0
+FLUSH_S = 5.0
 INFRASTRUCTURE = (health.SERVICE_NAME, reflection.SERVICE_NAME, "grpc.channelz.v1.Channelz")
 
 

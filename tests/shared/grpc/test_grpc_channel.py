@@ -153,13 +153,20 @@ async def test_calls_go_round_two_servers_and_a_stopped_one_costs_no_error(serve
         await stub.EncodeAudio(REQUEST, timeout=60)
     assert counts == {"first": 10, "second": 10}
 
-    calls = [asyncio.create_task(many(stub, 30)) for _ in range(4)]
-    await asyncio.sleep(0.02)
+    stopped = asyncio.Event()
+    callers = [asyncio.create_task(call_until(stopped, stub)) for _ in range(16)]
+    await asyncio.sleep(0.05)
     await first.server.stop()
-    await asyncio.gather(*calls)
+    stopped.set()
+    await asyncio.gather(*callers)
     counts.clear()
     await many(stub, 10)
     assert counts == {"second": 10}
+
+
+async def call_until(stopped, stub):
+    while not stopped.is_set():
+        await stub.EncodeAudio(REQUEST, timeout=60)
 
 
 async def many(stub, num_calls):
@@ -193,6 +200,19 @@ async def test_other_errors_are_not_tried_again(serve):
     with pytest.raises(grpc.aio.AioRpcError):
         await served.codec.EncodeAudio(REQUEST, timeout=60)
     assert len(tries) == 1
+
+
+async def test_old_connections_are_replaced_without_an_error(serve):
+    peers = set()
+
+    async def encode(request, context):
+        peers.add(context.peer())
+        return codec_pb2.EncodeAudioResponse()
+
+    served = await serve(serve.fake(encode=encode), max_connection_age_s=0.2, channel={"max_attempts": 4})
+    async with asyncio.timeout(60):
+        while len(peers) < 3:
+            await many(served.codec, 5)
 
 
 async def test_a_server_that_still_loads_gets_no_calls(serve):

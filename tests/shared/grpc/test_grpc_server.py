@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import os
 import signal
-import sys
 from pathlib import Path
 
 import grpc
@@ -16,6 +17,7 @@ from stretto.codec.v1 import codec_pb2, codec_pb2_grpc
 from stretto.common.v1 import audio_pb2
 from stretto_shared.errors import Conflict, NotFound, NotReady
 from stretto_shared.grpc.hosting import ServiceHost, load_builders
+from stretto_shared.grpc.logs import make_logger
 from stretto_shared.grpc.server import StrettoServer
 from stretto_shared.grpc.settings import GrpcSettings
 from stretto_shared.grpc.status import error_from_rpc
@@ -278,58 +280,36 @@ async def test_a_server_starts_only_once(serve):
         await served.server.start()
 
 
-SERVER_PROGRAM = """
-import asyncio, sys
-from stretto.codec.v1 import codec_pb2, codec_pb2_grpc
-from stretto_shared.grpc.hosting import ServiceHost
-from stretto_shared.grpc.server import run
-from stretto_shared.grpc.settings import GrpcSettings
+async def test_sigterm_lets_the_request_in_flight_finish_and_stops_the_services(serve):
+    held, stopped = Held(), asyncio.Event()
 
-class Codec(codec_pb2_grpc.CodecServiceServicer):
-    async def EncodeAudio(self, request, context):
-        print("entered", flush=True)
-        await asyncio.sleep(0.5)
-        return codec_pb2.EncodeAudioResponse(sample_count=7)
-
-def build(context):
-    async def start():
-        if "fail" in sys.argv:
-            raise RuntimeError("no weights")
     async def stop():
-        print("stopped", flush=True)
-    add = lambda server: codec_pb2_grpc.add_CodecServiceServicer_to_server(Codec(), server)
-    return ServiceHost("codec", "stretto.codec.v1.CodecService", add, start, stop)
+        stopped.set()
 
-run(GrpcSettings(port=0, drain_s=60, log_json=True), {"codec": build})
-"""
-
-
-async def spawn(*args):
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-c", SERVER_PROGRAM, *args, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-
-
-async def test_sigterm_lets_the_request_in_flight_finish_and_exits_with_zero(serve):
-    process = await spawn()
-    line = (await process.stderr.readline()).decode()
-    address = line.split('"address": "')[1].split('"')[0]
-    stub = codec_pb2_grpc.CodecServiceStub(serve.open(address, health_checking=False))
-    call = stub.EncodeAudio(codec_pb2.EncodeAudioRequest(), timeout=60)
-    answer = asyncio.ensure_future(call)
-    assert await process.stdout.readline() == b"entered\n"
-    process.send_signal(signal.SIGTERM)
+    served = await serve(serve.fake(encode=held.encode, stop=stop), drain_s=60)
+    serving = asyncio.create_task(served.server.serve_until_signalled())
+    answer = asyncio.ensure_future(served.codec.EncodeAudio(codec_pb2.EncodeAudioRequest()))
+    await held.entered.wait()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.sleep(0.1)
+    assert not serving.done()
+    held.go.set()
     assert (await answer).sample_count == 7
-    out, _ = await asyncio.wait_for(process.communicate(), 60)
-    assert out == b"stopped\n"
-    assert process.returncode == 0
+    await asyncio.wait_for(serving, 60)
+    assert stopped.is_set()
 
 
-async def test_a_server_whose_models_do_not_load_exits_with_an_error():
-    process = await spawn("fail")
-    _, err = await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode == 1
-    assert b"no weights" in err
+async def test_a_server_whose_models_do_not_load_stops_and_raises_why(serve):
+    async def start():
+        raise RuntimeError("no weights")
+
+    quiet = make_logger("error", as_json=True, stream=io.StringIO())
+    served = await serve(serve.fake(start=start), ready=False, log=quiet)
+    with pytest.raises(RuntimeError, match="no weights"):
+        await served.server.serve_until_signalled()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await served.codec.EncodeAudio(codec_pb2.EncodeAudioRequest())
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
 def test_an_unknown_service_is_not_found_and_the_message_names_those_installed():

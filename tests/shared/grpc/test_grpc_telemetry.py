@@ -7,9 +7,11 @@ import io
 import json
 import socket
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 from stretto.codec.v1 import codec_pb2
@@ -141,6 +143,30 @@ async def test_spans_of_a_cascade_form_one_trace(serve):
     assert inner_span.context.trace_id == outer_span.context.trace_id == 0x0AF7651916CD43DD8448EB211C80319C
 
 
+async def test_spans_go_to_the_collector_that_is_set(serve):
+    class Collector(trace_service_pb2_grpc.TraceServiceServicer):
+        def __init__(self):
+            self.names = []
+
+        def Export(self, request, context):
+            for resource in request.resource_spans:
+                self.names += [span.name for scope in resource.scope_spans for span in scope.spans]
+            return trace_service_pb2.ExportTraceServiceResponse()
+
+    collector = Collector()
+    collecting = grpc.server(ThreadPoolExecutor(1))
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, collecting)
+    port = collecting.add_insecure_port("127.0.0.1:0")
+    collecting.start()
+    try:
+        served = await serve(otlp_endpoint=f"http://127.0.0.1:{port}")
+        await served.codec.EncodeAudio(REQUEST)
+        await served.server.stop()
+        assert collector.names == [METHOD.removeprefix("/")]
+    finally:
+        await asyncio.to_thread(collecting.stop(0).wait)
+
+
 async def test_each_call_is_one_json_line_without_the_prompt(serve):
     written = io.StringIO()
     served = await serve(log=make_logger("info", as_json=True, stream=written))
@@ -176,12 +202,15 @@ async def test_a_cancelled_call_and_a_late_one_are_logged_as_such(serve):
         return [line["code"] for line in lines if line["event"] == "rpc"]
 
     await served.channel.channel_ready()
-    await fail(served.codec.EncodeAudio(REQUEST, timeout=1))
-    await serve.eventually(lambda: codes() == ["DEADLINE_EXCEEDED"])
+    for _ in range(20):  # on a starved machine a deadline may pass before the server hears of the call
+        await fail(served.codec.EncodeAudio(REQUEST, timeout=0.3))
+        if "DEADLINE_EXCEEDED" in codes():
+            break
+    assert "DEADLINE_EXCEEDED" in codes()
     call = served.codec.EncodeAudio(REQUEST)
     await entered.wait()
     call.cancel()
-    await serve.eventually(lambda: codes() == ["DEADLINE_EXCEEDED", "CANCELLED"])
+    await serve.eventually(lambda: codes()[-1] == "CANCELLED")
 
 
 @pytest.mark.parametrize("as_json", [True, False])
