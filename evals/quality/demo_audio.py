@@ -1,0 +1,124 @@
+"""What `make demo` makes is sound: neither silent nor clipped nor noise, tonal, and a function of prompt and seed.
+
+Generates through the client from a server in this process (or the one at `--address`), with the demo's own prompt,
+seed and length.
+
+    python evals/quality/demo_audio.py [--address 127.0.0.1:50051] [--duration-s 10]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import numpy as np
+import soxr
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from harness import Outcome, Table, generate, mono, open_client, parser, publish  # noqa: E402 - needs the line above
+from stretto_shared.audio import Waveform  # noqa: E402
+from stretto_shared.metrics.level import clipped_share, rms_dbfs  # noqa: E402
+from stretto_shared.metrics.spectral import log_mel_distance, peak_concentration, spectral_flatness  # noqa: E402
+
+DEMO = ("a calm piano piece with soft strings", 7)
+OTHER_PROMPTS = ("solo drums, a fast rock beat", "a church organ chorale", "solo flute, slow melody")
+OTHER_SEEDS = (8, 9)
+SHORT_S = 5.0
+
+MIN_RMS_DBFS, MAX_CLIPPED, MAX_FLATNESS, MIN_CONCENTRATION = -45.0, 0.001, 0.1, 0.7
+MIN_DIFFERENCE = 0.05
+
+PROTOCOL = (
+    f"Not silent: RMS above {MIN_RMS_DBFS:g} dBFS in every second but the last. Not clipped: under {MAX_CLIPPED:.1%} of "
+    f"the samples at full scale. Not noise: median spectral flatness under {MAX_FLATNESS} (white noise 0.56). Tonal: the "
+    f"strongest 5 % of bins hold above {MIN_CONCENTRATION:.0%} of a median frame's power (white noise 20 %). Different: "
+    f"mel distance above {MIN_DIFFERENCE} and other bytes. Identical: the same bytes."
+)
+
+
+def seconds_dbfs(clip: Waveform) -> list[float]:
+    """Level of every whole second."""
+    samples, rate_hz = mono(clip), clip.sample_rate_hz
+    return [rms_dbfs(samples[start : start + rate_hz]) for start in range(0, len(samples) - rate_hz + 1, rate_hz)]
+
+
+def difference(first: Waveform, second: Waveform) -> float:
+    """Mel distance of two clips at 16 kHz, over the time that both have."""
+    length = min(first.num_samples, second.num_samples)
+    a, b = (soxr.resample(mono(clip)[:length], clip.sample_rate_hz, 16_000) for clip in (first, second))
+    return log_mel_distance(a, b, 16_000)
+
+
+def measures(label: str, clip: Waveform) -> tuple[str, float, float, float, float, float]:
+    """One row: level, quietest second, clipping, flatness, concentration."""
+    samples = mono(clip)
+    levels = seconds_dbfs(clip)
+    quietest = min(levels[:-1] or levels)
+    return (
+        label,
+        rms_dbfs(samples),
+        quietest,
+        clipped_share(samples),
+        spectral_flatness(samples),
+        peak_concentration(samples),
+    )
+
+
+async def main() -> None:
+    """Command line."""
+    options = parser(__doc__)
+    options.add_argument("--address", default="", help="a running server; empty starts one in this process")
+    options.add_argument("--duration-s", type=float, default=10.0, help="of the demo; the others last 5 s")
+    args = options.parse_args()
+    prompt, seed = DEMO
+    async with open_client(args.address) as client:
+        demo, receipt = await generate(client, prompt, duration_s=args.duration_s, seed=seed)
+        again, _ = await generate(client, prompt, duration_s=args.duration_s, seed=seed)
+        prompts = OTHER_PROMPTS[: args.limit or None]
+        by_prompt = [(await generate(client, text, duration_s=SHORT_S, seed=seed))[0] for text in prompts]
+        by_seed = [(await generate(client, prompt, duration_s=SHORT_S, seed=other))[0] for other in OTHER_SEEDS]
+    rows = [measures(f"demo: {prompt}", demo)]
+    rows += [measures(text, clip) for text, clip in zip(prompts, by_prompt, strict=True)]
+    rows += [measures(f"demo, seed {other}", clip) for other, clip in zip(OTHER_SEEDS, by_seed, strict=True)]
+    _, level, quietest, clipped, flatness, concentration = rows[0]
+    prompt_gap = min(difference(demo, clip) for clip in by_prompt)
+    seed_gap = min(difference(demo, clip) for clip in by_seed)
+    models = ", ".join(model.model_id for model in receipt.models)
+    publish(
+        Outcome(
+            "demo_audio",
+            PROTOCOL,
+            f"{args.duration_s:g} s from {prompt!r}, seed {seed}; models {models}",
+            [
+                Table("Clips", [("", "dBFS", "quietest s", "clipped", "flatness", "concentration"), *rows]),
+                Table("Mel distance to the demo, least", [("", "mel L1"), ("prompts", prompt_gap), ("seeds", seed_gap)]),
+            ],
+            {
+                "rms_dbfs": level,
+                "quietest_second_dbfs": quietest,
+                "clipped_share": clipped,
+                "spectral_flatness": flatness,
+                "peak_concentration": concentration,
+                "least_difference_by_prompt": prompt_gap,
+                "least_difference_by_seed": seed_gap,
+                "real_time_factor": receipt.real_time_factor,
+                "models": [model.model_id for model in receipt.models],
+            },
+            {
+                "not_silent": quietest > MIN_RMS_DBFS,
+                "not_clipped": clipped < MAX_CLIPPED,
+                "not_noise": flatness < MAX_FLATNESS,
+                "tonal": concentration > MIN_CONCENTRATION,
+                "as_long_as_asked": abs(demo.duration_s - args.duration_s) < 0.1,
+                "identical_for_the_same": bool(np.array_equal(demo.samples, again.samples)),
+                "different_for_other_prompts": prompt_gap > MIN_DIFFERENCE,
+                "different_for_other_seeds": seed_gap > MIN_DIFFERENCE,
+            },
+        ),
+        args,
+    )
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,222 @@
+"""What the language model has learnt: held-out cross-entropy, beside baselines, and with and without its conditions.
+
+Features are those that `services/acoustic/recipes/prepare_features.py` writes for a rendered corpus. On clips of the
+test split, with captions of held-out templates: cross-entropy per codebook beside a unigram and a previous-token model
+fitted on the train split; with a caption of another clip, with none, with the clip's melody and with another's.
+
+    python evals/quality/musicgen_loss.py --features corpus/features [--model musicgen=file:///DIR] [--limit 16]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F  # noqa: N812 - the field's own name for it
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from harness import Outcome, Table, need, parser, publish  # noqa: E402 - needs the line above
+from stretto_acoustic import loading  # noqa: E402
+from stretto_acoustic.models.musicgen import MusicGenLM  # noqa: E402
+from stretto_acoustic.settings import AcousticSettings  # noqa: E402
+from stretto_shared.engine.delay import apply_delay, target_mask  # noqa: E402
+from stretto_shared.metrics.bootstrap import Interval, bootstrap_mean  # noqa: E402
+from stretto_shared.weights import parse_model_list  # noqa: E402
+
+DEFAULT_CLIPS = 96
+BATCH_SIZE = 8
+
+PROTOCOL = (
+    "Nats per token, teacher forced in single precision, mean over clips; each clip of the test split with one caption "
+    "of a held-out template, chosen by seed. Baselines are fitted on all codes of the train split: unigram with add-one "
+    "smoothing; previous token of the same codebook, Witten-Bell interpolated with the unigram. `shuffled` gives each "
+    "clip the caption (or the melody) of the clip half the set away. Intervals: 95 % bootstrap over clips, paired."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The features of one split; `captions` has the states of each clip's held-out captions, or of all where none is."""
+
+    codes: NDArray[np.int16]  # [N, K, T]
+    chroma: NDArray[np.int8]  # [N, P]
+    captions: list[list[NDArray[np.float16]]]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """How the clips are presented to the model: whose caption and whose melody, own, other's or none."""
+
+    name: str
+    text: str
+    melody: str
+
+
+CONDITIONS = (
+    Condition("true caption", "own", "none"),
+    Condition("shuffled caption", "other", "none"),
+    Condition("no caption", "none", "none"),
+    Condition("true caption and melody", "own", "own"),
+    Condition("true caption, shuffled melody", "own", "other"),
+)
+
+
+def read_codes(folder: Path, split: str, num_codebooks: int) -> NDArray[np.int16]:
+    """All codes [N, K, T] of a split."""
+    paths = sorted(folder.glob(f"codes_{split}_*.npy"))
+    if not paths:
+        raise SystemExit(f"No codes_{split}_*.npy in {folder}. Make them with prepare_features.py.")
+    return np.concatenate([np.load(path)[:, :num_codebooks] for path in paths])
+
+
+def read_split(folder: Path, split: str, num_codebooks: int) -> Split:
+    """Everything of a split."""
+    captions: list[list[NDArray[np.float16]]] = []
+    names = [path.stem.removeprefix("codes_") for path in sorted(folder.glob(f"codes_{split}_*.npy"))]
+    for name in names:
+        with np.load(folder / f"text_{name}.npz") as text:
+            states = text["states"]
+            for edges, num_heldout in zip(text["offsets"], text["heldout"], strict=True):
+                own = [states[a:b] for a, b in zip(edges, edges[1:], strict=False) if b > a]
+                captions.append(own[len(own) - num_heldout :] if num_heldout else own)
+    chroma = [np.load(folder / f"chroma_{name}.npy") for name in names]
+    return Split(read_codes(folder, split, num_codebooks), np.concatenate(chroma), captions)
+
+
+def unigram_loss(train: NDArray[np.int16], test: NDArray[np.int16], cardinality: int) -> NDArray[np.float64]:
+    """Cross-entropy [N, K] of the add-one unigram model."""
+    losses = np.empty(test.shape[:2])
+    for k in range(test.shape[1]):
+        losses[:, k] = -np.log(_unigram(train[:, k], cardinality))[test[:, k]].mean(axis=1)
+    return losses
+
+
+def previous_token_loss(train: NDArray[np.int16], test: NDArray[np.int16], cardinality: int) -> NDArray[np.float64]:
+    """Cross-entropy [N, K] of p(code | code before it in its codebook), Witten-Bell interpolated."""
+    losses = np.empty(test.shape[:2])
+    for k in range(test.shape[1]):
+        unigram = _unigram(train[:, k], cardinality)
+        pairs = train[:, k, :-1].astype(np.int64) * cardinality + train[:, k, 1:]
+        counts = np.bincount(pairs.ravel(), minlength=cardinality**2).reshape(cardinality, cardinality)
+        followers = (counts > 0).sum(axis=1, keepdims=True)
+        seen = counts.sum(axis=1, keepdims=True)
+        interpolated = (counts + np.maximum(followers, 1) * unigram) / (seen + np.maximum(followers, 1))
+        before, after = test[:, k, :-1].astype(np.int64), test[:, k, 1:].astype(np.int64)
+        total = -np.log(interpolated[before, after]).sum(axis=1) - np.log(unigram[test[:, k, 0]])
+        losses[:, k] = total / test.shape[2]
+    return losses
+
+
+def _unigram(codes: NDArray[np.int16], cardinality: int) -> NDArray[np.float64]:
+    counts = np.bincount(codes.ravel().astype(np.int64), minlength=cardinality) + 1.0
+    shares: NDArray[np.float64] = counts / counts.sum()
+    return shares
+
+
+@torch.inference_mode()
+def model_loss(model: MusicGenLM, split: Split, indices: Sequence[int], condition: Condition) -> NDArray[np.float64]:
+    """Cross-entropy [N, K] of the model on clips, presented as the condition says."""
+    config = model.config
+    chosen = np.asarray(indices)
+    others = np.roll(chosen, len(chosen) // 2)
+    losses = []
+    for start in range(0, len(chosen), BATCH_SIZE):
+        own, other = chosen[start : start + BATCH_SIZE], others[start : start + BATCH_SIZE]
+        codes = torch.from_numpy(split.codes[own].astype(np.int64))
+        states, mask = _texts(split, other if condition.text == "other" else own, config.text_dim)
+        if condition.text == "none":
+            mask = torch.zeros_like(mask)
+        chroma = None
+        if condition.melody != "none":
+            rows = split.chroma[other if condition.melody == "other" else own]
+            chroma = torch.from_numpy(rows.astype(np.int64))
+        delayed = apply_delay(codes, config.delays, config.special_token)
+        logits = model(delayed[..., :-1], states, mask, chroma)
+        targets = delayed[..., 1:].masked_fill(~target_mask(codes.shape[-1], config.delays), -100)
+        loss = F.cross_entropy(logits.flatten(0, 2).float(), targets.flatten(), reduction="none", ignore_index=-100)
+        losses.append((loss.view(targets.shape).sum(-1) / codes.shape[-1]).numpy())
+    return np.concatenate(losses).astype(np.float64)
+
+
+def _texts(split: Split, indices: NDArray[np.int64], dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """One caption of each clip, padded: states [B, L, D] and mask [B, L]."""
+    texts = [split.captions[i][int(np.random.default_rng(i).integers(len(split.captions[i])))] for i in indices]
+    longest = max(len(text) for text in texts)
+    states, mask = np.zeros((len(texts), longest, dim), np.float32), np.zeros((len(texts), longest), np.int64)
+    for row, text in enumerate(texts):
+        states[row, : len(text)], mask[row, : len(text)] = text, 1
+    return torch.from_numpy(states), torch.from_numpy(mask)
+
+
+def main() -> None:
+    """Command line."""
+    options = parser(__doc__)
+    options.add_argument("--features", type=Path, default=Path("corpus/features"), help="from prepare_features.py")
+    options.add_argument("--model", default="musicgen", help="name, or name=file:///DIR, of the language model")
+    args = options.parse_args()
+    ((name, source),) = parse_model_list(args.model).items()
+    settings = AcousticSettings()
+    loaded = loading.load(
+        name, source, weights_dir=settings.weights_dir, dtype=settings.dtype, num_threads=args.threads
+    )
+    config = loaded.config
+    test = read_split(need(args.features, "The features"), "test", config.num_codebooks)
+    train = read_codes(args.features, "train", config.num_codebooks)
+    count = min(args.limit or DEFAULT_CLIPS, len(test.codes))
+    indices = np.unique(np.linspace(0, len(test.codes) - 1, count).round().astype(int))  # over all shards alike
+    losses = {
+        "unigram": unigram_loss(train, test.codes[indices], config.cardinality),
+        "previous token": previous_token_loss(train, test.codes[indices], config.cardinality),
+    }
+    asked = CONDITIONS if config.melody_conditioning != "none" else CONDITIONS[:3]
+    for condition in asked:
+        losses[condition.name] = model_loss(loaded.module, test, indices.tolist(), condition)
+        print(f"{condition.name}: {losses[condition.name].mean():.4f}", flush=True)
+    own = losses["true caption"].mean(1)
+    gaps: dict[str, Interval] = {}
+    for gap, worse, better in (
+        ("shuffled minus true caption", losses["shuffled caption"].mean(1), own),
+        ("no caption minus true caption", losses["no caption"].mean(1), own),
+        ("previous token minus model", losses["previous token"].mean(1), own),
+    ):
+        gaps[gap] = bootstrap_mean(worse - better)
+    if len(asked) > 3:
+        melody = losses["true caption and melody"].mean(1)
+        gaps["no melody minus melody"] = bootstrap_mean(own - melody)
+        gaps["shuffled minus true melody"] = bootstrap_mean(losses["true caption, shuffled melody"].mean(1) - melody)
+    head = ("", "mean", *(f"codebook {k}" for k in range(config.num_codebooks)))
+    rows = [(label, float(loss.mean()), *map(float, loss.mean(0))) for label, loss in losses.items()]
+    gap_rows = [(label, f"{g.mean:+.4f}", f"[{g.low:+.4f}, {g.high:+.4f}]") for label, g in gaps.items()]
+    publish(
+        Outcome(
+            "musicgen_loss",
+            PROTOCOL,
+            f"{len(indices)} clips of the rendered corpus' test split (held-out pieces and caption templates), "
+            f"{len(train)} train clips for the baselines; model {loaded.info.model_id}",
+            [
+                Table("Cross-entropy, nats per token", [head, *rows]),
+                Table("Gaps, nats per token", [("", "mean", "95 %"), *gap_rows]),
+            ],
+            {
+                "model_id": loaded.info.model_id,
+                "cross_entropy": {label: loss.mean(0) for label, loss in losses.items()},
+                "gaps": {label: {"mean": g.mean, "low": g.low, "high": g.high} for label, g in gaps.items()},
+            },
+            {
+                "better_than_previous_token_in_every_codebook": bool(
+                    (losses["true caption"].mean(0) < losses["previous token"].mean(0)).all()
+                ),
+                **{f"gap_above_zero: {label}": g.low > 0 for label, g in gaps.items()},
+            },
+        ),
+        args,
+    )
+
+
+if __name__ == "__main__":
+    main()
