@@ -56,6 +56,8 @@ def model_as_json(model: ModelInfo) -> dict[str, Any]:
 def receipt_table(receipt: Receipt) -> Table:
     """A receipt for people."""
     table = Table(title="Receipt", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
     sampling = dataclasses.asdict(receipt.sampling)
     rows = {
         "cascade": receipt.cascade,
