@@ -126,6 +126,10 @@ class AcousticEngine:
         """Count the pieces that a model generates now."""
         return self._find(model).tokens.num_running
 
+    def num_waiting(self, model: str = "") -> int:
+        """Count the pieces that wait for a slot of a model."""
+        return self._find(model).tokens.num_waiting
+
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[GeneratedFrames, None]:
         """Stream the new frames of a piece; closing the stream frees its slot before the next step.
 

@@ -96,8 +96,8 @@ class TokenEngine(Generic[Condition, State]):
 
     @property
     def num_running(self) -> int:
-        """Requests in slots."""
-        return len(self._running)
+        """Requests in slots; one that was cancelled does not count, though its last step may still run."""
+        return sum(not slot.is_cancelled for slot in self._running)
 
     @property
     def num_waiting(self) -> int:
@@ -135,9 +135,9 @@ class TokenEngine(Generic[Condition, State]):
     def _enqueue(self, request: TokenRequest[Condition]) -> _Slot[Condition, State]:
         if self._is_closed:
             raise NotReady("The token engine is closed: the server is stopping. Try another one.")
-        if len(self._waiting) >= self._config.max_queued:
+        if self.num_running + len(self._waiting) >= self._config.max_slots + self._config.max_queued:
             raise Overloaded(
-                f"{len(self._running)} requests run and {len(self._waiting)} wait, which is the limit. Retry later.",
+                f"{self.num_running} requests run and {len(self._waiting)} wait, which is the limit. Retry later.",
                 retry_after_s=self._estimate_wait_s(),
             )
         program = Program(
