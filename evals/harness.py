@@ -197,7 +197,9 @@ def _report(outcome: Outcome, record: Mapping[str, Any]) -> str:
         lines += [f"## {table.title}", "", _markdown(head), _markdown(["---"] * len(head)), *map(_markdown, body), ""]
     if outcome.passed:
         lines += ["## Claims", ""]
-        lines += [f"- {'holds' if holds else '**does not hold**'}: `{claim}`" for claim, holds in outcome.passed.items()]
+        lines += [
+            f"- {'holds' if holds else '**does not hold**'}: `{claim}`" for claim, holds in outcome.passed.items()
+        ]
     return "\n".join(lines).rstrip() + "\n"
 
 

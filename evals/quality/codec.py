@@ -25,15 +25,15 @@ import torch
 from numpy.typing import NDArray
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from harness import Outcome, Table, need, parser, publish  # noqa: E402 - needs the line above
-from stretto_codec import loading  # noqa: E402
-from stretto_codec.settings import CodecSettings  # noqa: E402
-from stretto_shared.metrics.bootstrap import bootstrap_mean  # noqa: E402
-from stretto_shared.metrics.codebooks import codebook_perplexity, codebook_use  # noqa: E402
-from stretto_shared.metrics.distortion import align, si_sdr_db  # noqa: E402
-from stretto_shared.metrics.spectral import log_mel_distance, multi_resolution_stft_distance  # noqa: E402
-from stretto_shared.training.dataset import AudioShards  # noqa: E402
-from stretto_shared.weights import parse_model_list  # noqa: E402
+from harness import Outcome, Table, need, parser, publish
+from stretto_codec import loading
+from stretto_codec.settings import CodecSettings
+from stretto_shared.metrics.bootstrap import bootstrap_mean
+from stretto_shared.metrics.codebooks import codebook_perplexity, codebook_use
+from stretto_shared.metrics.distortion import align, si_sdr_db
+from stretto_shared.metrics.spectral import log_mel_distance, multi_resolution_stft_distance
+from stretto_shared.training.dataset import AudioShards
+from stretto_shared.weights import parse_model_list
 
 Samples = NDArray[np.float32]
 
@@ -159,7 +159,20 @@ def run_opus(kbps: int, clips: Sequence[Clip]) -> Tally:
         for clip in clips:
             soundfile.write(original, clip.samples, SAMPLE_RATE_HZ, subtype="PCM_16")
             start = time.perf_counter()
-            _run("ffmpeg", "-y", "-v", "error", "-i", original, "-c:a", "libopus", *OPUS_OPTIONS, "-b:a", f"{kbps}k", coded)
+            _run(
+                "ffmpeg",
+                "-y",
+                "-v",
+                "error",
+                "-i",
+                original,
+                "-c:a",
+                "libopus",
+                *OPUS_OPTIONS,
+                "-b:a",
+                f"{kbps}k",
+                coded,
+            )
             _run("ffmpeg", "-y", "-v", "error", "-i", coded, "-ar", str(SAMPLE_RATE_HZ), decoded)
             tally.work_s += time.perf_counter() - start
             packets = _run("ffprobe", "-v", "error", "-show_entries", "packet=size", "-of", "csv=p=0", coded)

@@ -16,10 +16,10 @@ import numpy as np
 import soxr
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from harness import Outcome, Table, generate, mono, open_client, parser, publish  # noqa: E402 - needs the line above
-from stretto_shared.audio import Waveform  # noqa: E402
-from stretto_shared.metrics.level import clipped_share, rms_dbfs  # noqa: E402
-from stretto_shared.metrics.spectral import log_mel_distance, peak_concentration, spectral_flatness  # noqa: E402
+from harness import Outcome, Table, generate, mono, open_client, parser, publish
+from stretto_shared.audio import Waveform
+from stretto_shared.metrics.level import clipped_share, rms_dbfs
+from stretto_shared.metrics.spectral import log_mel_distance, peak_concentration, spectral_flatness
 
 DEMO = ("a calm piano piece with soft strings", 7)
 OTHER_PROMPTS = ("solo drums, a fast rock beat", "a church organ chorale", "solo flute, slow melody")
@@ -92,7 +92,9 @@ async def main() -> None:
             f"{args.duration_s:g} s from {prompt!r}, seed {seed}; models {models}",
             [
                 Table("Clips", [("", "dBFS", "quietest s", "clipped", "flatness", "concentration"), *rows]),
-                Table("Mel distance to the demo, least", [("", "mel L1"), ("prompts", prompt_gap), ("seeds", seed_gap)]),
+                Table(
+                    "Mel distance to the demo, least", [("", "mel L1"), ("prompts", prompt_gap), ("seeds", seed_gap)]
+                ),
             ],
             {
                 "rms_dbfs": level,

@@ -1,0 +1,179 @@
+"""How soon and how fast the default cascade makes music, beside transformers' MusicGen of the same size.
+
+The server is `stretto serve` in a process of its own; the client is this one. After one warm-up request, `--limit`
+requests, one after another: time to the first audio chunk as the client sees it, and seconds of work for a second of
+music. The peer, in the same run and on as many threads: `transformers.MusicgenForCausalLM` of our language model's
+geometry with random weights, its own key-value cache, both branches of guidance as a batch of two, the same number of
+steps, and no codec and no text encoder at all.
+
+    python evals/speed/first_audio.py [--duration-s 10] [--limit 3] [--address …]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import sys
+import time
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from harness import Outcome, Table, parser, publish
+from stretto_acoustic import loading
+from stretto_acoustic.models.musicgen import MusicGenConfig
+from stretto_acoustic.settings import AcousticSettings
+from stretto_client import AudioChunk, StrettoClient
+from stretto_shared.errors import StrettoError
+from stretto_shared.weights import parse_model_list
+
+PROMPT = "a calm piano piece with soft strings"
+DEFAULT_RUNS = 5
+READY_TIMEOUT_S = 240.0
+MAX_FIRST_AUDIO_S, MAX_REAL_TIME_FACTOR = 1.0, 0.5
+
+PROTOCOL = (
+    "One server process, warm, one request at a time over gRPC on the loopback; medians over the runs, each with its own "
+    "seed. RTF is wall time of the whole call over seconds of music. The peer's RTF is its decoding loop alone."
+)
+
+
+@asynccontextmanager
+async def serving(address: str) -> AsyncIterator[StrettoClient]:
+    """A client of the server at `address`, or of an all-in-one server in a process of its own."""
+    if address:
+        async with StrettoClient(address) as client:
+            yield client
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = Path(sys.executable).with_name("stretto")
+    program = [str(command if command.exists() else shutil.which("stretto")), "serve", "--port", str(port)]
+    process = await asyncio.create_subprocess_exec(*program, stdout=DEVNULL, stderr=DEVNULL)
+    try:
+        async with StrettoClient(f"127.0.0.1:{port}") as client:
+            await until_ready(client, process)
+            yield client
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+async def until_ready(client: StrettoClient, process: Process) -> None:
+    """Wait until every service of the server is ready."""
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.returncode is not None:
+            raise SystemExit(f"stretto serve ended with {process.returncode}. Run it by hand to see why.")
+        try:
+            if await client.check_health(timeout_s=2.0):
+                return
+        except StrettoError:  # not listening yet
+            pass
+        await asyncio.sleep(0.5)
+    raise SystemExit(f"stretto serve was not ready within {READY_TIMEOUT_S:g} s.")
+
+
+async def measure(client: StrettoClient, seed: int, duration_s: float) -> tuple[float, float]:
+    """Seconds to the first audio, and seconds to the last, of one request."""
+    start = time.perf_counter()
+    first_s = 0.0
+    async for event in client.generate_music(PROMPT, duration_s=duration_s, seed=seed, timeout_s=900.0):
+        if isinstance(event, AudioChunk) and not first_s:
+            first_s = time.perf_counter() - start
+    return first_s, time.perf_counter() - start
+
+
+@torch.inference_mode()
+def peer_s(config: MusicGenConfig, duration_s: float, num_text_tokens: int = 12) -> float:
+    """Seconds that transformers' language model of the same geometry takes for as many steps, guided."""
+    from transformers.models.musicgen.configuration_musicgen import MusicgenDecoderConfig
+    from transformers.models.musicgen.modeling_musicgen import MusicgenForCausalLM
+
+    model = MusicgenForCausalLM(
+        MusicgenDecoderConfig(
+            vocab_size=config.cardinality,
+            max_position_embeddings=config.max_frames + 8,
+            num_hidden_layers=config.num_layers,
+            ffn_dim=config.ffn_dim,
+            num_attention_heads=config.num_heads,
+            hidden_size=config.dim,
+            num_codebooks=config.num_codebooks,
+            pad_token_id=config.cardinality,
+            bos_token_id=config.cardinality,
+        )
+    ).eval()
+    steps = round(duration_s * config.frame_rate_hz) + max(config.delays)
+    text = torch.randn(2, num_text_tokens, config.dim)  # its decoder takes projected states
+    columns = torch.full((2 * config.num_codebooks, 1), config.cardinality)
+    generator = torch.Generator().manual_seed(0)
+    cache = None
+    start = time.perf_counter()
+    for _ in range(steps):
+        out = model(input_ids=columns, encoder_hidden_states=text, past_key_values=cache, use_cache=True)
+        cache = out.past_key_values
+        with_text, without = out.logits[:, -1].view(2, config.num_codebooks, -1)
+        logits = without + 3.0 * (with_text - without)
+        top, places = logits.topk(min(250, logits.shape[-1]))
+        noise = -torch.log(-torch.log(torch.rand(top.shape, generator=generator).clamp(1e-9, 1 - 1e-7)))
+        chosen = places.gather(1, (top + noise).argmax(1, keepdim=True))  # Gumbel: a draw from the softmax
+        columns = chosen.repeat(2, 1)
+    return time.perf_counter() - start
+
+
+async def main() -> None:
+    """Command line."""
+    options = parser(__doc__)
+    options.add_argument("--address", default="", help="a running server; empty starts one in a process of its own")
+    options.add_argument("--duration-s", type=float, default=10.0, help="seconds of music a request")
+    args = options.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    async with serving(args.address) as client:
+        await measure(client, 0, min(2.0, args.duration_s))
+        runs = [await measure(client, seed, args.duration_s) for seed in range(1, 1 + (args.limit or DEFAULT_RUNS))]
+    settings = AcousticSettings()
+    name, source = next(iter(parse_model_list(settings.models).items()))
+    loaded = loading.load(name, source, weights_dir=settings.weights_dir)
+    peer_rtf = peer_s(loaded.config, args.duration_s) / args.duration_s
+    first_s = float(np.median([first for first, _ in runs]))
+    rtf = float(np.median([total for _, total in runs])) / args.duration_s
+    rows = [(f"run {n}", first, total / args.duration_s) for n, (first, total) in enumerate(runs, 1)]
+    peer = "transformers MusicgenForCausalLM, language model only"
+    ratio = peer_rtf / rtf
+    head = ("", "first audio s", "RTF")
+    threads = f"{torch.get_num_threads()} torch threads in the peer"
+    publish(
+        Outcome(
+            "first_audio",
+            PROTOCOL,
+            f"{len(runs)} requests of {args.duration_s:g} s; {loaded.info.model_id}, {loaded.info.parameter_count:,} "
+            f"parameters; {threads}",
+            [Table("Speed", [head, *rows, ("median", first_s, rtf), (peer, "", peer_rtf)])],
+            {
+                "first_audio_s": first_s,
+                "real_time_factor": rtf,
+                "peer": peer,
+                "peer_real_time_factor": peer_rtf,
+                "peer_over_ours": ratio,
+            },
+            {
+                "first_audio_within_1_s": first_s < MAX_FIRST_AUDIO_S,
+                "real_time_factor_below_0.5": rtf < MAX_REAL_TIME_FACTOR,
+                "faster_than_the_peer": ratio > 1,
+            },
+        ),
+        args,
+    )
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
