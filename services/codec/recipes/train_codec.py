@@ -20,7 +20,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from stretto_codec.models.framecodec import FrameCodec, FrameCodecConfig
+from principal_start import start_from_principal_components
+from sinusoid_loss import sinusoid_loss
+from stretto_codec.models.framecodec import NOISE_PERIOD, FrameCodec, FrameCodecConfig
 from stretto_codec.models.soundstream import SoundStream, SoundStreamConfig
 from stretto_shared import weights
 from stretto_shared.nn.rvq import Quantized
@@ -64,6 +66,7 @@ class Recipe:
     quantizer_dropout: float = 0.5
     validate_every_s: float = 240.0
     num_validation_clips: int = 24
+    num_start_clips: int = 300
     log_every: int = 25
     bf16: bool = True
     seed: int = 0
@@ -117,12 +120,16 @@ class Trainer:
         self.recipe, self.folder = recipe, folder
         self.config = config_class(**{k: tuple(v) if isinstance(v, list) else v for k, v in recipe.model.items()})
         self.model = model_class(self.config)
+        if init is None and isinstance(self.model, FrameCodec):
+            sample = Clips(corpora, "train", 4 * self.config.sample_rate_hz, recipe.seed + 3)
+            start_from_principal_components(self.model, sample.batch(recipe.num_start_clips))
         if init is not None:
             self.model.load_state_dict({k: v.float() for k, v in load_file(init).items()})
         self.judges = Discriminators(
             stft_sizes=recipe.stft_sizes, stft_channels=recipe.stft_channels, wave_scales=recipe.wave_scales
         )
         self.mel_loss = MultiScaleMelLoss(self.config.sample_rate_hz)
+        self.valid_loss = MultiScaleMelLoss(self.config.sample_rate_hz, linear=False)
         betas = (0.8, 0.99)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), recipe.learning_rate, betas, weight_decay=1e-3, fused=True
@@ -157,11 +164,11 @@ class Trainer:
             optimizer.param_groups[0]["lr"] = learning_rate(peak, step, progress, warmup_steps=recipe.warmup_steps)
         audio = self.train_clips.batch(recipe.batch_size)
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
-            estimate, quantized = self._reconstruct(audio, step)
+            estimate, quantized, direct = self._reconstruct(audio, step)
         estimate = estimate.float()
         mel = self.mel_loss(estimate, audio)
-        values = {"mel": mel, "commit": quantized.commitment_loss}
-        loss = recipe.mel_weight * mel + recipe.commitment_weight * quantized.commitment_loss
+        values = {"mel": mel, "commit": quantized.commitment_loss, "direct": direct}
+        loss = recipe.mel_weight * (mel + direct) + recipe.commitment_weight * quantized.commitment_loss
         if recipe.waveform_weight:
             values["wave"] = (estimate - audio).abs().mean()
             loss = loss + recipe.waveform_weight * values["wave"]
@@ -175,19 +182,27 @@ class Trainer:
         self.optimizer.step()
         return {name: float(value.detach()) for name, value in values.items()}
 
-    def _reconstruct(self, audio: Tensor, step: int) -> tuple[Tensor, Quantized]:
-        """The model's estimate; in the first steps unquantised, while the latents that place the codes are kept."""
+    def _reconstruct(self, audio: Tensor, step: int) -> tuple[Tensor, Quantized, Tensor]:
+        """The estimate, what the quantizer made, and the direct loss of a model that has one.
+
+        In the first steps nothing is quantised, while the latents that will place the codes are kept.
+        """
         if self.initialised or step >= self.recipe.bypass_steps:
             if not self.initialised:
                 self.model.quantizer.initialise(torch.cat(self.latents))
                 self.initialised, self.latents = True, []
-            estimate, quantized = self.model(audio, self._kept_codebooks(len(audio)))
-            return estimate, quantized
-        latents = self.model.encode_latents(audio)
-        self.latents = [*self.latents, latents.detach().float()][-60:]
-        estimate = self.model.decode_latents(self.model.quantizer.bypass(latents))
-        codes = torch.zeros(len(audio), 0, latents.shape[1], dtype=torch.long)
-        return estimate, Quantized(latents, codes, torch.zeros(()))
+            quantized = self.model.quantizer(self.model.encode_latents(audio), self._kept_codebooks(len(audio)))
+        else:
+            latents = self.model.encode_latents(audio)
+            self.latents = [*self.latents, latents.detach().float()][-60:]
+            codes = torch.zeros(len(audio), 0, latents.shape[1], dtype=torch.long)
+            quantized = Quantized(self.model.quantizer.bypass(latents), codes, torch.zeros(()))
+        if not isinstance(self.model, FrameCodec):
+            return self.model.decode_latents(quantized.latents), quantized, torch.zeros(())
+        sinusoids = self.model.decode_sinusoids(quantized.latents)
+        with torch.autocast("cpu", enabled=False):
+            estimate = self.model.synthesise(sinusoids, start=int(self.random.integers(NOISE_PERIOD)))
+            return estimate, quantized, sinusoid_loss(self.model, sinusoids, audio)
 
     def _adversarial_step(self, estimate: Tensor, audio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Step the discriminators on a crop; return the model's adversarial and feature losses on the same crop."""
@@ -214,7 +229,7 @@ class Trainer:
         mels, used = [], [set() for _ in range(self.config.num_codebooks)]  # type: list[float], list[set[int]]
         for audio in self.validation.split(8):
             codes = self.model.encode(audio)
-            mels.append(float(self.mel_loss(self.model.decode(codes)[..., : audio.shape[-1]], audio)))
+            mels.append(float(self.valid_loss(self.model.decode(codes)[..., : audio.shape[-1]], audio)))
             for k, row in enumerate(codes.unbind(1)):
                 used[k] |= set(row.flatten().tolist())
         self.model.train()

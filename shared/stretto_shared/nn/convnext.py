@@ -46,7 +46,7 @@ class CausalDepthwise(nn.Module):
 class ConvNeXtBlock(nn.Module):
     """Depthwise convolution, LayerNorm, a GELU bottleneck of `expansion * dim`, scaled and added to its input."""
 
-    def __init__(self, dim: int, *, width: int = 7, expansion: int = 4, scale: float = 0.1) -> None:
+    def __init__(self, dim: int, *, width: int = 7, expansion: int = 4, scale: float = 0.05) -> None:
         super().__init__()
         self.depthwise = CausalDepthwise(dim, width)
         self.norm = nn.LayerNorm(dim)

@@ -27,7 +27,7 @@ class Codebook(nn.Module):
     embed_sum: Tensor
     initialised: Tensor
 
-    def __init__(self, cardinality: int, dim: int, *, decay: float = 0.99, min_usage: float = 0.5) -> None:
+    def __init__(self, cardinality: int, dim: int, *, decay: float = 0.98, min_usage: float = 0.5) -> None:
         super().__init__()
         self.decay = decay
         self.min_usage = min_usage

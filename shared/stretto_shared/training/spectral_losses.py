@@ -1,7 +1,8 @@
 """Spectral distances that train codecs and vocoders.
 
 Source: the multi-scale log-mel L1 of Kumar et al., "High-Fidelity Audio Compression with Improved RVQGAN" (2023),
-https://arxiv.org/abs/2306.06546, section 3.5, whose windows and bands these are, less the two smallest.
+https://arxiv.org/abs/2306.06546, section 3.5, whose windows and bands these are, less the three smallest. Beside it, at
+the two largest windows, the L1 of every bin: mel bands alone hide the partials above 2 kHz.
 
 Legend: B batch, S samples, W window, F frames, M mel bands.
 """
@@ -13,8 +14,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-WINDOWS = (2048, 1024, 512, 256, 128)
-NUM_MELS = (150, 128, 80, 40, 20)
+WINDOWS = (2048, 1024, 512, 256)
+NUM_MELS = (160, 80, 40, 20)
+NUM_LINEAR = 2
 
 
 def mel_filter_bank(sample_rate_hz: int, n_fft: int, num_mels: int, *, max_hz: float | None = None) -> Tensor:
@@ -29,10 +31,11 @@ def mel_filter_bank(sample_rate_hz: int, n_fft: int, num_mels: int, *, max_hz: f
 
 
 class MultiScaleMelLoss(nn.Module):
-    """Mean over the scales of the L1 between log10 mel magnitudes, floored at 1e-5."""
+    """Mean over the scales of the L1 between log10 mel magnitudes, floored at 1e-5; with `linear`, of bins too."""
 
-    def __init__(self, sample_rate_hz: int) -> None:
+    def __init__(self, sample_rate_hz: int, *, linear: bool = True) -> None:
         super().__init__()
+        self.linear = linear
         for index, (window, num_mels) in enumerate(zip(WINDOWS, NUM_MELS, strict=True)):
             self.register_buffer(f"window_{index}", torch.hann_window(window), persistent=False)
             bank = mel_filter_bank(sample_rate_hz, window, num_mels)
@@ -47,7 +50,10 @@ class MultiScaleMelLoss(nn.Module):
             window, bank = getattr(self, f"window_{index}"), getattr(self, f"bank_{index}")
             spectrum = torch.stft(both, size, size // 4, window=window, return_complex=True)
             power = torch.view_as_real(spectrum).square().sum(-1)
-            mel = (power + 1e-10).sqrt().transpose(1, 2) @ bank
-            mine, theirs = mel.clamp(min=1e-5).log10().chunk(2)
+            magnitude = (power + 1e-10).sqrt()
+            mine, theirs = (magnitude.transpose(1, 2) @ bank).clamp(min=1e-5).log10().chunk(2)
             losses.append((mine - theirs).abs().mean())
+            if index < NUM_LINEAR and self.linear:
+                mine, theirs = (magnitude + 1e-3).log10().chunk(2)
+                losses.append((mine - theirs).abs().mean())
         return torch.stack(losses).mean()

@@ -1,13 +1,16 @@
 """FrameCodec, the default codec of the cascades: it works at the frame rate, never at the sample rate.
 
-STFT features -> causal ConvNeXt at 100 Hz -> 25 Hz -> residual vector quantizer -> ConvNeXt -> 100 Hz -> inverse STFT,
-after Siuzdak, "Vocos: Closing the gap between time-domain and Fourier-based neural vocoders" (2023),
-https://arxiv.org/abs/2306.00814, with the quantizer of SoundStream. `docs/adr/0002` says why.
+Log spectra -> causal ConvNeXt at 100 Hz -> 25 Hz -> residual vector quantizer -> ConvNeXt -> 100 Hz -> magnitudes,
+frequencies and noisiness of sinusoids, one for each bin -> inverse STFT. After Siuzdak, "Vocos: Closing the gap between
+time-domain and Fourier-based neural vocoders" (2023), https://arxiv.org/abs/2306.00814, with the quantizer of
+SoundStream. `docs/adr/0002` says why.
 
-Departures from Vocos: a codec, not a vocoder (the encoder is ours); every layer looks back only; the synthesis frame
-*begins* at its own hop, so that a hop is finished by the frames up to its own and nothing waits: a chunk of T frames
-gives exactly T * hop_length samples. The analysis frame hears one window from its own hop on, so encoding looks
-`n_fft - stft_hop` samples ahead. The first window of a clip fades in (30 ms).
+Departures from Vocos: a codec, not a vocoder (the encoder is ours). Every layer looks back only. The head does not
+predict phases: a time-invariant network cannot turn a phase steadily, and a steady tone is what music is made of. It
+predicts how far each bin's frequency lies from the bin's centre, and the phase is the running sum, as in a phase
+vocoder; noise is a fixed pseudo-random phase, mixed in as far as the network asks for it. The synthesis frame *begins*
+at its own hop, so that a hop is finished by the frames up to its own and nothing waits: a chunk of T frames gives
+exactly T * hop_length samples. Encoding looks 60 ms ahead. The first window of a clip fades in (30 ms).
 
 Legend: B batch, S samples, T token frames, F = T * stride STFT frames, N = n_fft / 2 + 1 bins, K codebooks, D width.
 """
@@ -24,6 +27,8 @@ from stretto_shared.nn.convnext import ConvNeXtStack
 from stretto_shared.nn.rvq import Quantized, ResidualVectorQuantizer
 
 MAX_LOG_MAGNITUDE = 7.0
+MAGNITUDE_FLOOR = 0.02  # a full-scale sine has a quarter of the window's length
+NOISE_PERIOD = 1021  # frames after which the pseudo-random phases repeat: a prime, about ten seconds
 
 
 @dataclass(frozen=True)
@@ -34,12 +39,13 @@ class FrameCodecConfig:
     num_channels: int = 1
     n_fft: int = 960
     stft_hop: int = 240
+    analysis_window: int = 1920
     stride: int = 4
     dim: int = 256
     num_encoder_blocks: int = 4
     num_latent_blocks: int = 2
     num_decoder_blocks: int = 8
-    code_dim: int = 32
+    code_dim: int = 64
     num_codebooks: int = 8
     cardinality: int = 1024
 
@@ -60,11 +66,22 @@ class FrameCodecConfig:
 
 
 @dataclass
+class Sinusoids:
+    """What the head says of each frame's bins, all [B, F, N]."""
+
+    log_magnitude: Tensor  # natural logarithm
+    deviation: Tensor  # radians a hop beyond the centre frequency
+    noisiness: Tensor  # 0 to 1: share of the pseudo-random phase
+
+
+@dataclass
 class FrameDecoderState:
-    """What the decoder remembers between chunks: past frames of every block, and the unfinished window tails."""
+    """What the decoder remembers between chunks: past frames of every block, phases, and the unfinished windows."""
 
     latent: list[Tensor]
     fine: list[Tensor]
+    phase: Tensor  # [B, N], radians
+    num_frames: int  # STFT frames so far
     tail: Tensor  # [B, n_fft - stft_hop]
 
 
@@ -76,47 +93,69 @@ class FrameCodec(nn.Module):
     """
 
     window: Tensor
+    analysis: Tensor
+    centre_phase: Tensor
+    noise: Tensor
 
     def __init__(self, config: FrameCodecConfig) -> None:
         super().__init__()
         self.config = config
         dim = config.dim
         self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
-        self.features_in = nn.Linear(3 * config.num_bins, dim)
+        self.register_buffer("analysis", torch.hann_window(config.analysis_window), persistent=False)
+        # The phase of each bin's centre frequency at frame t: exact, since it repeats after n_fft / stft_hop frames.
+        overlap = config.n_fft // config.stft_hop
+        bins = torch.arange(config.num_bins)
+        turns = torch.arange(overlap)[:, None] * bins % overlap
+        # Half a turn for every odd bin refers phases to the middle of the window, where the bins of a partial agree.
+        centre_phase = 2 * torch.pi / overlap * turns + torch.pi * (bins % 2)
+        self.register_buffer("centre_phase", centre_phase, persistent=False)
+        self.max_deviation = 2 * torch.pi / overlap
+        self.register_buffer("noise", _noise(config.num_bins), persistent=False)
+        self.features_in = nn.Linear(config.num_bins + config.analysis_window // 2 + 1, dim)
         self.encoder_fine = ConvNeXtStack(dim, config.num_encoder_blocks)
         self.down = nn.Linear(config.stride * dim, dim)
         self.encoder_latent = ConvNeXtStack(dim, config.num_latent_blocks)
-        self.latent_norm = nn.LayerNorm(dim)
         self.quantizer = ResidualVectorQuantizer(
             dim, config.num_codebooks, config.cardinality, code_dim=config.code_dim
         )
         self.decoder_latent = ConvNeXtStack(dim, config.num_latent_blocks)
         self.up = nn.Linear(dim, config.stride * dim)
         self.decoder_fine = ConvNeXtStack(dim, config.num_decoder_blocks)
-        self.head_norm = nn.LayerNorm(dim)
-        self.head = nn.Linear(dim, 2 * config.num_bins)
+        self.head = nn.Linear(dim, 3 * config.num_bins)
 
     # --- analysis ---
 
     def features(self, audio: Tensor) -> Tensor:
-        """[B, 1, S] to [B, F, 3 N]: log magnitude, and the spectrum with its magnitude compressed to the power 0.3."""
-        config = self.config
+        """[B, 1, S] to log spectra [B, F, features], centred where the synthesis frames are.
+
+        First the log10 magnitudes of the synthesis window; then, of a longer window that tells partials apart, the
+        log spectrum about its own envelope.
+        """
+        envelope_of = self._spectrum(audio, self.analysis).square().sum(-1).add(1e-6).log()
+        reach = 2 * (self.config.analysis_window // 96) + 1
+        envelope = F.avg_pool1d(envelope_of, reach, 1, reach // 2, count_include_pad=False)
+        return torch.cat([self.log_magnitudes(audio), 0.3 * (envelope_of - envelope)], -1)
+
+    def log_magnitudes(self, audio: Tensor) -> Tensor:
+        """[B, 1, S] to log10 magnitudes [B, F, N] of the synthesis frames, above a floor."""
+        return (self._spectrum(audio, self.window).square().sum(-1).sqrt() + MAGNITUDE_FLOOR).log10()
+
+    def _spectrum(self, audio: Tensor, window: Tensor) -> Tensor:
+        """[B, 1, S] to spectra [B, F, bins, 2] whose windows are centred as the synthesis windows are."""
+        config, size = self.config, len(window)
         num_frames = -(-audio.shape[-1] // config.hop_length) * config.stride
-        length = (num_frames - 1) * config.stft_hop + config.n_fft
-        padded = F.pad(audio[:, 0], (0, length - audio.shape[-1]))
-        windows = padded.unfold(-1, config.n_fft, config.stft_hop) * self.window
-        spectrum = torch.view_as_real(torch.fft.rfft(windows))
-        magnitude = spectrum.square().sum(-1).clamp(min=1e-10).sqrt()
-        compressed = spectrum * magnitude.unsqueeze(-1) ** -0.7
-        log_magnitude = magnitude.log() * 0.3
-        return torch.cat([log_magnitude, compressed[..., 0], compressed[..., 1]], -1)
+        before = (size - config.n_fft) // 2
+        length = (num_frames - 1) * config.stft_hop + size
+        padded = F.pad(audio[:, 0].float(), (before, length - before - audio.shape[-1]))
+        return torch.view_as_real(torch.fft.rfft(padded.unfold(-1, size, config.stft_hop) * window))
 
     def encode_latents(self, audio: Tensor) -> Tensor:
         """[B, 1, S] to latents [B, T, D] before the quantizer."""
         frames = self.encoder_fine(self.features_in(self.features(audio)))
         batch, num_frames, dim = frames.shape
         coarse = self.down(frames.reshape(batch, num_frames // self.config.stride, self.config.stride * dim))
-        out: Tensor = self.latent_norm(self.encoder_latent(coarse))
+        out: Tensor = self.encoder_latent(coarse)
         return out
 
     def encode(self, audio: Tensor) -> Tensor:
@@ -131,35 +170,62 @@ class FrameCodec(nn.Module):
         return audio
 
     def decode_latents(self, latents: Tensor) -> Tensor:
-        """Quantised latents [B, T, D] to audio [B, 1, T * hop_length], for training."""
-        fine = self.decoder_fine(self._upsample(self.decoder_latent(latents)))
-        audio, _ = self._overlap_add(self._frames(fine), None)
+        """Quantised latents [B, T, D] to audio [B, 1, T * hop_length]."""
+        return self.synthesise(self.decode_sinusoids(latents))
+
+    def decode_sinusoids(self, latents: Tensor) -> Sinusoids:
+        """Quantised latents [B, T, D] to what the head says of every bin, for training."""
+        return self._sinusoids(self.decoder_fine(self._upsample(self.decoder_latent(latents))))
+
+    def synthesise(self, sinusoids: Sinusoids, *, start: int = 0) -> Tensor:
+        """Sinusoids [B, F, N] to audio [B, 1, F * stft_hop]; `start` numbers the first frame of the noise."""
+        silence = sinusoids.deviation.new_zeros(len(sinusoids.deviation), self.config.num_bins)
+        frames, _ = self._frames(sinusoids, silence, start)
+        audio, _ = self._overlap_add(frames, None)
         return audio.unsqueeze(1)
 
     def init_decoder_state(self, batch_size: int) -> FrameDecoderState:
         """The state before the first frame."""
         tail = self.window.new_zeros(batch_size, self.config.n_fft - self.config.stft_hop)
-        return FrameDecoderState(
-            self.decoder_latent.init_state(batch_size), self.decoder_fine.init_state(batch_size), tail
-        )
+        phase = self.window.new_zeros(batch_size, self.config.num_bins)
+        latent, fine = self.decoder_latent.init_state(batch_size), self.decoder_fine.init_state(batch_size)
+        return FrameDecoderState(latent, fine, phase, 0, tail)
 
     def decode_chunk(self, codes: Tensor, state: FrameDecoderState) -> tuple[Tensor, FrameDecoderState]:
         """The next codes [B, k, t] to audio [B, 1, t * hop_length], and the state after them."""
         coarse, latent_state = self.decoder_latent.step(self.quantizer.decode(codes), state.latent)
         fine, fine_state = self.decoder_fine.step(self._upsample(coarse), state.fine)
-        audio, tail = self._overlap_add(self._frames(fine), state.tail)
-        return audio.unsqueeze(1), FrameDecoderState(latent_state, fine_state, tail)
+        frames, phase = self._frames(self._sinusoids(fine), state.phase, state.num_frames)
+        audio, tail = self._overlap_add(frames, state.tail)
+        num_frames = state.num_frames + fine.shape[1]
+        return audio.unsqueeze(1), FrameDecoderState(latent_state, fine_state, phase, num_frames, tail)
 
     def _upsample(self, coarse: Tensor) -> Tensor:
         batch, num_frames, _ = coarse.shape
         fine: Tensor = self.up(coarse)
         return fine.reshape(batch, num_frames * self.config.stride, self.config.dim)
 
-    def _frames(self, fine: Tensor) -> Tensor:
-        """[B, F, D] to windowed samples [B, F, n_fft]."""
-        log_magnitude, phase = self.head(self.head_norm(fine)).float().chunk(2, -1)
-        spectrum = torch.polar(log_magnitude.clamp(max=MAX_LOG_MAGNITUDE).exp(), phase)
-        return torch.fft.irfft(spectrum, n=self.config.n_fft) * self.window
+    def _sinusoids(self, fine: Tensor) -> Sinusoids:
+        log_magnitude, deviation, noisiness = self.head(fine).float().chunk(3, -1)
+        # A sinusoid lies at most one bin from the centre of its own.
+        return Sinusoids(
+            log_magnitude.clamp(max=MAX_LOG_MAGNITUDE),
+            self.max_deviation * torch.tanh(deviation),
+            torch.sigmoid(noisiness - 2.0),
+        )
+
+    def _frames(self, sinusoids: Sinusoids, phase: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        """Sinusoids [B, F, N] to windowed samples [B, F, n_fft], and the phases [B, N] after them.
+
+        `phase` [B, N] is what each bin turned beyond its centre before the first frame, `start` that frame's number.
+        """
+        phases = phase[:, None] + sinusoids.deviation.cumsum(1)
+        numbers = torch.arange(start, start + phases.shape[1], device=phases.device)
+        noise = sinusoids.noisiness * self.noise[numbers % NOISE_PERIOD]
+        angles = phases + self.centre_phase[numbers % len(self.centre_phase)] + noise
+        spectrum = torch.polar(sinusoids.log_magnitude.exp(), angles)
+        frames = torch.fft.irfft(spectrum, n=self.config.n_fft) * self.window
+        return frames, phases[:, -1] % (2 * torch.pi)
 
     def _overlap_add(self, frames: Tensor, tail: Tensor | None) -> tuple[Tensor, Tensor]:
         """Windowed frames [B, F, n_fft] to finished samples [B, F * hop] and the unfinished tail."""
@@ -180,3 +246,13 @@ class FrameCodec(nn.Module):
         """Reconstruct [B, 1, S], S a multiple of hop_length; row b keeps `num_codebooks[b]` codebooks."""
         quantized = self.quantizer(self.encode_latents(audio), num_codebooks)
         return self.decode_latents(quantized.latents), quantized
+
+
+def _noise(num_bins: int) -> Tensor:
+    """Phases [NOISE_PERIOD, N], uniform in (-pi, pi) and the same in every process: a hash of frame and bin."""
+    index = torch.arange(NOISE_PERIOD * num_bins, dtype=torch.int64).view(NOISE_PERIOD, num_bins)
+    hashed = (index * 0x9E3779B1) & 0xFFFFFFFF
+    hashed = ((hashed ^ (hashed >> 15)) * 0x85EBCA6B) & 0xFFFFFFFF
+    hashed = ((hashed ^ (hashed >> 13)) * 0xC2B2AE35) & 0xFFFFFFFF
+    hashed = hashed ^ (hashed >> 16)
+    return ((hashed.double() / 2**32 - 0.5) * 2 * torch.pi).float()
