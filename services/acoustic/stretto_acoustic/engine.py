@@ -149,7 +149,8 @@ class AcousticEngine:
                 is_first = num_new == 0
                 if is_first and self._meter is not None:
                     self._meter.observe_queue_wait(time.perf_counter() - start_s)
-                    self._meter.set_waiting(served.tokens.num_waiting)
+                if self._meter is not None:
+                    self._meter.set_waiting(sum(each.tokens.num_waiting for each in self._served.values()))
                 num_new += block.codes.shape[1]
                 yield GeneratedFrames(
                     TokenMatrix(block.codes, config.frame_rate_hz, codec_id),
@@ -211,10 +212,10 @@ def _token_request(request: GenerateRequest, config: MusicGenConfig) -> TokenReq
 def _text_states(text: TextStates | None, config: MusicGenConfig) -> NDArray[np.float32] | None:
     if text is None:
         return None
-    if _name(text.encoder_id) != _name(config.text_encoder_id):
+    if not _is_same(text.encoder_id, config.text_encoder_id):
         raise InvalidInput(
             "text.encoder_id",
-            f"expected states of the text encoder {_name(config.text_encoder_id)!r}, got {text.encoder_id!r}. "
+            f"expected states of the text encoder {config.text_encoder_id!r}, got {text.encoder_id!r}. "
             "Embed the text with that encoder.",
             reason="ENCODER_MISMATCH",
         )
@@ -245,10 +246,10 @@ def _pitch_classes(melody: Chromagram | None, config: MusicGenConfig, num_frames
 def _known_codes(tokens: TokenMatrix | None, field: str, config: MusicGenConfig) -> NDArray[np.int32]:
     if tokens is None:
         return np.zeros((config.num_codebooks, 0), dtype=np.int32)
-    if _name(tokens.codec_id) != _name(config.codec_id):
+    if not _is_same(tokens.codec_id, config.codec_id):
         raise InvalidInput(
             f"{field}.codec_id",
-            f"expected tokens of the codec {_name(config.codec_id)!r}, got {tokens.codec_id!r}. "
+            f"expected tokens of the codec {config.codec_id!r}, got {tokens.codec_id!r}. "
             "Encode the audio with that codec.",
             reason="CODEC_MISMATCH",
         )
@@ -283,5 +284,8 @@ def _codec_id(request: GenerateRequest, config: MusicGenConfig) -> str:
     return config.codec_id
 
 
-def _name(model_id: str) -> str:
-    return model_id.partition("@")[0]
+def _is_same(given: str, expected: str) -> bool:
+    """Compare `{name}@{digest}` of what a caller sends with the model's own; where one has no digest, names decide."""
+    given_name, _, given_digest = given.partition("@")
+    name, _, digest = expected.partition("@")
+    return given_name == name and (given_digest == digest or not given_digest or not digest)

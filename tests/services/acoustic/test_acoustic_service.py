@@ -211,6 +211,7 @@ async def test_a_prompt_is_continued_not_sent_back_and_resumes_too(stub: Any) ->
         ("melody", {"model": "deaf", "melody": melody()}),
         ("melody.pitch_classes", {"melody": features_pb2.Chromagram(frame_rate_hz=8, pitch_classes=[12])}),
         ("prompt.codec_id", {"prompt": matrix(np.zeros((4, 2)), codec_id="soundstream@abc")}),
+        ("prompt.codec_id", {"prompt": matrix(np.zeros((4, 2)), codec_id="framecodec@ffffffffffff")}),
         ("prompt.codebook_count", {"prompt": matrix(np.zeros((2, 2)))}),
         ("prompt.codes", {"prompt": matrix(np.full((4, 2), 64))}),
         ("prompt.frame_rate_hz", {"prompt": matrix(np.zeros((4, 2)), frame_rate_hz=75)}),

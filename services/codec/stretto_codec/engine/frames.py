@@ -78,7 +78,7 @@ class FrameBuffer:
 
     def _check(self, tokens: TokenMatrix) -> None:
         info = self._info
-        if tokens.codec_id != info.model_id:
+        if tokens.codec_id not in (info.model_id, info.name):  # a model published elsewhere knows only the name
             raise InvalidInput(
                 "tokens.codec_id",
                 f"expected {info.model_id!r}, got {tokens.codec_id!r}. Decode with the codec that made the tokens.",

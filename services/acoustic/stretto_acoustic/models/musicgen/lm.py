@@ -104,6 +104,7 @@ class MusicGenLM(nn.Module):
     """
 
     position_table: Tensor
+    code_offsets: Tensor
 
     def __init__(self, config: MusicGenConfig) -> None:
         super().__init__()
@@ -115,6 +116,7 @@ class MusicGenLM(nn.Module):
         self.norm = nn.LayerNorm(config.dim)
         self.heads = nn.Linear(config.dim, config.num_codebooks * config.cardinality, bias=False)
         self.register_buffer("position_table", self._make_position_table(), persistent=False)
+        self.register_buffer("code_offsets", self._make_code_offsets(), persistent=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -175,14 +177,13 @@ class MusicGenLM(nn.Module):
         chroma: Tensor | None = None,
     ) -> MusicGenState:
         """Allocate caches of `max_steps` steps and fill in what the conditions decide; arguments as in `forward`."""
-        config = self.config
+        config, weight = self.config, self.heads.weight
         conditions: Conditions = self.conditioner(text_states, text_mask, chroma)
         length = conditions.prefix_length
-        shape = (config.num_layers, batch_size, config.num_heads, length + max_steps, config.head_dim)
+        shape = (batch_size, config.num_heads, length + max_steps, config.head_dim)
         memories = [] if conditions.text is None else [block.memory(conditions.text) for block in self.blocks()]
         state = MusicGenState(
-            keys=self.heads.weight.new_zeros(shape),
-            values=self.heads.weight.new_zeros(shape),
+            caches=[(weight.new_zeros(shape), weight.new_zeros(shape)) for _ in range(config.num_layers)],
             memories=[(key.contiguous(), value.contiguous()) for key, value in memories],
             cross_bias=conditions.cross_bias,
             prefix_bias=None,
@@ -209,10 +210,11 @@ class MusicGenLM(nn.Module):
         bias = None if state.prefix_bias is None else state.prefix_bias[..., : at + 1]
         for index, block in enumerate(self.blocks()):
             query, key, value = block.qkv(x)
-            state.keys[index, :, :, at : at + 1] = key
-            state.values[index, :, :, at : at + 1] = value
+            keys, values = state.caches[index]
+            keys.narrow(2, at, 1).copy_(key)
+            values.narrow(2, at, 1).copy_(value)
             attended = F.scaled_dot_product_attention(
-                query, state.keys[index, :, :, : at + 1], state.values[index, :, :, : at + 1], attn_mask=bias
+                query, keys.narrow(2, 0, at + 1), values.narrow(2, 0, at + 1), attn_mask=bias
             )
             x = block.finish(x, attended, state.memories[index] if state.memories else None, state.cross_bias)
         state.num_steps += 1
@@ -221,6 +223,7 @@ class MusicGenLM(nn.Module):
     def reset_buffers(self) -> None:
         """Compute what no checkpoint holds; needed after building on the meta device."""
         self.position_table = self._make_position_table()
+        self.code_offsets = self._make_code_offsets()
 
     def blocks(self) -> list[MusicGenBlock]:
         """The blocks of the transformer, in order."""
@@ -242,8 +245,7 @@ class MusicGenLM(nn.Module):
         return 2 * batch_size * (config.num_layers * block + heads)
 
     def _embed(self, codes: Tensor) -> Tensor:
-        offsets = torch.arange(codes.shape[1], device=codes.device)[:, None] * (self.config.cardinality + 1)
-        embedded: Tensor = self.embeddings(codes + offsets).sum(dim=1)  # [B, K, T] -> [B, T, D]
+        embedded: Tensor = self.embeddings(codes + self.code_offsets).sum(dim=1)  # [B, K, T] -> [B, T, D]
         return embedded
 
     def _logits(self, x: Tensor) -> Tensor:
@@ -254,6 +256,10 @@ class MusicGenLM(nn.Module):
         if start + count > self.position_table.shape[0]:
             raise ValueError(f"expected at most {self.position_table.shape[0]} positions, got {start + count}.")
         return self.position_table[start : start + count]
+
+    def _make_code_offsets(self) -> Tensor:
+        """Where each codebook's rows begin in the one table [K, 1]."""
+        return torch.arange(self.config.num_codebooks)[:, None] * (self.config.cardinality + 1)
 
     def _make_position_table(self) -> Tensor:
         config = self.config
@@ -268,12 +274,13 @@ class MusicGenLM(nn.Module):
         x = prefix.to(self.heads.weight.dtype)
         for index, block in enumerate(self.blocks()):
             query, key, value = block.qkv(x)
-            state.keys[index, :, :, :length] = key
-            state.values[index, :, :, :length] = value
+            keys, values = state.caches[index]
+            keys[:, :, :length] = key
+            values[:, :, :length] = value
             attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
             x = block.finish(x, attended, state.memories[index] if state.memories else None, state.cross_bias)
         if is_heard is not None:
-            bias = x.new_zeros((state.batch_size, 1, 1, length + state.max_steps))
+            bias = x.new_zeros((x.shape[0], 1, 1, length + state.max_steps))
             bias[..., :length].masked_fill_(~is_heard[:, None, None], -math.inf)
             state.prefix_bias = bias
 

@@ -6,19 +6,18 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-Memory = tuple[Tensor, Tensor]  # keys and values [B, H, L, E]
+Memory = tuple[Tensor, Tensor]  # keys and values
 
 
 @dataclass
 class MusicGenState:
     """Caches of one running batch; made by `MusicGenLM.init_state`, advanced in place by `MusicGenLM.step`.
 
-    Legend: N layers, B rows, H heads, P prefix frames, S steps, L text tokens, E width of a head.
+    Legend: B rows, H heads, P prefix frames, S steps, L text tokens, E width of a head.
     """
 
-    keys: Tensor  # [N, B, H, P + S, E]
-    values: Tensor  # [N, B, H, P + S, E]
-    memories: list[Memory]  # keys and values of the text for each layer; empty without cross-attention
+    caches: list[Memory]  # keys and values [B, H, P + S, E] of what was read, for each layer
+    memories: list[Memory]  # keys and values [B, H, L, E] of the text, for each layer; empty without cross-attention
     cross_bias: Tensor | None  # [B, 1, 1, L], 0 or -inf; None where every token counts
     prefix_bias: Tensor | None  # [B, 1, 1, P + S]; None where every row has the whole prefix
     prefix_length: int
@@ -27,8 +26,8 @@ class MusicGenState:
 
     @property
     def max_steps(self) -> int:
-        return int(self.keys.shape[3]) - self.prefix_length
+        return int(self.caches[0][0].shape[2]) - self.prefix_length
 
     @property
     def batch_size(self) -> int:
-        return int(self.keys.shape[1])
+        return int(self.caches[0][0].shape[0])
