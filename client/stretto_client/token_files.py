@@ -1,16 +1,18 @@
 """`.tokens` files: the tokens of one clip in safetensors, which any language can read and nothing can run.
 
 A file holds the tensor `codes` (int32 [K, T]), the tensor `chunk_scales` (float32 [N], absent unless the codec
-normalises its chunks), and in the header's metadata, as text:
+normalises its chunks), and one entry in the header's metadata, `stretto.tokens.v1`, whose text is the JSON object
 
-- `format`: `stretto.tokens.v1`
 - `codec_id`: `{name}@{first 12 hex digits of the codec's sha256}`
 - `frame_rate_hz`: frames per second
 - `sample_count`: samples of the clip at the codec's rate, which a decoder keeps of its output
+
+One entry, because safetensors writes several in any order: the same tokens are always the same file.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -29,14 +31,9 @@ def write_tokens(path: Path, tokens: TokenMatrix, num_samples: int) -> None:
     tensors = {"codes": np.array(tokens.codes, dtype=np.int32)}
     if tokens.chunk_scales:
         tensors["chunk_scales"] = np.array(tokens.chunk_scales, dtype=np.float32)
-    metadata = {
-        "format": FORMAT,
-        "codec_id": tokens.codec_id,
-        "frame_rate_hz": repr(tokens.frame_rate_hz),
-        "sample_count": str(num_samples),
-    }
+    facts = {"codec_id": tokens.codec_id, "frame_rate_hz": tokens.frame_rate_hz, "sample_count": num_samples}
     with whole_file(path) as temporary:
-        save_file(tensors, temporary, metadata)
+        save_file(tensors, temporary, {FORMAT: json.dumps(facts)})
 
 
 def read_tokens(path: Path) -> tuple[TokenMatrix, int]:
@@ -55,14 +52,13 @@ def read_tokens(path: Path) -> tuple[TokenMatrix, int]:
             scales = file.get_tensor("chunk_scales") if "chunk_scales" in names else np.zeros(0, np.float32)
     except SafetensorError as error:
         raise InvalidInput("path", f"expected a .tokens file, but {str(path)!r} cannot be read: {error}") from error
-    if metadata.get("format") != FORMAT or codes is None:
-        raise InvalidInput(
-            "path", f"expected the format {FORMAT!r}, got {metadata.get('format')!r} in {str(path)!r}. Encode it again."
-        )
+    if FORMAT not in metadata or codes is None:
+        raise InvalidInput("path", f"expected the format {FORMAT!r} in {str(path)!r}, got another. Encode it again.")
     try:
-        frame_rate_hz, num_samples = float(metadata["frame_rate_hz"]), int(metadata["sample_count"])
-        codec_id = metadata["codec_id"]
-    except (KeyError, ValueError) as error:
+        facts = json.loads(metadata[FORMAT])
+        frame_rate_hz, num_samples = float(facts["frame_rate_hz"]), int(facts["sample_count"])
+        codec_id = str(facts["codec_id"])
+    except (KeyError, TypeError, ValueError) as error:
         raise InvalidInput(
             "path", f"the metadata of {str(path)!r} is incomplete ({error}). Encode it again."
         ) from error

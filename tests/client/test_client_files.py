@@ -76,10 +76,17 @@ def test_a_tokens_file_gives_back_what_was_written(tmp_path: Path, scales: tuple
     assert num_samples == 1900
 
 
+def test_the_same_tokens_are_always_the_same_file(tmp_path: Path) -> None:
+    tokens = TokenMatrix(np.arange(12).reshape(3, 4), 50.0, "framecodec@" + "ab" * 6, (0.5,))
+    for number in range(5):
+        write_tokens(tmp_path / f"{number}.tokens", tokens, 1900)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
 def test_what_is_not_a_tokens_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "noise.tokens").write_bytes(b"\x00" * 100)
-    save_file({"codes": np.zeros((1, 1), np.int32)}, tmp_path / "other.tokens", {"format": "else"})
-    save_file({"codes": np.zeros((1, 1), np.int32)}, tmp_path / "bare.tokens", {"format": FORMAT})
+    save_file({"codes": np.zeros((1, 1), np.int32)}, tmp_path / "other.tokens", {"else": "{}"})
+    save_file({"codes": np.zeros((1, 1), np.int32)}, tmp_path / "bare.tokens", {FORMAT: "{}"})
     for name in ("noise", "other", "bare", "missing"):
         with pytest.raises(InvalidInput, match=name):
             read_tokens(tmp_path / f"{name}.tokens")

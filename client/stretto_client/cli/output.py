@@ -26,15 +26,17 @@ def stdout_console() -> Console:
 
 
 def progress_bar() -> Progress:
-    """A bar on stderr that leaves nothing behind when it is done."""
+    """A bar on stderr that leaves nothing behind when it is done; nothing where nobody watches."""
+    console = stderr_console()
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
-        console=stderr_console(),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
 
 
