@@ -120,7 +120,8 @@ async def test_audio_flows_out_while_tokens_still_come_in(serve: Any) -> None:
             received.append(await asyncio.wait_for(call.read(), 60))
         await call.write(run_of(clip.tokens, 80, num_frames(clip.tokens), scales=False))
         await call.done_writing()
-        received += [response async for response in call]
+        while (response := await call.read()) is not grpc.aio.EOF:
+            received.append(response)
         assert joined(received) == joined(await decode(stub, "", clip.tokens))
 
 
