@@ -80,8 +80,8 @@ def concatenate(parts: Sequence[TokenMatrix]) -> TokenMatrix:
         ):
             raise InvalidInput(
                 "tokens.codec_id",
-                f"expected tokens of {first.codec_id!r} ({first.num_codebooks} codebooks at {first.frame_rate_hz:g} Hz), "
-                f"got {part.codec_id!r} ({part.num_codebooks} at {part.frame_rate_hz:g} Hz). Send one codec per stream.",
+                f"expected tokens of {first.codec_id!r} ({first.num_codebooks} codebooks, {first.frame_rate_hz:g} Hz), "
+                f"got {part.codec_id!r} ({part.num_codebooks}, {part.frame_rate_hz:g} Hz). Send one codec per stream.",
             )
     codes = np.concatenate([part.codes for part in parts], axis=1)
     scales = tuple(scale for part in parts for scale in part.chunk_scales)

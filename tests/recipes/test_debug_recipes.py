@@ -11,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from stretto_acoustic.models.musicgen import MusicGenConfig, MusicGenLM
-
 from stretto_shared import weights
 from stretto_shared.training.corpus.debug import build_debug_corpus
 

@@ -23,7 +23,6 @@ import torch
 from safetensors.torch import load_file
 from stretto_codec.models.framecodec import FrameCodec, FrameCodecConfig
 from stretto_embedding.loading import TextEncoder, load_default
-
 from stretto_shared.audio import Waveform
 from stretto_shared.dsp.chroma import extract_chroma
 
@@ -37,7 +36,7 @@ def load_codec(folder: Path) -> FrameCodec:
 
 
 class CaptionStates:
-    """States of captions, computed once each, those of one length together: faster than the service, equal to rounding."""
+    """States of captions, once each, those of one length together: faster than the service, equal to rounding."""
 
     def __init__(self, encoder: TextEncoder) -> None:
         self._encoder = encoder

@@ -20,13 +20,12 @@ import torch
 from features import Batch, Features
 from safetensors.torch import load_file
 from stretto_acoustic.models.musicgen import MusicGenConfig, MusicGenLM
-from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the field's own name for it
-
 from stretto_shared import weights
 from stretto_shared.engine.delay import apply_delay, target_mask
 from stretto_shared.training import checkpoint
 from stretto_shared.training.loop import Averages, Budget, RunLog, learning_rate
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 @dataclasses.dataclass(frozen=True)

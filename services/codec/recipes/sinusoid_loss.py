@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from stretto_codec.models.framecodec import MAGNITUDE_FLOOR, FrameCodec, Sinusoids
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - the field's own name for it
+from torch.nn import functional as F
 
 
 def sinusoid_loss(codec: FrameCodec, sinusoids: Sinusoids, audio: Tensor) -> Tensor:

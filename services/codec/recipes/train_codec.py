@@ -17,10 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
-
 from principal_start import start_from_principal_components
+from safetensors.torch import load_file
 from sinusoid_loss import sinusoid_loss
 from stretto_codec.models.framecodec import NOISE_PERIOD, FrameCodec, FrameCodecConfig
 from stretto_codec.models.soundstream import SoundStream, SoundStreamConfig
@@ -30,6 +28,7 @@ from stretto_shared.training import checkpoint
 from stretto_shared.training.adversarial import Discriminators, discriminator_loss, generator_losses
 from stretto_shared.training.loop import Averages, Budget, RunLog, learning_rate
 from stretto_shared.training.spectral_losses import MultiScaleMelLoss
+from torch import Tensor, nn
 
 ARCHITECTURES: dict[str, tuple[type[Any], type[nn.Module]]] = {
     "FrameCodec": (FrameCodecConfig, FrameCodec),

@@ -10,9 +10,12 @@ Legend: B batch, T frames, D channels, W kernel width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the field's own name for it
+from torch.nn import functional as F
 
 
 class CausalDepthwise(nn.Module):
@@ -70,6 +73,11 @@ class ConvNeXtStack(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(ConvNeXtBlock(dim, width=width) for _ in range(num_blocks))
 
+    @property
+    def _blocks(self) -> Sequence[ConvNeXtBlock]:
+        """The blocks in order, by their type."""
+        return cast(Sequence[ConvNeXtBlock], self.blocks)
+
     def forward(self, frames: Tensor) -> Tensor:
         """[B, T, D] to [B, T, D], from silence."""
         for block in self.blocks:
@@ -78,12 +86,12 @@ class ConvNeXtStack(nn.Module):
 
     def init_state(self, batch_size: int) -> list[Tensor]:
         """One [B, W - 1, D] for each block."""
-        return [block.depthwise.init_state(batch_size) for block in self.blocks]
+        return [block.depthwise.init_state(batch_size) for block in self._blocks]
 
     def step(self, frames: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """The next frames, and the state after them; `state` is not changed."""
         following = []
-        for block, past in zip(self.blocks, state, strict=True):
+        for block, past in zip(self._blocks, state, strict=True):
             following.append(block.depthwise.next_state(frames, past))
             frames = block(frames, past)
         return frames, following

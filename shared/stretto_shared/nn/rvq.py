@@ -12,11 +12,13 @@ Legend: B batch, T frames, D latent, K codebooks, V cardinality, N = B * T vecto
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the field's own name for it
+from torch.nn import functional as F
 
 
 class Codebook(nn.Module):
@@ -106,6 +108,11 @@ class ResidualVectorQuantizer(nn.Module):
         self.project_out = nn.Linear(code_dim, dim) if code_dim != dim else nn.Identity()
         self.codebooks = nn.ModuleList(Codebook(cardinality, code_dim) for _ in range(num_codebooks))
 
+    @property
+    def _levels(self) -> Sequence[Codebook]:
+        """The codebooks, coarsest first, by their type."""
+        return cast(Sequence[Codebook], self.codebooks)
+
     def forward(self, latents: Tensor, num_codebooks: Tensor | None = None) -> Quantized:
         """Quantise `latents` [B, T, D]; row b keeps its first `num_codebooks[b]` codebooks (all by default)."""
         projected = self.project_in(latents).float()
@@ -121,7 +128,7 @@ class ResidualVectorQuantizer(nn.Module):
         keep = num_codebooks if num_codebooks is not None else torch.full((batch,), len(self.codebooks))
         residual, total = projected, torch.zeros_like(projected)
         codes, losses = [], []
-        for k, codebook in enumerate(self.codebooks):
+        for k, codebook in enumerate(self._levels):
             flat = residual.detach().reshape(-1, dim)
             if self.training and not bool(codebook.initialised):
                 codebook.initialise(flat)
@@ -147,7 +154,7 @@ class ResidualVectorQuantizer(nn.Module):
         with torch.autocast(latents.device.type, enabled=False):
             projected = self.project_in(latents.float())
             residual = projected.reshape(-1, projected.shape[-1])
-            for codebook in self.codebooks:
+            for codebook in self._levels:
                 codebook.initialise(residual)
                 residual = residual - F.embedding(codebook.nearest(residual), codebook.embed)
 
@@ -156,7 +163,7 @@ class ResidualVectorQuantizer(nn.Module):
         residual = self.project_in(latents)
         batch, frames, dim = residual.shape
         codes = []
-        for codebook in self.codebooks:
+        for codebook in self._levels:
             indices = codebook.nearest(residual.reshape(-1, dim))
             residual = residual - F.embedding(indices, codebook.embed).view(batch, frames, dim)
             codes.append(indices.view(batch, frames))
@@ -164,8 +171,8 @@ class ResidualVectorQuantizer(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Latents [B, T, D] of `codes` [B, k, T], for any k up to K."""
-        total = F.embedding(codes[:, 0], self.codebooks[0].embed)
+        total = F.embedding(codes[:, 0], self._levels[0].embed)
         for k in range(1, codes.shape[1]):
-            total = total + F.embedding(codes[:, k], self.codebooks[k].embed)
+            total = total + F.embedding(codes[:, k], self._levels[k].embed)
         out: Tensor = self.project_out(total)
         return out

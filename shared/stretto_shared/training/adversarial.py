@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the field's own name for it
+from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 Judgement = tuple[Tensor, list[Tensor]]  # logits, feature maps
@@ -94,7 +94,9 @@ class Discriminators(nn.Module):
 
 def discriminator_loss(real: list[Judgement], fake: list[Judgement]) -> Tensor:
     """Hinge loss, the mean over judges."""
-    losses = [F.relu(1 - r[0].float()).mean() + F.relu(1 + f[0].float()).mean() for r, f in zip(real, fake, strict=True)]
+    losses = [
+        F.relu(1 - r[0].float()).mean() + F.relu(1 + f[0].float()).mean() for r, f in zip(real, fake, strict=True)
+    ]
     return torch.stack(losses).mean()
 
 

@@ -21,5 +21,5 @@ def load(path: Path) -> dict[str, Any] | None:
     """What `save` wrote, or None if there is nothing at `path`."""
     if not path.exists():
         return None
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251  our own file
     return state

@@ -1,7 +1,6 @@
 """Causal ConvNeXt: hears only the past, and streams to the same result."""
 
 import torch
-
 from stretto_shared.nn.convnext import CausalDepthwise, ConvNeXtStack
 
 

@@ -1,7 +1,6 @@
 """The residual vector quantizer: lossless to its own codes, better with every codebook, alive in every code."""
 
 import torch
-
 from stretto_shared.nn.rvq import ResidualVectorQuantizer
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from stretto_shared.training import checkpoint
 from stretto_shared.training.loop import Averages, Budget, RunLog, learning_rate
 

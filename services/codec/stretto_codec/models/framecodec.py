@@ -20,11 +20,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the field's own name for it
-
 from stretto_shared.nn.convnext import ConvNeXtStack
 from stretto_shared.nn.rvq import Quantized, ResidualVectorQuantizer
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 MAX_LOG_MAGNITUDE = 7.0
 MAGNITUDE_FLOOR = 0.02  # a full-scale sine has a quarter of the window's length
@@ -233,7 +232,8 @@ class FrameCodec(nn.Module):
         hop = self.config.stft_hop
         # Hop b of the output is the sum over j of hop j of frame b - j.
         overlaps = frames.view(batch, num_frames, n_fft // hop, hop).unbind(2)
-        summed = sum(F.pad(part, (0, 0, j, len(overlaps) - 1 - j)) for j, part in enumerate(overlaps))
+        padded = [F.pad(part, (0, 0, j, len(overlaps) - 1 - j)) for j, part in enumerate(overlaps)]
+        summed = sum(padded[1:], padded[0])
         # Hann squared at a quarter hop sums to 1.5; other overlaps scale alike.
         samples = (summed / (0.375 * n_fft / hop)).view(batch, -1)
         if tail is not None:

@@ -16,10 +16,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the field's own name for it
-
 from stretto_shared.nn.rvq import Quantized, ResidualVectorQuantizer
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
@@ -181,9 +180,7 @@ class SoundStream(nn.Module):
                 layers.append(module.conv.weight.new_zeros(batch_size, module.conv.out_channels, module.reach))
         return SoundStreamDecoderState(layers)
 
-    def decode_chunk(
-        self, codes: Tensor, state: SoundStreamDecoderState
-    ) -> tuple[Tensor, SoundStreamDecoderState]:
+    def decode_chunk(self, codes: Tensor, state: SoundStreamDecoderState) -> tuple[Tensor, SoundStreamDecoderState]:
         """The next codes [B, k, t] to audio [B, 1, t * hop_length], and the state after them."""
         states, following = list(state.layers), []  # type: list[Tensor], list[Tensor]
         hidden = self.quantizer.decode(codes).transpose(1, 2)
