@@ -10,6 +10,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BIN := .venv/bin
 RUNNING := .venv/.running
 DEVELOPING := .venv/.developing
+EVALUATING := .venv/.evaluating
 
 SERVICES := codec embedding acoustic orchestrator
 MEMBERS := protos shared client $(SERVICES:%=services/%)
@@ -58,11 +59,14 @@ format: $(DEVELOPING) ## Format and order the imports of every Python and proto 
 	$(BIN)/ruff format .
 	cd protos && ../$(BIN)/buf format --write
 
-bench: $(DEVELOPING) ## Measure speed: first audio, real-time factor
+bench: $(EVALUATING) ## Measure speed: first audio, real-time factors, beside peers
 	@for program in evals/speed/[a-z]*.py; do echo "== $$program"; $(BIN)/python $$program; done
 
-eval: $(DEVELOPING) ## Measure quality; what needs recordings takes DATA=path
-	@for program in evals/quality/[a-z]*.py; do echo "== $$program"; $(BIN)/python $$program $(if $(DATA),--data $(DATA)); done
+eval: $(EVALUATING) ## Measure quality; DATA=, CORPUS= and FEATURES= name what evals/README.md says they need
+	$(BIN)/python evals/quality/demo_audio.py
+	$(if $(and $(DATA),$(CORPUS)),$(BIN)/python evals/quality/codec.py --data $(DATA) --corpus $(CORPUS))
+	$(if $(and $(DATA),$(CORPUS)),$(BIN)/python evals/quality/musicgen_adherence.py --data $(DATA) --corpus $(CORPUS))
+	$(if $(FEATURES),$(BIN)/python evals/quality/musicgen_loss.py --features $(FEATURES))
 
 protos: $(DEVELOPING) ## Generate protos/python from protos/stretto, and format and lint the wire
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash protos/generate.sh
@@ -87,10 +91,15 @@ $(RUNNING): $(PYPROJECTS)
 	@$(BIN)/python -m pip install --quiet -e protos -e "shared[torch]" -e client $(SERVICES:%=-e services/%)
 	@touch $@
 
-# What tests, checks, recipes and evals need on top.
+# What tests, checks and recipes need on top.
 $(DEVELOPING): $(RUNNING) tests/requirements.txt tests/requirements-nodeps.txt
 	@echo "Adding what tests and checks need to .venv (once)…"
 	@$(BIN)/python -m pip install --quiet -e protos -e "shared[torch,otlp,training]" -e client $(SERVICES:%=-e services/%) \
 	  -r tests/requirements.txt
 	@$(BIN)/python -m pip install --quiet --no-deps -r tests/requirements-nodeps.txt
+	@touch $@
+
+# What evals need on top of that.
+$(EVALUATING): $(DEVELOPING) evals/requirements.txt
+	@$(BIN)/python -m pip install --quiet -r evals/requirements.txt
 	@touch $@
