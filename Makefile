@@ -62,11 +62,11 @@ format: $(DEVELOPING) ## Format and order the imports of every Python and proto 
 bench: $(EVALUATING) ## Measure speed: first audio, real-time factors, beside peers
 	@for program in evals/speed/[a-z]*.py; do echo "== $$program"; $(BIN)/python $$program; done
 
-eval: $(EVALUATING) ## Measure quality; DATA=, CORPUS= and FEATURES= name what evals/README.md says they need
+eval: $(EVALUATING) ## Measure quality; DATA= names the recordings and judges, corpus/ holds what recipes prepared (evals/README.md)
 	$(BIN)/python evals/quality/demo_audio.py
-	$(if $(and $(DATA),$(CORPUS)),$(BIN)/python evals/quality/codec.py --data $(DATA) --corpus $(CORPUS))
-	$(if $(and $(DATA),$(CORPUS)),$(BIN)/python evals/quality/musicgen_adherence.py --data $(DATA) --corpus $(CORPUS))
-	$(if $(FEATURES),$(BIN)/python evals/quality/musicgen_loss.py --features $(FEATURES))
+	$(if $(DATA),$(BIN)/python evals/quality/codec.py --data $(DATA))
+	$(if $(DATA),$(BIN)/python evals/quality/musicgen_adherence.py --data $(DATA))
+	$(if $(wildcard corpus/features),$(BIN)/python evals/quality/musicgen_loss.py)
 
 protos: $(DEVELOPING) ## Generate protos/python from protos/stretto, and format and lint the wire
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash protos/generate.sh
