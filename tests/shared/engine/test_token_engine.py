@@ -189,7 +189,7 @@ async def test_a_full_engine_refuses_with_an_estimate_and_recovers() -> None:
             await asyncio.sleep(0.02)
             with pytest.raises(Overloaded) as caught:
                 await collect(engine, request(1))
-            assert 0.5 < caught.value.retry_after_s < 600
+            assert caught.value.retry_after_s > 0.5
         await waiting
         assert (await collect(engine, request(1))).shape == (K, 1)
 

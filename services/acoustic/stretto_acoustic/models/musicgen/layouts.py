@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,6 +18,20 @@ from torch import Tensor
 
 from stretto_acoustic.models.musicgen.config import MusicGenConfig
 
+# What a `config.json` leaves out where it equals the default of `transformers`' configuration classes.
+_DECODER_DEFAULTS: Mapping[str, Any] = MappingProxyType(
+    {
+        "num_codebooks": 4,
+        "vocab_size": 2048,
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "ffn_dim": 4096,
+        "audio_channels": 1,
+    }
+)
+_TEXT_DEFAULTS: Mapping[str, Any] = MappingProxyType({"d_model": 512})
+_AUDIO_DEFAULTS: Mapping[str, Any] = MappingProxyType({"sampling_rate": 24_000, "upsampling_ratios": (8, 5, 4, 2)})
 _HEAD_DIM = 64  # of every published checkpoint; audiocraft's layout does not say it
 
 
@@ -26,7 +41,9 @@ def config_from_hugging_face(config: Mapping[str, Any]) -> MusicGenConfig:
     Raises:
         KeyError, TypeError, ValueError: If it lacks a field or describes no such model.
     """
-    decoder, text, audio = config["decoder"], config["text_encoder"], config["audio_encoder"]
+    decoder = {**_DECODER_DEFAULTS, **config["decoder"]}
+    text = {**_TEXT_DEFAULTS, **config["text_encoder"]}
+    audio = {**_AUDIO_DEFAULTS, **config["audio_encoder"]}
     is_melody = config["model_type"] == "musicgen_melody"
     sample_rate_hz = int(audio["sampling_rate"])
     frame_rate_hz = sample_rate_hz / math.prod(audio["upsampling_ratios"])
@@ -39,7 +56,7 @@ def config_from_hugging_face(config: Mapping[str, Any]) -> MusicGenConfig:
         ffn_dim=int(decoder["ffn_dim"]),
         text_dim=int(text["d_model"]),
         max_frames=int(30 * frame_rate_hz),
-        num_channels=int(decoder.get("audio_channels", 1)),
+        num_channels=int(decoder["audio_channels"]),
         melody_conditioning="prefix_only" if is_melody else "none",
         num_chroma=int(config.get("num_chroma", 12)),
         chroma_frames=int(config.get("chroma_length", 235)),
