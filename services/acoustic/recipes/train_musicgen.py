@@ -51,11 +51,12 @@ class Recipe:
     seed: int = 0
 
 
-def cross_entropies(model: MusicGenLM, batch: Batch, *, melody: bool) -> Tensor:
+def cross_entropies(model: MusicGenLM, batch: Batch, *, melody: bool, first_frame: int = 0) -> Tensor:
     """Mean cross-entropy of each clip and codebook, in nats a token: [B, K]."""
     config = model.config
     delayed = apply_delay(batch.codes, config.delays, config.special_token)
-    logits = model(delayed[..., :-1], batch.text_states, batch.text_mask, batch.chroma if melody else None)
+    chroma = batch.chroma if melody else None
+    logits = model(delayed[..., :-1], batch.text_states, batch.text_mask, chroma, first_frame)
     mask = target_mask(batch.codes.shape[-1], config.delays)  # [K, T']
     targets = delayed[..., 1:].masked_fill(~mask, -100)
     losses = F.cross_entropy(logits.flatten(0, 2).float(), targets.flatten(), reduction="none", ignore_index=-100)
@@ -132,13 +133,20 @@ class Trainer:
             self.next_indices(), self.random, text_dropout=recipe.text_dropout, melody_dropout=recipe.melody_dropout
         )
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
-            losses = cross_entropies(self.model, batch, melody=melody)
+            losses = cross_entropies(self.model, batch, melody=melody, first_frame=self._first_frame(batch))
         self.optimizer.zero_grad(set_to_none=True)
         losses.mean().backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         by_codebook = losses.detach().mean(0)
         return {"ce": float(by_codebook.mean()), "ce_0": float(by_codebook[0]), "grad": float(norm)}
+
+    def _first_frame(self, batch: Batch) -> int:
+        """Half of the batches stand at the start of a piece, the others anywhere in one of the full length."""
+        room = self.config.max_frames - batch.codes.shape[-1]
+        if room <= 0 or self.random.random() < 0.5:
+            return 0
+        return int(self.random.integers(room + 1))
 
     def export(self, budget: Budget, scores: dict[str, float]) -> None:
         """Write the servable checkpoint, in half precision."""

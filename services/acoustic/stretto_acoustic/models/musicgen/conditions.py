@@ -52,7 +52,13 @@ class Conditioner(nn.Module):
         if config.melody_conditioning != "none":
             self.chroma_proj = nn.Linear(config.num_chroma, config.dim)
 
-    def forward(self, text_states: Tensor | None, text_mask: Tensor | None, chroma: Tensor | None) -> Conditions:
+    def forward(
+        self,
+        text_states: Tensor | None,
+        text_mask: Tensor | None,
+        chroma: Tensor | None,
+        first_frame: int = 0,
+    ) -> Conditions:
         """Project what is there; the arguments are those of `MusicGenLM.forward`.
 
         Raises:
@@ -69,12 +75,13 @@ class Conditioner(nn.Module):
             text = text * keep[..., None].to(text.dtype)
         if config.melody_conditioning == "prefix_only":
             return self._prefix_only(text, chroma)
-        prefix, is_heard = (None, None) if chroma is None else self._aligned_prefix(chroma)
-        return Conditions(text, None if text is None else _cross_bias(keep, text.dtype), prefix, is_heard)
+        prefix, is_heard = (None, None) if chroma is None else self._aligned_prefix(chroma, first_frame)
+        cross_bias = None if text is None else _cross_bias(keep, text.dtype)
+        return Conditions(text, cross_bias, prefix, is_heard, first_frame)
 
-    def _aligned_prefix(self, chroma: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _aligned_prefix(self, chroma: Tensor, first_frame: int) -> tuple[Tensor, Tensor | None]:
         moments_s = torch.arange(chroma.shape[1], device=chroma.device) / self.config.chroma_frame_rate_hz
-        positions = sinusoidal_positions(moments_s * self.config.frame_rate_hz, self.config.dim)
+        positions = sinusoidal_positions(first_frame + moments_s * self.config.frame_rate_hz, self.config.dim)
         projected = self._project_chroma(chroma)
         is_heard = (chroma >= 0).any(dim=1, keepdim=True).expand(chroma.shape)
         return projected + positions.to(projected.dtype), None if bool(is_heard.all()) else is_heard

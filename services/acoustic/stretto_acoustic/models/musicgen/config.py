@@ -25,6 +25,9 @@ class MusicGenConfig:
         ffn_dim: Hidden width of the feed-forward layers.
         text_dim: Width of the text encoder's states.
         max_frames: Longest piece in frames.
+        attention_frames: How many steps back self-attention reaches, the present one included; a conditioning prefix
+            is always in reach. 0: all of them, as published. A model trained on shorter crops than `max_frames` reaches
+            as far as its crops.
         num_channels: 1, or 2 for stereo streams (delays 0, 0, 1, 1, ...).
         melody_conditioning: "none"; "prefix": text by cross-attention and chroma as a prefix; "prefix_only": chroma
             and text both as a prefix and no cross-attention, as in the published melody checkpoints.
@@ -47,6 +50,7 @@ class MusicGenConfig:
     ffn_dim: int = 2048
     text_dim: int = 384
     max_frames: int = 1500
+    attention_frames: int = 0
     num_channels: int = 1
     melody_conditioning: MelodyConditioning = "none"
     num_chroma: int = 12

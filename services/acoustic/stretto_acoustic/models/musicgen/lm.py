@@ -15,7 +15,7 @@ Conditions and their absence, the same in training and in inference:
 - Melody, "prefix_only" (published melody checkpoints): projected chroma, then projected text, are prepended; positions
   run on; null is zeroed text and the class C throughout, as in `transformers`.
 
-Departures: (1) q, k and v are one matrix, the K tables one table, the K heads one matrix: the same arithmetic, fewer
+Departures: (0) `attention_frames` may bound how far back self-attention reaches; 0, as published, does not. (1) q, k and v are one matrix, the K tables one table, the K heads one matrix: the same arithmetic, fewer
 kernels. (2) With "prefix", which no published checkpoint has together with cross-attention, prefix frame j stands at
 the position of the token frame that sounds at the same moment, and token positions start at 0, so that the null
 melody equals an absent one. (3) Embeddings start with the energy of the positions, which helps a small budget.
@@ -140,6 +140,7 @@ class MusicGenLM(nn.Module):
         text_states: Tensor | None = None,
         text_mask: Tensor | None = None,
         chroma: Tensor | None = None,
+        first_frame: int = 0,
     ) -> Tensor:
         """Predict every next column at once.
 
@@ -148,16 +149,18 @@ class MusicGenLM(nn.Module):
             text_states: [B, L, text_dim], or None for no text at all.
             text_mask: [B, L], 1 for a token, 0 for padding; all 0 is the null text. None: every token counts.
             chroma: Pitch classes [B, P] with -1 for silence; all -1 is the null melody. None: no melody.
+            first_frame: Where in a longer piece these columns stand, for training on crops. Not with "prefix_only".
 
         Returns:
             Logits [B, K, T, V]; those of step t are of column t + 1.
         """
         x = self._embed(codes)  # [B, T, D]
-        conditions: Conditions = self.conditioner(text_states, text_mask, chroma)
+        conditions: Conditions = self.conditioner(text_states, text_mask, chroma, first_frame)
         x = x + self._positions(conditions.first_position, x.shape[1]).to(x.dtype)
         if conditions.prefix is not None:
             x = torch.cat([conditions.prefix.to(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)
-        self_mask = _self_mask(conditions.is_prefix_heard, x.shape[1])
+        reach = self.config.attention_frames if self.config.attention_frames < codes.shape[-1] else 0
+        self_mask = _self_mask(conditions.is_prefix_heard, conditions.prefix_length, x.shape[1], reach, x.device)
         x = F.dropout(x, self.config.dropout, self.training) if self.config.dropout else x
         for block in self.blocks():
             query, key, value = block.qkv(x)
@@ -206,19 +209,24 @@ class MusicGenLM(nn.Module):
         if state.num_steps >= state.max_steps:
             raise ValueError(f"the state holds {state.max_steps} steps and all are used; allocate more.")
         at = state.prefix_length + state.num_steps
+        start = self._first_in_reach(state)
         x = self._embed(codes[:, :, None]) + self._positions(state.first_position + state.num_steps, 1)
-        bias = None if state.prefix_bias is None else state.prefix_bias[..., : at + 1]
+        bias = None if state.prefix_bias is None else _in_reach(state.prefix_bias, state, start, at + 1, dim=3)
         for index, block in enumerate(self.blocks()):
             query, key, value = block.qkv(x)
             keys, values = state.caches[index]
             keys.narrow(2, at, 1).copy_(key)
             values.narrow(2, at, 1).copy_(value)
-            attended = F.scaled_dot_product_attention(
-                query, keys.narrow(2, 0, at + 1), values.narrow(2, 0, at + 1), attn_mask=bias
-            )
+            keys, values = _in_reach(keys, state, start, at + 1), _in_reach(values, state, start, at + 1)
+            attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
             x = block.finish(x, attended, state.memories[index] if state.memories else None, state.cross_bias)
         state.num_steps += 1
         return self._logits(self.norm(x))[:, :, 0] if with_logits else None
+
+    def _first_in_reach(self, state: MusicGenState) -> int:
+        """Cache index of the earliest step that the next one attends to; a prefix comes before it."""
+        reach = self.config.attention_frames or state.num_steps + 1
+        return state.prefix_length + max(0, state.num_steps + 1 - reach)
 
     def reset_buffers(self) -> None:
         """Compute what no checkpoint holds; needed after building on the meta device."""
@@ -285,14 +293,28 @@ class MusicGenLM(nn.Module):
             state.prefix_bias = bias
 
 
-def _self_mask(is_heard: Tensor | None, length: int) -> Tensor | None:
-    """Causal mask [B, 1, P + T, P + T], True where attention may look; an unheard prefix is seen by itself only."""
-    if is_heard is None:
+def _self_mask(is_heard: Tensor | None, prefix: int, length: int, reach: int, device: torch.device) -> Tensor | None:
+    """Mask [B or 1, 1, P + T, P + T], True where attention may look; None where that is the whole past.
+
+    An unheard prefix is seen by itself only; with `reach`, a step sees that many steps, and the prefix.
+    """
+    if is_heard is None and not reach:
         return None
-    batch, prefix = is_heard.shape
-    mask = torch.ones((length, length), dtype=torch.bool, device=is_heard.device).tril().repeat(batch, 1, 1)
-    mask[:, prefix:, :prefix] &= is_heard[:, None]
+    mask = torch.ones((1, length, length), dtype=torch.bool, device=device).tril()
+    if reach:
+        mask[:, prefix:, prefix:] &= torch.ones_like(mask[0, prefix:, prefix:]).triu(1 - reach)
+    if is_heard is not None:
+        mask = mask.repeat(is_heard.shape[0], 1, 1)
+        mask[:, prefix:, :prefix] &= is_heard[:, None]
     return mask[:, None]
+
+
+def _in_reach(cache: Tensor, state: MusicGenState, start: int, stop: int, dim: int = 2) -> Tensor:
+    """The prefix and the steps [start, stop) of `cache`, without a copy where they touch."""
+    if start == state.prefix_length:
+        return cache.narrow(dim, 0, stop)
+    steps = cache.narrow(dim, start, stop - start)
+    return steps if not state.prefix_length else torch.cat([cache.narrow(dim, 0, state.prefix_length), steps], dim)
 
 
 def _draw(weight: Tensor, std: float) -> None:
