@@ -51,8 +51,9 @@ PROTOCOL = (
     "Mono at 24 kHz in, mono at 24 kHz out. Every codec's output is aligned by cross-correlation within 60 ms; metrics "
     "at 16 kHz, mean over clips: SI-SDR; mel = mean |difference| of log10 mel magnitudes, 80 bands, window 1024, hop "
     "256, floor 1e-5; MR-STFT = spectral convergence + mean |difference of ln magnitude| over windows 512, 1024, 2048. "
-    "Bitrate of our codecs is K log2(V) x frame rate; of Opus (libopus, constant bitrate, packets of 60 ms) the packets' bytes without the Ogg pages. Use and "
-    "perplexity over all clips together, relative to the entries. RTF is encoding plus decoding."
+    "Bitrate of our codecs is K log2(V) x frame rate; of Opus (libopus, constant bitrate, packets of 60 ms) the "
+    "packets' bytes without the Ogg pages. Use and perplexity over all clips together, relative to the entries. RTF is "
+    "encoding plus decoding."
 )
 
 

@@ -30,10 +30,10 @@ MIN_RMS_DBFS, MAX_CLIPPED, MAX_FLATNESS, MIN_CONCENTRATION = -45.0, 0.001, 0.1, 
 MIN_DIFFERENCE = 0.05
 
 PROTOCOL = (
-    f"Not silent: RMS above {MIN_RMS_DBFS:g} dBFS in every second but the last. Not clipped: under {MAX_CLIPPED:.1%} of "
-    f"the samples at full scale. Not noise: median spectral flatness under {MAX_FLATNESS} (white noise 0.56). Tonal: the "
-    f"strongest 5 % of bins hold above {MIN_CONCENTRATION:.0%} of a median frame's power (white noise 20 %). Different: "
-    f"mel distance above {MIN_DIFFERENCE} and other bytes. Identical: the same bytes."
+    f"Not silent: RMS above {MIN_RMS_DBFS:g} dBFS in every second but the last. Not clipped: under {MAX_CLIPPED:.1%} "
+    f"of the samples at full scale. Not noise: median spectral flatness under {MAX_FLATNESS} (white noise 0.56). "
+    f"Tonal: the strongest 5 % of bins hold above {MIN_CONCENTRATION:.0%} of a median frame's power (white noise "
+    f"20 %). Different: mel distance above {MIN_DIFFERENCE} and other bytes. Identical: the same bytes."
 )
 
 

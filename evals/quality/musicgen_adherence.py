@@ -209,9 +209,13 @@ async def judge_melodies(client: StrettoClient, args: argparse.Namespace, found:
     indices = [indices[i] for i in np.linspace(0, len(indices) - 1, max(2, wanted)).round().astype(int)]
     melodies = [rendered(shards, index, CLIP_S) for index in indices]
     asked = [extract_chroma(melody).pitch_classes for melody in melodies]
-    followed, free, shuffled = [], [], []
+    followed, free, shuffled, coded = [], [], [], []
     heard = []
     for seed, melody in enumerate(melodies):
+        tokens = (await client.encode_audio(melody)).tokens
+        decoded = [chunk.waveform.samples async for chunk in client.decode_tokens(tokens)]
+        round_trip = Waveform(np.concatenate(decoded, axis=1), melody.sample_rate_hz)
+        coded.append(chroma_cosine(asked[seed], extract_chroma(round_trip).pitch_classes))
         clip, _ = await generate(client, MELODY_PROMPT, duration_s=CLIP_S, seed=seed, melody=melody)
         plain, _ = await generate(client, MELODY_PROMPT, duration_s=CLIP_S, seed=seed)
         heard.append(extract_chroma(clip).pitch_classes)
@@ -223,6 +227,7 @@ async def judge_melodies(client: StrettoClient, args: argparse.Namespace, found:
     gap = bootstrap_mean(np.array(followed) - np.array(free))
     other_gap = bootstrap_mean(np.array(followed) - np.array(shuffled))
     rows = [
+        ("the melody itself through the codec (ceiling)", float(np.mean(coded)), ""),
         ("with the melody", float(np.mean(followed)), ""),
         ("without it", float(np.mean(free)), ""),
         ("with it, against other melodies", float(np.mean(shuffled)), ""),
@@ -231,6 +236,7 @@ async def judge_melodies(client: StrettoClient, args: argparse.Namespace, found:
     ]
     found.tables.append(Table(f"Chroma cosine, {len(melodies)} melodies", [("", "cosine", "95 %"), *rows]))
     found.numbers["melody"] = {
+        "ceiling": float(np.mean(coded)),
         "with": float(np.mean(followed)),
         "without": float(np.mean(free)),
         "others": float(np.mean(shuffled)),
@@ -248,7 +254,7 @@ async def main() -> None:
     options = parser(__doc__)
     options.add_argument("--corpus", type=Path, default=Path("corpus/v1"), help="the rendered corpus")
     options.add_argument("--address", default="", help="a running server; empty starts one in this process")
-    options.add_argument("--seeds", type=int, default=2, help="clips for each family and guidance")
+    options.add_argument("--seeds", type=int, default=3, help="clips for each family and guidance")
     options.add_argument("--melodies", type=int, default=8, help="melody prompts")
     options.add_argument("--parts", default=",".join(PARTS), help="comma list of instruments, tempos, melodies")
     args = options.parse_args()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,15 +34,16 @@ BATCH_SIZE = 8
 
 PROTOCOL = (
     "Nats per token, teacher forced in single precision, mean over clips; each clip of the test split with one caption "
-    "of a held-out template, chosen by seed. Baselines are fitted on all codes of the train split: unigram with add-one "
-    "smoothing; previous token of the same codebook, Witten-Bell interpolated with the unigram. `shuffled` gives each "
-    "clip the caption (or the melody) of the clip half the set away. Intervals: 95 % bootstrap over clips, paired."
+    "of a held-out template, chosen by seed. Baselines are fitted on all codes of the train split: unigram with "
+    "add-one smoothing; previous token of the same codebook, Witten-Bell interpolated with the unigram. `shuffled` "
+    "gives each clip the caption (or the melody) of the clip half the set away. Intervals: 95 % bootstrap over clips, "
+    "paired."
 )
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The features of one split; `captions` has the states of each clip's held-out captions, or of all where none is."""
+    """The features of one split; `captions`: states of each clip's held-out captions, or of all where none is."""
 
     codes: NDArray[np.int16]  # [N, K, T]
     chroma: NDArray[np.int8]  # [N, P]
@@ -82,7 +84,7 @@ def read_split(folder: Path, split: str, num_codebooks: int) -> Split:
         with np.load(folder / f"text_{name}.npz") as text:
             states = text["states"]
             for edges, num_heldout in zip(text["offsets"], text["heldout"], strict=True):
-                own = [states[a:b] for a, b in zip(edges, edges[1:], strict=False) if b > a]
+                own = [states[a:b] for a, b in pairwise(edges) if b > a]
                 captions.append(own[len(own) - num_heldout :] if num_heldout else own)
     chroma = [np.load(folder / f"chroma_{name}.npy") for name in names]
     return Split(read_codes(folder, split, num_codebooks), np.concatenate(chroma), captions)

@@ -39,8 +39,8 @@ READY_TIMEOUT_S = 240.0
 MAX_FIRST_AUDIO_S, MAX_REAL_TIME_FACTOR = 1.0, 0.5
 
 PROTOCOL = (
-    "One server process, warm, one request at a time over gRPC on the loopback; medians over the runs, each with its own "
-    "seed. RTF is wall time of the whole call over seconds of music. The peer's RTF is its decoding loop alone."
+    "One server process, warm, one request at a time over gRPC on the loopback; medians over the runs, each with its "
+    "own seed. RTF is wall time of the whole call over seconds of music. The peer's RTF is its decoding loop alone."
 )
 
 
