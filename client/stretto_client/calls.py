@@ -11,6 +11,8 @@ from stretto_shared.grpc.status import error_from_rpc
 
 from stretto_client.errors import DeadlineExceeded, RequestCancelled, ServerFailure, Unreachable
 
+FAILED_WRITE = "Internal error from Core"
+
 
 async def answer(call: Any) -> Any:
     """The one reply of a unary call.
@@ -21,7 +23,7 @@ async def answer(call: Any) -> Any:
     try:
         return await call
     except grpc.aio.AioRpcError as error:
-        raise as_stretto_error(error) from error
+        raise as_stretto_error(error, call.time_remaining()) from error
 
 
 async def stream(call: Any) -> AsyncGenerator[Any, None]:
@@ -34,18 +36,25 @@ async def stream(call: Any) -> AsyncGenerator[Any, None]:
         async for message in call:
             yield message
     except grpc.aio.AioRpcError as error:
-        raise as_stretto_error(error) from error
+        raise as_stretto_error(error, call.time_remaining()) from error
     finally:
         call.cancel()
 
 
-def as_stretto_error(error: grpc.aio.AioRpcError) -> StrettoError:
-    """What a failed call means to a client."""
+def as_stretto_error(error: grpc.aio.AioRpcError, remaining_s: float | None = None) -> StrettoError:
+    """What a failed call means to a client, of whose timeout `remaining_s` were left; None for a call without one.
+
+    A request stream that was being written when its call ended fails inside gRPC, with a status that hides why.
+    """
     typed = error_from_rpc(error)
     details = error.details() or "the server gave no details"
     if typed is not None and typed.message.endswith(details):
         return typed  # in the server's own words; where no server answered, `typed` is only a guess
-    match error.code():
+    code = error.code()
+    if code is grpc.StatusCode.INTERNAL and details == FAILED_WRITE:
+        is_late = remaining_s is not None and remaining_s <= 0
+        code = grpc.StatusCode.DEADLINE_EXCEEDED if is_late else grpc.StatusCode.UNAVAILABLE
+    match code:
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceeded(f"The call took longer than its timeout ({details}). Allow more seconds.")
         case grpc.StatusCode.CANCELLED:
@@ -56,5 +65,5 @@ def as_stretto_error(error: grpc.aio.AioRpcError) -> StrettoError:
             return Unreachable(f"The server does not offer this call ({details}). Address the orchestrator's port.")
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             return InvalidInput("request", f"expected a smaller message ({details}). Send less in one call.")
-        case code:
+        case _:
             return ServerFailure(f"The server failed: {code.name}: {details}. Its log has the reason.")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from stretto_client import (
@@ -25,6 +26,7 @@ from stretto_client import (
     Unreachable,
     Waveform,
 )
+from stretto_client.calls import as_stretto_error
 
 SECOND = Waveform(np.linspace(-0.5, 0.5, 24_000), 24_000)
 
@@ -174,6 +176,15 @@ async def test_models_and_silent_services_are_listed(door: Any) -> None:
         assert await client.check_health()
     assert [model.name for model in listed.models] == ["musicgen", "framecodec"]
     assert listed.unreachable_services == ("embedding",)
+
+
+@pytest.mark.parametrize(("remaining_s", "kind"), [(-0.1, DeadlineExceeded), (5.0, Unreachable), (None, Unreachable)])
+def test_a_write_that_fails_inside_grpc_is_late_or_unreachable(
+    remaining_s: float | None, kind: type[StrettoError]
+) -> None:
+    metadata = grpc.aio.Metadata()
+    error = grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, metadata, metadata, details="Internal error from Core")
+    assert type(as_stretto_error(error, remaining_s)) is kind
 
 
 def test_the_client_and_its_command_need_neither_torch_nor_a_service() -> None:

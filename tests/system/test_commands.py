@@ -2,7 +2,10 @@
 
 import json
 import re
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +72,21 @@ def test_a_failure_on_a_real_server_is_one_line(run: Any, door: Any) -> None:
     done = run(*STRETTO, "generate", "x" * 2001, "-o", "a.wav", "--address", door.address, status=1)
     assert done.stderr.startswith("stretto: prompt: ")
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_an_interrupted_command_leaves_no_file_and_no_traceback(door: Any, tmp_path: Path) -> None:
+    command = [*STRETTO, "generate", "a flute", "--duration-s", "30", "-o", "long.wav", "--address", door.address]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    give_up_s = time.monotonic() + 60
+    while not list(tmp_path.iterdir()):  # the temporary file is there once the client waits for audio
+        assert process.poll() is None
+        assert time.monotonic() < give_up_s
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_example_is_run() -> None:

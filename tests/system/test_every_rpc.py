@@ -154,12 +154,18 @@ async def channel(door: Any) -> AsyncIterator[grpc.aio.Channel]:
         yield opened
 
 
-def start(channel: grpc.aio.Channel, rpc: Rpc, messages: list[bytes], timeout_s: float | None = 60.0) -> Any:
-    """Begin a call with ready bytes. On the wire every call is a stream in both directions."""
+def start(
+    channel: grpc.aio.Channel, rpc: Rpc, messages: list[bytes], timeout_s: float = 60.0, pause_s: float = 0
+) -> Any:
+    """Begin a call with ready bytes. On the wire every call is a stream in both directions.
+
+    With `pause_s` the stream of requests stays open for so long after the last.
+    """
 
     async def sent() -> AsyncIterator[bytes]:
         for message in messages:
             yield message
+        await asyncio.sleep(pause_s)
 
     return channel.stream_stream(rpc.method)(sent(), timeout=timeout_s)
 
@@ -219,8 +225,9 @@ async def test_an_oversized_request_is_refused_and_the_next_works(channel: Any, 
 
 @every_rpc
 async def test_a_late_request_ends_at_its_deadline_and_the_next_works(channel: Any, rpc: Rpc) -> None:
-    timeout_s = 0.5 if rpc.long is not None else 0.001
-    error = await failure(start(channel, rpc, written(rpc.long or rpc.good), timeout_s))
+    timeout_s = 0.5 if rpc.long is not None or rpc.streams_requests else 0.001
+    pause_s = 5.0 if rpc.streams_requests else 0
+    error = await failure(start(channel, rpc, written(rpc.long or rpc.good), timeout_s, pause_s))
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await works(channel, rpc)
 
