@@ -15,10 +15,11 @@ Conditions and their absence, the same in training and in inference:
 - Melody, "prefix_only" (published melody checkpoints): projected chroma, then projected text, are prepended; positions
   run on; null is zeroed text and the class C throughout, as in `transformers`.
 
-Departures: (0) `attention_frames` may bound how far back self-attention reaches; 0, as published, does not. (1) q, k and v are one matrix, the K tables one table, the K heads one matrix: the same arithmetic, fewer
-kernels. (2) With "prefix", which no published checkpoint has together with cross-attention, prefix frame j stands at
-the position of the token frame that sounds at the same moment, and token positions start at 0, so that the null
-melody equals an absent one. (3) Embeddings start with the energy of the positions, which helps a small budget.
+Departures: (0) `attention_frames` may bound how far back self-attention reaches; 0, as published, does not. (1) q, k
+and v are one matrix, the K tables one table, the K heads one matrix: the same arithmetic, fewer kernels. (2) With
+"prefix", which no published checkpoint has together with cross-attention, prefix frame j stands at the position of the
+token frame that sounds at the same moment, and token positions start at 0, so that the null melody equals an absent
+one. (3) Embeddings start with the energy of the positions, which helps a small budget.
 
 Legend: B batch, K codebooks, T steps (columns of the delay pattern), P prefix, L text tokens, D width, H heads,
 E width of a head, V cardinality. Refuses to know: files, threads, sampling, requests.
