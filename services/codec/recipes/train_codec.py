@@ -66,6 +66,7 @@ class Recipe:
     validate_every_s: float = 240.0
     num_validation_clips: int = 24
     num_start_clips: int = 300
+    num_refit_batches: int = 120
     log_every: int = 25
     bf16: bool = True
     seed: int = 0
@@ -144,7 +145,7 @@ class Trainer:
         self.train_clips = Clips(corpora, "train", self.crop, recipe.seed + 1)
         self.validation = Clips(corpora, "valid", self.crop, 1234).batch(recipe.num_validation_clips, augment=False)
         self.log = RunLog(folder)
-        self.best = float("inf")
+        self.best = self.last_valid_mel = float("inf")
         self.random = np.random.default_rng(recipe.seed + 2)
 
     def _kept_codebooks(self, batch: int) -> Tensor:
@@ -234,6 +235,16 @@ class Trainer:
         self.model.train()
         return {"valid_mel": float(np.mean(mels)), "codes_used": float(np.mean([len(u) for u in used]))}
 
+    @torch.no_grad()
+    def refit_codebooks(self) -> None:
+        """Place the codes anew by k-means on many latents of the model as it now is: averages lag behind it."""
+        self.model.eval()
+        latents = []
+        for _ in range(self.recipe.num_refit_batches):
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bf16):
+                latents.append(self.model.encode_latents(self.train_clips.batch(16)).float())
+        self.model.quantizer.initialise(torch.cat(latents))
+
     def save(self, budget: Budget) -> None:
         """Write the resumable state."""
         checkpoint.save(
@@ -287,11 +298,17 @@ def run(recipe: Recipe, folder: Path, corpora: Sequence[Path], init: Path | None
             scores = trainer.validate()
             trainer.log.write({"step": step, "minutes": budget.elapsed_s / 60, **scores})
             # Before the discriminators the distance is what is trained; with them, later is better to the ear.
+            trainer.last_valid_mel = scores["valid_mel"]
             if trainer.initialised and (scores["valid_mel"] < trainer.best * 1.1 or last):
                 trainer.best = min(trainer.best, scores["valid_mel"])
                 trainer.export(budget, scores)
             trainer.save(budget)
             validated = time.monotonic()
+    trainer.refit_codebooks()
+    scores = trainer.validate()
+    trainer.log.write({"refit": 1, "step": budget.step, **scores})
+    if scores["valid_mel"] < trainer.last_valid_mel:
+        trainer.export(budget, scores)
 
 
 def _steps(budget: Budget) -> Iterator[int]:
