@@ -28,7 +28,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
-V, DIM, TEXT_DIM, L, T, CHROMA = 40, 128, 24, 5, 9, 7
+V, DIM, TEXT_DIM, L, T, CHROMA = 64, 128, 24, 5, 9, 7
 
 
 def randomise(module: nn.Module, scale: float = 0.3) -> None:
