@@ -51,8 +51,8 @@ PROTOCOL = (
     "at 16 kHz, mean over clips: SI-SDR; mel = mean |difference| of log10 mel magnitudes, 80 bands, window 1024, hop "
     "256, floor 1e-5; MR-STFT = spectral convergence + mean |difference of ln magnitude| over windows 512, 1024, 2048. "
     "Bitrate of our codecs is K log2(V) x frame rate; of Opus (libopus, constant bitrate, packets of 60 ms at 6 kb/s "
-    "and 20 at 12) the packets' bytes without the Ogg pages. Use and perplexity over all clips together, relative to "
-    "the entries. RTF is encoding plus decoding."
+    "and 20 at 12) the packets' bytes without the Ogg pages. Use and perplexity over all clips together; the "
+    "claim on use is of the mean over the codebooks. RTF is encoding plus decoding."
 )
 
 
@@ -242,6 +242,7 @@ def numbers(tally: Tally, opus: Tally) -> dict[str, object]:
             "parameter_count": tally.num_parameters,
             "codebook_use": use,
             "codebook_use_mean": float(use.mean()),
+            "codebook_use_least": float(use.min()),
             "codebook_perplexity": codebook_perplexity(codes, tally.cardinality),
             "mel_gain_over_opus6": {"mean": gap.mean, "low": gap.low, "high": gap.high},
         }
