@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 import symusic
 from stretto_shared.training.corpus import readers
 from stretto_shared.training.corpus.accompaniment import accompany, voicing
+from stretto_shared.training.corpus.debug import debug_library
 from stretto_shared.training.corpus.library import ScoreLibrary
+from stretto_shared.training.corpus.orchestration import arrange
 from stretto_shared.training.corpus.scores import Chord, Key, bass_line, estimate_key, skyline, sorted_notes, window
 from stretto_shared.training.corpus.splits import split_of
 
@@ -79,7 +82,7 @@ def test_trios_read_in_beats(tmp_path: Path) -> None:
             track.notes.append(symusic.Note(index * 220, 110, pitch, 80))
         score.tracks.append(track)
     score.dump_midi(str(tmp_path / "sample_1.mid"))
-    piece = readers.read_schmubert(tmp_path / "sample_1.mid")
+    piece = readers.read_schmubert(tmp_path / "sample_1.mid", "sample_1")
     assert piece is not None
     assert piece.parts["bass"][:3].tolist() == [[0.0, 0.5, 40.0, 80.0], [1.0, 0.5, 40.0, 80.0], [2.0, 0.5, 40.0, 80.0]]
     assert piece.bar_starts[:2].tolist() == [0.0, 4.0]
@@ -95,3 +98,16 @@ def test_splits_are_stable_and_mostly_train() -> None:
 def test_a_split_without_pieces_of_a_source_is_refused() -> None:
     with pytest.raises(ValueError, match="groove"):
         ScoreLibrary({"groove": []})
+
+
+def test_a_piece_without_bar_starts_is_never_played() -> None:
+    pieces = debug_library("train").pieces
+    unused = [replace(piece, bar_starts=np.zeros(0)) for piece in pieces["pop909"][1:]]
+    library = ScoreLibrary({"pop909": [pieces["pop909"][0], *unused], "groove": pieces["groove"]})
+    rng = np.random.default_rng(0)
+    played = {
+        arrangement.piece
+        for arrangement in (arrange(library, rng) for _ in range(20))
+        if arrangement.source == "pop909"
+    }
+    assert played == {pieces["pop909"][0].name}

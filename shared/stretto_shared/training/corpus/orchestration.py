@@ -85,7 +85,7 @@ def _try_arrange(
 ) -> Arrangement | None:
     bpm = _draw_tempo(piece, rng)
     num_beats = CLIP_S * bpm / 60.0
-    starts = piece.bar_starts[piece.bar_starts + num_beats <= piece.bar_starts[-1] + 2.0]
+    starts = piece.bar_starts[piece.bar_starts + num_beats <= piece.bar_starts.max(initial=0.0) + 2.0]
     if len(starts) == 0:
         return None
     start = float(starts[int(rng.integers(len(starts)))])

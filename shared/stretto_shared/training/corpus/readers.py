@@ -116,7 +116,7 @@ def read_pop909(folder: Path) -> Piece | None:
     return Piece("pop909", song, parts, 60.0 / beat_s, downbeats, "pop", tuple(chords), tuple(keys))
 
 
-def read_schmubert(path: Path) -> Piece | None:
+def read_schmubert(path: Path, name: str) -> Piece | None:
     """One trio file: melody, bass, drums over 64 bars of 4/4, on a 16th grid, at a nominal tempo."""
     score = _read_midi(str(path))
     if len(score.tracks) != 3:
@@ -126,7 +126,7 @@ def read_schmubert(path: Path) -> Piece | None:
     if any(len(notes) < 16 for notes in parts.values()):
         return None
     bars = np.arange(0.0, _end_beat(parts), 4.0)
-    return Piece("schmubert", path.stem, parts, 110.0, bars, tempo_is_free=True)
+    return Piece("schmubert", name, parts, 110.0, bars, tempo_is_free=True)
 
 
 def read_chorales(path: Path) -> list[tuple[str, Piece]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,6 +176,9 @@ def bundled_soundfont() -> Path:
 
 
 def _load_fluidsynth() -> ctypes.CDLL:
+    # FluidSynth takes the Vorbis decoder that is loaded first, and two of them differ in the last bit of compressed
+    # SoundFonts: soundfile's own, always, so that a clip has the same bytes in every program.
+    importlib.import_module("soundfile")
     name = ctypes.util.find_library("fluidsynth") or "libfluidsynth.so.3"
     library = ctypes.CDLL(name)
     pointer, integer, number, text = ctypes.c_void_p, ctypes.c_int, ctypes.c_double, ctypes.c_char_p

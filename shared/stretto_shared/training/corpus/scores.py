@@ -52,7 +52,7 @@ class Piece:
     """One score. `parts` maps a role to its notes; roles depend on the source (see the readers).
 
     Args:
-        bar_starts: Beats on which a clip may begin.
+        bar_starts: Beats on which a clip may begin; a piece without any is never played.
         key_regions: (start_beat, end_beat, key) where the source states keys; empty if it does not.
     """
 
