@@ -53,7 +53,8 @@ def run(tmp_path: Path) -> Run:
 
 @pytest.fixture(scope="session")
 def melody_wav(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two seconds of a plain rising tune."""
+    """Four seconds of a plain tune: two notes and a rest of a second, twice."""
     path = tmp_path_factory.mktemp("audio") / "melody.wav"
-    write_audio(path, tune(("C", 261.6), ("E", 329.6), ("G", 392.0), ("C", 523.3)))
+    rests = (("rest", 0.0),) * 2
+    write_audio(path, tune(("C", 261.6), ("E", 329.6), *rests, ("G", 392.0), ("C", 523.3), *rests))
     return path

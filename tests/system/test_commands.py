@@ -29,8 +29,8 @@ def test_encode_and_decode_in_processes_of_their_own(run: Any, tmp_path: Path, m
     run(*STRETTO, "decode", "a.tokens", "-o", "back.wav", STRETTO_ADDRESS="")
     before, after = read_audio(melody_wav), read_audio(tmp_path / "back.wav")
     assert after.num_samples == before.num_samples
-    loudness = [np.sqrt((clip.samples[0][:48_000].reshape(-1, 2_400) ** 2).mean(axis=1)) for clip in (before, after)]
-    assert np.corrcoef(*loudness)[0, 1] > 0.4
+    loudness = [np.sqrt((clip.samples[0].reshape(-1, 2_400) ** 2).mean(axis=1)) for clip in (before, after)]
+    assert np.corrcoef(*loudness)[0, 1] > 0.5
 
 
 def test_encoding_twice_gives_the_same_file_on_either_server(
