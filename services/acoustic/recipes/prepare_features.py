@@ -84,7 +84,9 @@ def write_codes(audio: Path, out: Path, codec: FrameCodec) -> None:
     parts = []
     for start in range(0, len(clips), 4):
         batch = torch.from_numpy(clips[start : start + 4].astype(np.float32) / 32768)[:, None]
-        parts.append(codec.encode(batch).to(torch.int16).numpy())
+        with torch.autocast("cpu", torch.bfloat16):
+            latents = codec.encode_latents(batch).float()
+        parts.append(codec.quantizer.encode(latents).to(torch.int16).numpy())
     _write(out, lambda file: np.save(file, np.concatenate(parts)))
 
 

@@ -115,8 +115,8 @@ async def test_audio_flows_out_while_tokens_still_come_in(serve: Any) -> None:
         call = stub.DecodeTokens()
         await call.write(configure())
         received = []
-        for start in range(0, 80, 20):  # more than a chunk each
-            await call.write(run_of(clip.tokens, start, start + 20, scales=True))
+        for start in range(0, 80, 40):  # a chunk each
+            await call.write(run_of(clip.tokens, start, start + 40, scales=True))
             received.append(await asyncio.wait_for(call.read(), 60))
         await call.write(run_of(clip.tokens, 80, num_frames(clip.tokens), scales=False))
         await call.done_writing()

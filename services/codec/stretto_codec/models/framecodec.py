@@ -88,7 +88,7 @@ class FrameCodec(nn.Module):
     """The codec.
 
     Invariant: a stream of `decode_chunk` calls equals one `decode`, for any chunk sizes
-    (`tests/services/codec/test_framecodec.py`).
+    (`tests/services/codec/test_causal_codecs.py`).
     """
 
     window: Tensor

@@ -128,7 +128,7 @@ class SoundStream(nn.Module):
     """The codec.
 
     Invariant: a stream of `decode_chunk` calls equals one `decode`, for any chunk sizes
-    (`tests/services/codec/test_soundstream.py`).
+    (`tests/services/codec/test_causal_codecs.py`).
     """
 
     def __init__(self, config: SoundStreamConfig) -> None:

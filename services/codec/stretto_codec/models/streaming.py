@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-CHUNK_DURATION_S = 0.2
+CHUNK_DURATION_S = 0.4
 
 
 @dataclass(frozen=True)
