@@ -6,10 +6,12 @@ a minute. Full scale is [-1, 1]; what is louder is clipped in the file, as these
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import soundfile
 from stretto_shared.audio import Waveform
 from stretto_shared.errors import InvalidInput
@@ -17,6 +19,7 @@ from stretto_shared.errors import InvalidInput
 from stretto_client.files import whole_file
 
 MAX_FRAMES_PER_WRITE = 262_144
+MAX_PEAK = 0.99
 FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_24"), ".ogg": ("OGG", "VORBIS")}
 
 
@@ -75,6 +78,15 @@ def audio_format(path: Path) -> tuple[str, str]:
     except KeyError:
         known = ", ".join(FORMATS)
         raise InvalidInput("path", f"expected a file that ends in {known}, got {str(path)!r}. Rename it.") from None
+
+
+def within_full_scale(waveform: Waveform) -> tuple[Waveform, float]:
+    """The waveform turned down so that its peak is 0.99 at most, and the gain in dB: 0 where it fits already."""
+    peak = float(np.abs(waveform.samples).max()) if waveform.num_samples else 0.0
+    if peak <= MAX_PEAK:
+        return waveform, 0.0
+    gain = MAX_PEAK / peak
+    return Waveform(waveform.samples * np.float32(gain), waveform.sample_rate_hz), 20 * math.log10(gain)
 
 
 def write_audio(path: Path, waveform: Waveform) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 from stretto_client import AudioFileWriter, InvalidInput, TokenMatrix, Waveform, read_audio, read_tokens, write_audio
+from stretto_client.audio_files import within_full_scale
 from stretto_client.picture import draw_spectrogram, power_spectrogram_db
 from stretto_client.token_files import FORMAT, write_tokens
 
@@ -114,3 +115,12 @@ def test_a_picture_needs_audio_and_a_known_suffix(tmp_path: Path) -> None:
         draw_spectrogram(tmp_path / "x.gif", tone(0.1), "")
     with pytest.raises(InvalidInput, match="got none"):
         draw_spectrogram(tmp_path / "x.png", Waveform(np.zeros((1, 0)), 24_000), "")
+
+
+def test_loud_music_is_turned_down_as_a_whole_and_quiet_music_is_left_alone() -> None:
+    loud, gain_db = within_full_scale(Waveform(np.array([0.5, -1.98]), 24_000))
+    assert np.abs(loud.samples).max() == pytest.approx(0.99, abs=1e-4)
+    assert loud.samples[0, 0] == pytest.approx(0.25, abs=1e-4)
+    assert gain_db == pytest.approx(-6.02, abs=0.01)
+    quiet = Waveform(np.array([0.5, -0.9]), 24_000)
+    assert within_full_scale(quiet) == (quiet, 0.0)

@@ -14,8 +14,15 @@ from stretto_shared.audio import Waveform
 from stretto_shared.errors import InvalidInput
 from stretto_shared.features import SamplingOptions
 
-from stretto_client.audio_files import AudioFileWriter, audio_format, read_audio
-from stretto_client.cli.output import print_json, progress_bar, receipt_as_json, receipt_table, stdout_console
+from stretto_client.audio_files import audio_format, read_audio, within_full_scale, write_audio
+from stretto_client.cli.output import (
+    print_json,
+    progress_bar,
+    receipt_as_json,
+    receipt_table,
+    stderr_console,
+    stdout_console,
+)
 from stretto_client.cli.session import Address, AsJson, Timeout, run_session
 from stretto_client.client import MUSIC_TIMEOUT_S, StrettoClient
 from stretto_client.errors import ServerFailure
@@ -95,17 +102,19 @@ def generate(
 
 
 async def _write_music(events: AsyncIterator[MusicEvent], output: Path) -> tuple[Waveform, Receipt]:
-    """Write the audio while it comes, with a bar on stderr; the file is there only once the receipt is."""
+    """Collect the audio with a bar on stderr, and write it once the receipt is there.
+
+    Music louder than full scale is turned down as a whole, for a file would clip it, and the command says so.
+    """
     chunks: list[Waveform] = []
     receipt: Receipt | None = None
-    with progress_bar() as bar, AudioFileWriter(output) as writer:
+    with progress_bar() as bar:
         task = bar.add_task("Composing", total=None)
         async for event in events:
             match event:
                 case Progress():
                     _advance(bar, task, event)
                 case AudioChunk():
-                    writer.write(event.waveform)
                     chunks.append(event.waveform)
                 case Receipt():
                     receipt = event
@@ -114,7 +123,11 @@ async def _write_music(events: AsyncIterator[MusicEvent], output: Path) -> tuple
                 "The server ended the music without audio or without a receipt. Its log has the reason."
             )
     samples = np.concatenate([chunk.samples for chunk in chunks], axis=1)
-    return Waveform(samples, chunks[0].sample_rate_hz), receipt
+    waveform, gain_db = within_full_scale(Waveform(samples, chunks[0].sample_rate_hz))
+    if gain_db < 0:
+        stderr_console().print(f"Turned down by {-gain_db:.1f} dB to fit full scale.", highlight=False)
+    write_audio(output, waveform)
+    return waveform, receipt
 
 
 def _advance(bar: ProgressBar, task: TaskID, progress: Progress) -> None:
