@@ -2,7 +2,7 @@
 
 Codes whose vectors lie close together sound alike, but a table drawn at random does not know that, and a short training
 never finds out for the rare ones. Each codebook's vectors, turned into the model's width by a random rotation of their
-own, become its embeddings; its head starts as the same vectors times a gain, that which predicts a few clips best. So the
+own, become its embeddings; its head starts as the same vectors times the gain that predicts a few clips best. So the
 first step already says "as the frame before, or like it". The architecture is unchanged.
 """
 

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 MAX_LOG_MAGNITUDE = 7.0
 MAGNITUDE_FLOOR = 0.02  # a full-scale sine has a quarter of the window's length
+LIMITER_KNEE = 0.9  # louder samples bend towards full scale, and never reach it
 NOISE_PERIOD = 1021  # frames after which the pseudo-random phases repeat: a prime, about ten seconds
 
 
@@ -196,6 +197,7 @@ class FrameCodec(nn.Module):
         fine, fine_state = self.decoder_fine.step(self._upsample(coarse), state.fine)
         frames, phase = self._frames(self._sinusoids(fine), state.phase, state.num_frames)
         audio, tail = self._overlap_add(frames, state.tail)
+        audio = _limit(audio)
         num_frames = state.num_frames + fine.shape[1]
         return audio.unsqueeze(1), FrameDecoderState(latent_state, fine_state, phase, num_frames, tail)
 
@@ -224,6 +226,8 @@ class FrameCodec(nn.Module):
         angles = phases + self.centre_phase[numbers % len(self.centre_phase)] + noise
         spectrum = torch.polar(sinusoids.log_magnitude.exp(), angles)
         frames = torch.fft.irfft(spectrum, n=self.config.n_fft) * self.window
+        # Codes that no recording has may add up to any loudness: such a frame is turned down as a whole.
+        frames = frames / frames.abs().amax(-1, keepdim=True).clamp(min=1.0)
         return frames, phases[:, -1] % (2 * torch.pi)
 
     def _overlap_add(self, frames: Tensor, tail: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -246,6 +250,13 @@ class FrameCodec(nn.Module):
         """Reconstruct [B, 1, S], S a multiple of hop_length; row b keeps `num_codebooks[b]` codebooks."""
         quantized = self.quantizer(self.encode_latents(audio), num_codebooks)
         return self.decode_latents(quantized.latents), quantized
+
+
+def _limit(audio: Tensor) -> Tensor:
+    """Bend what is louder than the knee towards full scale."""
+    excess = (audio.abs() - LIMITER_KNEE).clamp(min=0)
+    room = 1.0 - LIMITER_KNEE
+    return torch.where(excess > 0, audio.sign() * (LIMITER_KNEE + room * torch.tanh(excess / room)), audio)
 
 
 def _noise(num_bins: int) -> Tensor:
