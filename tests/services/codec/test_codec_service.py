@@ -248,7 +248,7 @@ async def test_a_full_codec_says_when_to_retry_and_a_cancelled_stream_makes_room
         clip = await encode(stub, waveform=noise(1.0))
         open_call = stub.DecodeTokens()
         await open_call.write(configure())
-        await open_call.write(run_of(clip.tokens, 0, 20, scales=True))
+        await open_call.write(run_of(clip.tokens, 0, 40, scales=True))
         first = await open_call.read()
 
         error = await failure(encode(stub))
