@@ -225,10 +225,20 @@ async def test_an_oversized_request_is_refused_and_the_next_works(channel: Any, 
 
 @every_rpc
 async def test_a_late_request_ends_at_its_deadline_and_the_next_works(channel: Any, rpc: Rpc) -> None:
-    timeout_s = 0.5 if rpc.long is not None or rpc.streams_requests else 0.001
+    timeout_s = 0.5 if rpc.long is not None or rpc.streams_requests else 0.0005
     pause_s = 5.0 if rpc.streams_requests else 0
-    error = await failure(start(channel, rpc, written(rpc.long or rpc.good), timeout_s, pause_s))
-    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    codes = set()
+    for _ in range(100):
+        # A quick answer may come in time, and a deadline that strikes before the call is on its way is a plain
+        # cancellation to grpc.aio; neither is the server's word, so ask again.
+        try:
+            await replies(start(channel, rpc, written(rpc.long or rpc.good), timeout_s, pause_s))
+        except asyncio.CancelledError:
+            continue
+        except grpc.aio.AioRpcError as error:
+            codes.add(error.code())
+            break
+    assert codes == {grpc.StatusCode.DEADLINE_EXCEEDED}
     await works(channel, rpc)
 
 

@@ -14,7 +14,7 @@ from stretto_shared.audio import Waveform
 from stretto_shared.errors import InvalidInput
 from stretto_shared.features import SamplingOptions
 
-from stretto_client.audio_files import audio_format, read_audio, within_full_scale, write_audio
+from stretto_client.audio_files import AudioFileWriter, audio_format, read_audio, within_full_scale
 from stretto_client.cli.output import (
     print_json,
     progress_bar,
@@ -108,7 +108,7 @@ async def _write_music(events: AsyncIterator[MusicEvent], output: Path) -> tuple
     """
     chunks: list[Waveform] = []
     receipt: Receipt | None = None
-    with progress_bar() as bar:
+    with progress_bar() as bar, AudioFileWriter(output) as writer:
         task = bar.add_task("Composing", total=None)
         async for event in events:
             match event:
@@ -122,11 +122,11 @@ async def _write_music(events: AsyncIterator[MusicEvent], output: Path) -> tuple
             raise ServerFailure(
                 "The server ended the music without audio or without a receipt. Its log has the reason."
             )
-    samples = np.concatenate([chunk.samples for chunk in chunks], axis=1)
-    waveform, gain_db = within_full_scale(Waveform(samples, chunks[0].sample_rate_hz))
-    if gain_db < 0:
-        stderr_console().print(f"Turned down by {-gain_db:.1f} dB to fit full scale.", highlight=False)
-    write_audio(output, waveform)
+        samples = np.concatenate([chunk.samples for chunk in chunks], axis=1)
+        waveform, gain_db = within_full_scale(Waveform(samples, chunks[0].sample_rate_hz))
+        if gain_db < 0:
+            stderr_console().print(f"Turned down by {-gain_db:.1f} dB to fit full scale.", highlight=False)
+        writer.write(waveform)
     return waveform, receipt
 
 
