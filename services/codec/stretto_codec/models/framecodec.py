@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 MAX_LOG_MAGNITUDE = 7.0
 MAGNITUDE_FLOOR = 0.02  # a full-scale sine has a quarter of the window's length
+MAX_FRAME_PEAK = 0.6  # overlapping frames add up to four thirds of it
 LIMITER_KNEE = 0.9  # louder samples bend towards full scale, and never reach it
 NOISE_PERIOD = 1021  # frames after which the pseudo-random phases repeat: a prime, about ten seconds
 
@@ -227,7 +228,7 @@ class FrameCodec(nn.Module):
         spectrum = torch.polar(sinusoids.log_magnitude.exp(), angles)
         frames = torch.fft.irfft(spectrum, n=self.config.n_fft) * self.window
         # Codes that no recording has may add up to any loudness: such a frame is turned down as a whole.
-        frames = frames / frames.abs().amax(-1, keepdim=True).clamp(min=1.0)
+        frames = frames / (frames.abs().amax(-1, keepdim=True) / MAX_FRAME_PEAK).clamp(min=1.0)
         return frames, phases[:, -1] % (2 * torch.pi)
 
     def _overlap_add(self, frames: Tensor, tail: Tensor | None) -> tuple[Tensor, Tensor]:
