@@ -86,7 +86,7 @@ async def test_deadline_metadata_and_cancellation_pass_through(house, eventually
         await call.write(request)
     await call.read()
     watched = house.codec.watched
-    assert 0 < watched.remaining_s <= 5
+    assert 0 < watched.remaining_s < 5.5, "each hop rounds up a little"
     assert (watched.metadata["x-request-id"], watched.metadata["x-team"]) == ("req-42", "strings")
     assert watched.num_active == 1
     call.cancel()

@@ -184,7 +184,7 @@ async def test_the_deadline_reaches_every_stage(house, request_music, eventually
     error = await failure(house.stub.GenerateMusic(request_music(duration_s=10), timeout=4.0))
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     for stage in (house.embedding, house.acoustic, house.codec):
-        assert 0 < stage.watched.remaining_s <= 4.0
+        assert 0 < stage.watched.remaining_s < 4.5, "each hop rounds up a little; a stage alone would get 600 s"
     await eventually(lambda: house.acoustic.watched.num_active == house.codec.watched.num_active == 0)
 
 

@@ -182,7 +182,7 @@ async def test_each_call_is_one_json_line_without_the_prompt(serve):
     assert first["request_id"] == "r1"
     assert first["peer"].startswith("ipv4:127.0.0.1")
     assert 0 < first["latency_s"] < 90
-    assert 10 < first["deadline_s"] <= 90.01
+    assert 10 < first["deadline_s"] <= 90.11  # the wire rounds up to tenths of a second
     assert "secret" not in written.getvalue()
 
 
