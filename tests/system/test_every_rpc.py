@@ -1,6 +1,7 @@
 """Every RPC of every service: malformed, oversized, late and cancelled requests get their error; the next one works."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from google.protobuf.descriptor import Descriptor
 from google.rpc import error_details_pb2, status_pb2
 from real_server import tune
 from stretto.acoustic.v1 import acoustic_pb2
@@ -91,7 +93,7 @@ def rpcs(codec: ModelInfo) -> list[Rpc]:
             (
                 ([decode(tokens=matrix)], "config"),
                 ([config, decode(tokens=ragged)], "tokens"),
-                ([decode(config=codec_pb2.DecodeConfig(model="nobody"))], "model"),
+                ([decode(config=codec_pb2.DecodeConfig(model="nobody"))], "config.model"),
             ),
             streams_requests=True,
         ),
@@ -135,7 +137,8 @@ def by_name(codec: ModelInfo) -> dict[str, Rpc]:
     return {rpc.method.rpartition(".")[2]: rpc for rpc in rpcs(codec)}
 
 
-every_rpc = pytest.mark.parametrize("name", by_name(ModelInfo("any", "codec", "0" * 64, "", num_codebooks=1)))
+ANY = by_name(ModelInfo("any", "codec", "0" * 64, "", num_codebooks=1))
+every_rpc = pytest.mark.parametrize("name", ANY)
 
 
 @pytest.fixture
@@ -170,8 +173,12 @@ def start(
     return channel.stream_stream(rpc.method)(sent(), timeout=timeout_s)
 
 
+def messages(request: Any) -> list[Any]:
+    return request if isinstance(request, list) else [request]
+
+
 def written(request: Any) -> list[bytes]:
-    return [message.SerializeToString() for message in (request if isinstance(request, list) else [request])]
+    return [message.SerializeToString() for message in messages(request)]
 
 
 async def replies(call: Any) -> list[bytes]:
@@ -194,6 +201,24 @@ def details(error: grpc.aio.AioRpcError) -> tuple[error_details_pb2.ErrorInfo, l
     return info, [violation.field for violation in bad.field_violations]
 
 
+def resolves(descriptor: Descriptor, path: str) -> bool:
+    """Whether a path such as `texts[1]` or `config.model` names a field of that message."""
+    name, _, rest = path.partition(".")
+    field = descriptor.fields_by_name.get(re.sub(r"\[\d+\]$", "", name))
+    if field is None or (field.is_repeated != name.endswith("]") and bool(rest)):
+        return False
+    return not rest or (field.message_type is not None and resolves(field.message_type, rest))
+
+
+def model_paths(descriptor: Descriptor) -> list[str]:
+    """Every field of a request, or of the service's own messages in it, that names a model or a cascade."""
+    paths = [name for name in ("model", "cascade") if name in descriptor.fields_by_name]
+    for field in descriptor.fields:
+        if field.message_type is not None and field.message_type.file is descriptor.file:
+            paths += [f"{field.name}.{path}" for path in model_paths(field.message_type)]
+    return paths
+
+
 async def works(channel: grpc.aio.Channel, rpc: Rpc) -> None:
     assert await replies(start(channel, rpc, written(rpc.good)))
 
@@ -209,9 +234,40 @@ async def test_a_malformed_request_names_its_field_and_the_next_works(channel: A
         assert error.code() is expected, (field, error.details())
         assert info.domain == "stretto.dev"
         assert info.metadata["field"].startswith(field), error.details()
+        assert resolves(messages(request)[0].DESCRIPTOR, info.metadata["field"]), error.details()
         assert expected is grpc.StatusCode.NOT_FOUND or fields == [info.metadata["field"]]
         assert error.details()
     await works(channel, rpc)
+
+
+def test_the_table_has_every_method() -> None:
+    modules = (orchestrator_pb2, codec_pb2, embedding_pb2, acoustic_pb2)
+    services = [service for module in modules for service in module.DESCRIPTOR.services_by_name.values()]
+    assert set(ANY) == {f"{service.name}/{method.name}" for service in services for method in service.methods}
+    paths = {name: model_paths(messages(rpc.good)[0].DESCRIPTOR) for name, rpc in ANY.items()}
+    assert {name: found for name, found in paths.items() if found} == {
+        "OrchestratorService/GenerateMusic": ["cascade"],
+        "OrchestratorService/ContinueMusic": ["cascade"],
+        "CodecService/EncodeAudio": ["model"],
+        "CodecService/DecodeTokens": ["config.model"],
+        "EmbeddingService/EmbedText": ["model"],
+        "AcousticService/GenerateTokens": ["model"],
+    }
+
+
+@every_rpc
+async def test_an_unknown_model_is_not_found_by_its_path_in_the_request(channel: Any, rpc: Rpc) -> None:
+    first, *others = messages(rpc.good)
+    for path in model_paths(first.DESCRIPTOR):
+        asked = type(first).FromString(first.SerializeToString())
+        *parents, name = path.split(".")
+        target = asked
+        for parent in parents:
+            target = getattr(target, parent)
+        setattr(target, name, "nobody")
+        error = await failure(start(channel, rpc, written([asked, *others])))
+        assert error.code() is grpc.StatusCode.NOT_FOUND
+        assert details(error)[0].metadata["field"] == path
 
 
 @every_rpc

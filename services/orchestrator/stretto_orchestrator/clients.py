@@ -7,7 +7,7 @@ passes on (deadline, cancellation) or answers as INTERNAL. Closing an iterator c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from stretto.acoustic.v1 import acoustic_pb2, acoustic_pb2_grpc
 from stretto.codec.v1 import codec_pb2, codec_pb2_grpc
 from stretto.embedding.v1 import embedding_pb2, embedding_pb2_grpc
 from stretto_shared.audio import Waveform
-from stretto_shared.errors import InvalidInput, NotReady
+from stretto_shared.errors import InvalidInput, NotFound, NotReady
 from stretto_shared.features import Chromagram, ModelInfo, SamplingOptions, TextStates
 from stretto_shared.grpc import convert
 from stretto_shared.grpc.status import error_from_rpc
@@ -28,6 +28,7 @@ M = TypeVar("M")
 T = TypeVar("T")
 
 _ARRIVALS_AHEAD = 4
+_OWN_TOKEN_FIELDS = {field: field for field in ("duration_s", "seed", "sampling", "melody")}
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class AcousticClient:
         """New frames as they are made; with `resume_from`, those after the ones that the caller has."""
         call = self._stub.GenerateTokens(_token_request_to_proto(request, resume_from), timeout=self._timeout_s)
         try:
-            with _errors_of(self.stage):
+            with _errors_of(self.stage, _OWN_TOKEN_FIELDS):
                 async for response in call:
                     yield GeneratedTokens(
                         _read(convert.tokens_from_proto, response.tokens, self.stage),
@@ -216,7 +217,7 @@ class CodecClient:
     async def _receive(self, call: Any, arrivals: asyncio.Queue[DecodedAudio | Exception | None]) -> None:
         """Put every response, then None or what ended the call, among the arrivals."""
         try:
-            with _errors_of(self.stage):
+            with _errors_of(self.stage, {}):
                 async for response in call:
                     await arrivals.put(
                         DecodedAudio(
@@ -260,8 +261,14 @@ def _token_request_to_proto(
 
 
 @contextmanager
-def _errors_of(stage: str, fields: dict[str, str] | None = None) -> Iterator[None]:
-    """Raise a failed call as the error that it stands for, its field named as the caller knows it."""
+def _errors_of(stage: str, fields: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Raise a failed call as the error that it stands for.
+
+    Args:
+        stage: Whom the call went to.
+        fields: The stage's name to the client's own, of every field that holds what the client sent. An error in any
+            other is the cascade's: its stages do not go together. None leaves names alone.
+    """
     try:
         yield
     except grpc.aio.AioRpcError as error:
@@ -272,12 +279,19 @@ def _errors_of(stage: str, fields: dict[str, str] | None = None) -> Iterator[Non
             case NotReady(reason="UNREACHABLE"):
                 message = f"The {stage} service cannot be reached. Try again."
                 raise NotReady(message, reason="UNREACHABLE") from error
-            case InvalidInput():
-                for stage_field, field in (fields or {}).items():
-                    if known.field == stage_field or known.field.startswith((f"{stage_field}.", f"{stage_field}[")):
-                        renamed = field + known.field.removeprefix(stage_field)
-                        raise InvalidInput(renamed, known.description, reason=known.reason) from error
+            case InvalidInput() | NotFound() if fields is not None:
+                raise _in_clients_words(known, stage, fields) from error
         raise known from error
+
+
+def _in_clients_words(error: InvalidInput | NotFound, stage: str, fields: Mapping[str, str]) -> InvalidInput | NotFound:
+    """The error of a stage with the field that the client knows."""
+    for stage_field, field in fields.items():
+        rest = error.field.removeprefix(stage_field)
+        if error.field.startswith(stage_field) and rest[:1] in ("", ".", "["):
+            return type(error)(field + rest, error.description, reason=error.reason)
+    description = f"its stages do not go together: {stage} answers '{error.message}' Choose another cascade."
+    return type(error)("cascade", description, reason=error.reason)
 
 
 def _read(from_proto: Callable[[M], T], message: M, stage: str) -> T:

@@ -10,7 +10,8 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from stretto.common.v1 import audio_pb2, model_pb2
 from stretto.orchestrator.v1 import orchestrator_pb2
-from stretto_shared.errors import NotReady, Overloaded
+from stretto_shared.errors import InvalidInput, NotFound, NotReady, Overloaded
+from stretto_shared.grpc.status import code_of
 
 
 def clip(duration_s=0.5, level=0.5, rate_hz=16_000):
@@ -138,6 +139,22 @@ async def test_an_extra_cascade_asks_for_its_own_models(house_with, collect, req
         music = await collect(house.stub.GenerateMusic(request_music(cascade="official")))
         assert house.acoustic.requests[-1].model == "musicgen-small"
         assert music.receipt.cascade == "official"
+
+
+@pytest.mark.parametrize("stage", ["embedding", "acoustic", "codec"])
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        NotFound("model", "expected one of minilm, got 't5-base'. Choose one."),
+        InvalidInput("tokens.codec_id", "expected 'a@1', got 'a@2'. Decode with the codec that made the tokens."),
+    ],
+)
+async def test_stages_that_do_not_go_together_are_the_cascades_fault(house, request_music, stage, refusal):
+    getattr(house, stage).watched.error = refusal
+    error = await failure(house.stub.GenerateMusic(request_music()))
+    assert error.code() is code_of(refusal)
+    assert details_of(error, error_details_pb2.ErrorInfo).metadata["field"] == "cascade"
+    assert stage in error.details() and refusal.message in error.details()
 
 
 @pytest.mark.parametrize("stage", ["embedding", "acoustic", "codec"])

@@ -128,7 +128,7 @@ class CodecEngine:
             NotFound: If there is no such codec.
             Overloaded: If the codec serves `max_requests` already.
         """
-        codec = self._find(model)
+        codec = self._find(model, "model")
         if not 0 <= num_codebooks <= codec.config.num_codebooks:
             raise InvalidInput(
                 "codebook_count",
@@ -159,7 +159,7 @@ class CodecEngine:
             NotFound: If there is no such codec.
             Overloaded: If the codec serves `max_requests` already.
         """
-        codec = self._find(model)
+        codec = self._find(model, "config.model")
         thread = self._thread(codec)
         with self._admitted(codec):
             decoder = await thread.run(codec.open_decoder)
@@ -188,11 +188,11 @@ class CodecEngine:
             torch.set_num_threads(self._num_threads)
         return self._loaders[name]()
 
-    def _find(self, model: str) -> LoadedCodec:
+    def _find(self, model: str, field: str) -> LoadedCodec:
         self._check_ready()
         name = model or next(iter(self._loaders))
         if name not in self._codecs:
-            raise NotFound("model", f"expected one of {', '.join(sorted(self._codecs))}, got {model!r}. Choose one.")
+            raise NotFound(field, f"expected one of {', '.join(sorted(self._codecs))}, got {model!r}. Choose one.")
         return self._codecs[name]
 
     def _check_ready(self) -> None:
