@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from harness import Outcome, Table, generate, mono, need, open_client, parser, publish
-from peers.yamnet import Yamnet
+from peers.yamnet import FamilyJudge, Yamnet
 from stretto_client import StrettoClient
 from stretto_shared.audio import Waveform
 from stretto_shared.dsp.chroma import extract_chroma
@@ -75,18 +75,16 @@ class InstrumentJudge:
     """YAMNet's choice among the asked families, calibrated on rendered validation clips."""
 
     def __init__(self, yamnet: Yamnet, corpus: Path, families: Sequence[str]) -> None:
-        self._yamnet, self.families = yamnet, list(families)
-        clips = solo_clips(corpus, "valid", self.families)
-        by_family = {f: [self._raw(clip) for family, clip in clips if family == f] for f in self.families}
-        rows = [np.mean(scores, axis=0) for scores in by_family.values() if scores]
-        self._base = np.mean(rows, axis=0) + 1 / 256  # one step of the graph's quantization
+        self._yamnet = yamnet
+        solos = [(family, self._scores(clip)) for family, clip in solo_clips(corpus, "valid", families)]
+        self._judge = FamilyJudge(yamnet.classes, families, solos)
 
-    def _raw(self, clip: Waveform) -> NDArray[np.float64]:
-        return self._yamnet.family_scores(at_judge_rate(clip), self.families)
+    def _scores(self, clip: Waveform) -> NDArray[np.float64]:
+        return self._yamnet.scores(at_judge_rate(clip))
 
     def name(self, clip: Waveform) -> str:
         """The family that the clip sounds like most."""
-        return self.families[int(np.argmax(self._raw(clip) / self._base))]
+        return self._judge.name(self._scores(clip))
 
 
 def at_judge_rate(clip: Waveform) -> NDArray[np.float64]:
@@ -97,7 +95,8 @@ def at_judge_rate(clip: Waveform) -> NDArray[np.float64]:
 
 def rendered(shards: AudioShards, index: int, duration_s: float) -> Waveform:
     """The beginning of a rendered clip."""
-    return Waveform(shards.clip(index)[: int(duration_s * 24_000)].astype(np.float32) / 32768, 24_000)
+    samples = shards.clip(index)[: int(duration_s * 24_000)].astype(np.float32)
+    return Waveform(samples / np.float32(32768), 24_000)
 
 
 def chosen(corpus: Path, split: str, wanted: Callable[[ClipRecord], bool]) -> tuple[AudioShards, list[int]]:
@@ -121,7 +120,7 @@ def solo_clips(corpus: Path, split: str, families: Sequence[str]) -> list[tuple[
 async def judge_instruments(client: StrettoClient, args: argparse.Namespace, found: Findings) -> None:
     """Families asked for and families named."""
     judge = InstrumentJudge(Yamnet(need(args.data / "judges" / "yamnet", "YAMNet")), args.corpus, list(PROMPTS))
-    checks = [(family, judge.name(clip)) for family, clip in solo_clips(args.corpus, "test", judge.families)]
+    checks = [(family, judge.name(clip)) for family, clip in solo_clips(args.corpus, "test", list(PROMPTS))]
     right = {"rendered test clips (ceiling)": [asked == named for asked, named in checks]}
     by_family: dict[str, list[object]] = {family: [family] for family in PROMPTS}
     for family, row in by_family.items():

@@ -1,0 +1,44 @@
+"""The evals' batch of pieces is the service's engine, piece by piece."""
+
+import numpy as np
+import pytest
+import torch
+from cascade import generate_codes
+from stretto_acoustic.engine import AcousticEngine, GenerateRequest
+from stretto_acoustic.loading import LoadedLM, make_loaded
+from stretto_acoustic.models.musicgen import MusicGenConfig, MusicGenLM
+from stretto_shared.engine.sampling import Sampling
+from stretto_shared.features import TextStates
+
+NUM_FRAMES = 20
+
+
+@pytest.fixture
+def loaded() -> LoadedLM:
+    torch.manual_seed(0)
+    config = MusicGenConfig(
+        num_codebooks=3, cardinality=32, dim=32, num_layers=2, num_heads=4, ffn_dim=64, text_dim=8,
+        max_frames=40, attention_frames=12, melody_conditioning="prefix", frame_rate_hz=25.0,
+    )  # fmt: skip
+    return make_loaded("tiny", MusicGenLM(config), digest_sha256="0" * 64)
+
+
+def texts() -> list[TextStates]:
+    random = np.random.default_rng(0)
+    return [TextStates("minilm", np.zeros(8), 3 * random.standard_normal((length, 8))) for length in (3, 7, 5)]
+
+
+@pytest.mark.parametrize("guidance_scale", [0.0, 1.0, 3.0])
+async def test_a_batch_gives_each_piece_the_tokens_of_the_service(loaded: LoadedLM, guidance_scale: float) -> None:
+    sampling = Sampling(temperature=0.9, top_k=20, guidance_scale=guidance_scale)
+    batch = generate_codes(loaded.module, texts(), sampling, [1, 2, 2], NUM_FRAMES)
+    engine = AcousticEngine({"tiny": lambda: loaded})
+    await engine.start()
+    try:
+        for codes, text, seed in zip(batch, texts(), [1, 2, 2], strict=True):
+            request = GenerateRequest("tiny", NUM_FRAMES / 25.0, seed, sampling.as_options(), text=text)
+            blocks = [frames.tokens.codes async for frames in engine.generate(request)]
+            assert np.array_equal(codes, np.concatenate(blocks, axis=1))
+    finally:
+        await engine.stop()
+    assert not np.array_equal(batch[1], batch[2]) or guidance_scale == 0  # another text is another piece
