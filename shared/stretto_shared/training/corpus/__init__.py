@@ -4,12 +4,16 @@ The life of a rendered clip: `library` (scores by source and split) -> `orchestr
 key, dynamics) -> `render` (FluidSynth or symusic) -> `room` (colour and level) -> `captions` -> `build` (shards).
 A clip is a pure function of (scores, seed, split, index), and so are its captions.
 
-The corpus of the committed checkpoints, about 41 h of clips, made at 50 to 140 times real time per core
-(`corpus` stands for `python -m stretto_shared.training.corpus`):
+The corpus, about 43 h of clips, made at 50 to 140 times real time per core (`corpus` stands for
+`python -m stretto_shared.training.corpus`; each repertoire has its own shards: from 0, from 1000, from 2000):
 
     corpus render --data DIR --out corpus/v1 --clips 9100 --heldout 300 --workers 2
     corpus render --data DIR --out corpus/v1 --clips 5000 --heldout 0 --repertoire solo
+    corpus render --data DIR --out corpus/v1 --clips 800 --heldout 0 --repertoire ensemble
     corpus real --data DIR --out corpus/real
+
+The third plays music21's corpus alone; its first run parses the scores into `corpus/scores/music21` (minutes).
+The clips of a repertoire do not depend on which others are rendered.
 
 where DIR holds:
 
@@ -19,6 +23,8 @@ where DIR holds:
 - `symbolic/jsb_chorales.tar.xz`: Bach chorales on a 16th grid, public-domain music, czhuang/JSB-Chorales-dataset.
 - `symbolic/piano_midi_de.tar.xz`: piano-midi.de, CC BY-SA, cheriell/ClassicalPianoMIDI-dataset.
 - `symbolic/groove.tar.xz`: Groove MIDI dataset, CC BY 4.0, magenta.tensorflow.org/datasets/groove.
+- music21's corpus comes with the Python package; see `shelves` for what is taken, and its licences: all of it public
+  domain music, many encodings without a licence of their own or for non-commercial use only.
 - `maps/train/*.opus`: MAPS, CC BY-NC-SA (see `real` for the recordings).
 
 SoundFonts: MuseScore General (MIT), FluidR3 GM (MIT), TimGM6mb (GPL-2), from Debian's packages

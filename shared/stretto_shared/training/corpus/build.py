@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from stretto_shared.training.corpus import music21_scores
 from stretto_shared.training.corpus.clips import describe_again, make_clip
 from stretto_shared.training.corpus.library import ScoreLibrary, read_libraries, unpack
-from stretto_shared.training.corpus.plans import BALANCED, Repertoire
+from stretto_shared.training.corpus.plans import BALANCED, ENSEMBLE, Repertoire
 from stretto_shared.training.corpus.records import (
     CLIP_SAMPLES,
     SAMPLE_RATE_HZ,
@@ -68,7 +69,8 @@ def render_corpus(
 ) -> None:
     """Render every missing shard into `out`. The file READY says that the first shards may be read."""
     out.mkdir(parents=True, exist_ok=True)
-    libraries = read_libraries(unpack(data, out.parent / "scores"))
+    with_music21 = bool(repertoire.sources & set(music21_scores.SOURCES))
+    libraries = read_libraries(unpack(data, out.parent / "scores"), with_music21=with_music21)
     missing = [
         task
         for task in tasks(num_train, num_heldout, repertoire)
@@ -92,9 +94,11 @@ def render_corpus(
 
 def recaption(data: Path, out: Path, seed: int) -> int:
     """Describe and caption every rendered clip anew, after a change of the rules; return their number."""
-    libraries = read_libraries(unpack(data, out.parent / "scores"))
+    paths = sorted(out.glob("clips_*.jsonl"))
+    with_music21 = any(int(path.stem.rsplit("_", 1)[1]) >= ENSEMBLE.first_shard for path in paths)
+    libraries = read_libraries(unpack(data, out.parent / "scores"), with_music21=with_music21)
     count = 0
-    for path in sorted(out.glob("clips_*.jsonl")):
+    for path in paths:
         records = [describe_again(libraries[record.split], record, seed) for record in read_records(path)]
         write_records(path, records)
         count += len(records)

@@ -25,12 +25,8 @@ STATED |= {"texture": (0.1, 0.3, 0.5), "register": (0.15, 0.4, 0.6)}
 _PLURALS = frozenset(
     {"drums", "strings", "bells", "vibes", "voices", "panpipes", "chimes", "brass", "percussion", "woodwind"}
 )
-_ENSEMBLES = {
-    "saxophone": "saxophone quartet",
-    "strings": "string quartet",
-    "brass": "brass quartet",
-    "flute": "flute quartet",
-}
+_ENSEMBLES = {"saxophone": "saxophone", "strings": "string", "brass": "brass", "flute": "flute"}
+_SIZES = {"chorale": "quartet", "three voices": "trio", "four voices": "quartet", "five voices": "quintet"}
 
 
 @dataclass(frozen=True)
@@ -138,11 +134,11 @@ def _instruments(
     for use in record.instruments:
         uses.setdefault("drums" if use.family == "drums" else use.program, use)
     families = {use.family for use in uses.values()}
-    same_quartet = record.texture == "chorale" and len(families) == 1
-    if same_quartet and len(uses) > 1 and rng.random() < 0.4:
+    size = _SIZES.get(record.texture or "", "")
+    if size and len(families) == 1 and len(uses) > 1 and rng.random() < 0.4:
         family = next(iter(families))
         if family in _ENSEMBLES:
-            return (_ENSEMBLES[family],), ()
+            return (f"{_ENSEMBLES[family]} {size}",), ()
     named: dict[str, str] = {}
     for use in uses.values():
         names = names_of(use.program, use.family)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,9 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from stretto_shared.training.corpus import readers
+from stretto_shared.training.corpus import music21_scores, readers
+from stretto_shared.training.corpus.quotations import Quotations
 from stretto_shared.training.corpus.scores import Piece
 from stretto_shared.training.corpus.splits import split_of
+
+_log = logging.getLogger(__name__)
 
 _ARCHIVES = ("pop909", "schmubert_samples", "jsb_chorales", "piano_midi_de", "groove")
 _FOLDERS = {
@@ -47,10 +51,11 @@ def unpack(data: Path, scores: Path) -> Path:
     return scores
 
 
-def read_libraries(scores: Path) -> dict[str, ScoreLibrary]:
+def read_libraries(scores: Path, *, with_music21: bool = False) -> dict[str, ScoreLibrary]:
     """Read every source and split it by piece. SCHmUBERT's and the chorales' own held-out pieces stay held out.
 
-    piano-midi.de is split by composer and title; a MAPS recording of the same title may be in training.
+    piano-midi.de is split by composer and title; a MAPS recording of the same title may be in training. music21's
+    corpus is read only where it is asked for, since its first reading takes minutes.
     """
     by_split: dict[str, dict[str, list[Piece]]] = {
         split: {source: [] for source in _FOLDERS} for split in ("train", "valid", "test")
@@ -74,7 +79,30 @@ def read_libraries(scores: Path) -> dict[str, ScoreLibrary]:
         _add(by_split, readers.read_piano_midi(path))
     for piece in readers.read_groove(scores / _FOLDERS["groove"]):
         _add(by_split, piece)
+    if with_music21:
+        _add_music21(by_split, music21_scores.read_music21(scores / "music21"))
     return {split: ScoreLibrary(pieces) for split, pieces in by_split.items()}
+
+
+def _add_music21(by_split: dict[str, dict[str, list[Piece]]], pieces: Sequence[Piece]) -> None:
+    """Split the pieces by work, the held-out ones first; leave out what shares a tune with a piece of another split.
+
+    A source without a piece in some split is absent from that split.
+    """
+    known = Quotations()
+    for split, sources in by_split.items():
+        for piece in (piece for source in sources.values() for piece in source):
+            known.add(split, piece)
+    splits = [split_of("music21", music21_scores.work_of(piece.name)) for piece in pieces]
+    left_out = 0
+    for wanted in ("test", "valid", "train"):
+        for piece in (piece for piece, split in zip(pieces, splits, strict=True) if split == wanted):
+            if known.of_other_splits(wanted, piece):
+                left_out += 1
+                continue
+            known.add(wanted, piece)
+            by_split[wanted].setdefault(piece.source, []).append(piece)
+    _log.info(f"{left_out} of {len(pieces)} pieces of music21's corpus share a tune with another split: left out")
 
 
 def _add(by_split: dict[str, dict[str, list[Piece]]], piece: Piece | None, split: str | None = None) -> None:

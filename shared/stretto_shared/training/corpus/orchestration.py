@@ -21,21 +21,6 @@ from stretto_shared.training.corpus.scores import DURATION, ONSET, PITCH, VELOCI
 CLIP_S = CLIP_SAMPLES / SAMPLE_RATE_HZ
 DYNAMICS = (("soft", 0.25, 52.0), ("medium", 0.5, 82.0), ("loud", 0.25, 108.0))
 ROLE_GAINS = {"chords": 0.75, "bass": 0.95, "drums": 0.8, "alto": 0.85, "tenor": 0.85}
-CHORALE_CASTS: tuple[tuple[int, int, int, int], ...] = (
-    (52, 52, 52, 52),
-    (53, 53, 53, 53),
-    (48, 48, 48, 48),
-    (40, 40, 41, 42),
-    (40, 41, 42, 42),
-    (56, 56, 60, 57),
-    (56, 60, 57, 58),
-    (61, 61, 61, 61),
-    (73, 68, 71, 70),
-    (64, 65, 66, 67),
-    (73, 73, 71, 71),
-    (19, 19, 19, 19),
-    (74, 74, 74, 74),
-)
 MAX_NOTES_PER_S = 32.0
 MAX_REST_S = 2.5
 MAX_DRAWS = 200
@@ -151,10 +136,10 @@ def _draw_tempo(piece: Piece, rng: np.random.Generator) -> float:
 
 
 def _cast(plan: Plan, family_weights: Mapping[str, float], rng: np.random.Generator) -> list[Instrument | int]:
-    """One instrument per role; a kit's program for drums. Two roles never share a family, except in a chorale."""
+    """One instrument per role; a kit's program for drums. Two roles share a family only where the plan has casts."""
     by_program = {instrument.program: instrument for instrument in INSTRUMENTS}
-    if plan.name == "chorale":
-        return [by_program[program] for program in CHORALE_CASTS[int(rng.integers(len(CHORALE_CASTS)))]]
+    if plan.casts:
+        return [by_program[program] for program in plan.casts[int(rng.integers(len(plan.casts)))]]
     taken: set[str] = set()
     cast: list[Instrument | int] = []
     for role in plan.roles:

@@ -11,6 +11,65 @@ from stretto_shared.training.corpus import accompaniment
 from stretto_shared.training.corpus.scores import Chord, Notes, Piece, bass_line, skyline, sorted_notes, window
 
 CHORALE_VOICES = ("soprano", "alto", "tenor", "bass")
+VOICES = ("voice 1", "voice 2", "voice 3", "voice 4", "voice 5")
+Casts = tuple[tuple[int, ...], ...]
+CHORALE_CASTS: Casts = (
+    (52, 52, 52, 52),
+    (53, 53, 53, 53),
+    (48, 48, 48, 48),
+    (40, 40, 41, 42),
+    (40, 41, 42, 42),
+    (56, 56, 60, 57),
+    (56, 60, 57, 58),
+    (61, 61, 61, 61),
+    (73, 68, 71, 70),
+    (64, 65, 66, 67),
+    (73, 73, 71, 71),
+    (19, 19, 19, 19),
+    (74, 74, 74, 74),
+)
+DUO_CASTS: Casts = (
+    (40, 42),
+    (40, 41),
+    (41, 42),
+    (73, 70),
+    (73, 71),
+    (68, 70),
+    (56, 57),
+    (60, 57),
+    (64, 66),
+    (74, 74),
+    (52, 52),
+    (53, 53),
+    (24, 24),
+)
+TRIO_CASTS: Casts = (
+    (40, 40, 42),
+    (40, 41, 42),
+    (73, 71, 70),
+    (68, 71, 70),
+    (56, 60, 57),
+    (64, 65, 66),
+    (52, 52, 52),
+    (53, 53, 53),
+    (48, 48, 48),
+    (74, 74, 74),
+    (19, 19, 19),
+)
+# String quartets above all, then what the chorales have.
+QUARTET_CASTS: Casts = (*[(40, 40, 41, 42)] * 8, *CHORALE_CASTS)
+QUINTET_CASTS: Casts = (
+    (40, 40, 41, 41, 42),
+    (40, 40, 41, 42, 42),
+    (73, 68, 71, 60, 70),
+    (56, 56, 60, 57, 58),
+    (64, 65, 65, 66, 67),
+    (52, 52, 52, 52, 52),
+    (53, 53, 53, 53, 53),
+    (48, 48, 48, 48, 48),
+    (74, 74, 74, 74, 74),
+    (19, 19, 19, 19, 19),
+)
 
 
 @dataclass(frozen=True)
@@ -20,12 +79,14 @@ class Plan:
     Args:
         roles: The roles that sound, the principal one first.
         sources: (source, weight) pairs.
+        casts: The General MIDI programs that may play it, one for each role; empty where the arranger casts freely.
     """
 
     name: str
     weight: float
     roles: tuple[str, ...]
     sources: tuple[tuple[str, float], ...]
+    casts: Casts = ()
 
 
 PLANS = (
@@ -37,7 +98,7 @@ PLANS = (
     Plan("melody and bass", 0.03, ("melody", "bass"), (("pop909", 0.5), ("schmubert", 0.5))),
     Plan("bass and drums", 0.04, ("bass", "drums"), (("pop909", 0.5), ("schmubert", 0.5))),
     Plan("melody and drums", 0.02, ("melody", "drums"), (("pop909", 0.5), ("schmubert", 0.5))),
-    Plan("chorale", 0.06, CHORALE_VOICES, (("jsb", 1.0),)),
+    Plan("chorale", 0.06, CHORALE_VOICES, (("jsb", 1.0),), CHORALE_CASTS),
     Plan("trio", 0.04, ("melody", "chords", "bass"), (("pop909", 1.0),)),
     Plan("band without chords", 0.03, ("melody", "bass", "drums"), (("schmubert", 0.7), ("pop909", 0.3))),
     Plan("band", 0.07, ("melody", "chords", "bass", "drums"), (("pop909", 1.0),)),
@@ -50,6 +111,21 @@ SOLO_PLANS = (
     Plan("solo bass", 0.05, ("bass",), (("pop909", 0.5), ("schmubert", 0.5))),
     Plan("solo drums", 0.07, ("drums",), (("groove", 1.0),)),
     Plan("melody and chords", 0.12, ("melody", "chords"), (("pop909", 0.9), ("jsb", 0.1))),
+)
+
+_ENSEMBLES = (("music21 quartets", 0.4), ("music21 quintets", 0.25), ("music21 trios", 0.1))
+ENSEMBLE_PLANS = (
+    Plan(
+        "solo melody",
+        0.27,
+        ("melody",),
+        (("music21 tunes", 0.75), *[(name, weight / 3) for name, weight in _ENSEMBLES]),
+    ),
+    Plan("solo chords", 0.13, ("chords",), (*_ENSEMBLES, ("music21 keyboard", 0.25))),
+    Plan("two voices", 0.07, VOICES[:2], (("music21 duos", 1.0),), DUO_CASTS),
+    Plan("three voices", 0.13, VOICES[:3], (("music21 trios", 1.0),), TRIO_CASTS),
+    Plan("four voices", 0.27, VOICES[:4], (("music21 quartets", 1.0),), QUARTET_CASTS),
+    Plan("five voices", 0.13, VOICES, (("music21 quintets", 1.0),), QUINTET_CASTS),
 )
 
 
@@ -68,6 +144,11 @@ class Repertoire:
     stream: tuple[int, ...]
     first_shard: int
 
+    @property
+    def sources(self) -> frozenset[str]:
+        """Every source that one of its plans may draw from."""
+        return frozenset(name for plan in self.plans for name, _ in plan.sources)
+
 
 BALANCED = Repertoire(
     "balanced",
@@ -78,7 +159,9 @@ BALANCED = Repertoire(
 )
 # Mostly one instrument at a time, every family alike: what teaches a model how each sounds.
 SOLO = Repertoire("solo", SOLO_PLANS, {"accordion": 0.6, "plucked": 0.6}, (1,), 1000)
-REPERTOIRES = {repertoire.name: repertoire for repertoire in (BALANCED, SOLO)}
+# music21's corpus: chamber music, madrigals, folk tunes.
+ENSEMBLE = Repertoire("ensemble", ENSEMBLE_PLANS, BALANCED.family_weights, (2,), 2000)
+REPERTOIRES = {repertoire.name: repertoire for repertoire in (BALANCED, SOLO, ENSEMBLE)}
 
 
 @dataclass(frozen=True)
@@ -118,19 +201,17 @@ def notes_for(cut: Cut, role: str, plan: Plan, *, sustained: bool, rng: np.rando
     if role == "chords":
         if source == "pop909":
             return _pop_chords(cut, plan, sustained=sustained, rng=rng)
-        whole = plan.name == "solo chords"
-        roles = {
-            "jsb": CHORALE_VOICES if whole else CHORALE_VOICES[1:],
-            "pianomidi": ("right", "left") if whole else ("left",),
-        }
-        return sorted_notes(np.concatenate([cut.part(name) for name in roles[source]]))
+        own = tuple(cut.piece.parts)
+        return sorted_notes(
+            np.concatenate([cut.part(name) for name in (own if plan.name == "solo chords" else own[1:])])
+        )
     raise ValueError(f"No notes for role {role!r} in a piece of {source!r}. Take a role of its plan.")
 
 
 def _melody(cut: Cut) -> Notes:
     if cut.piece.source == "jsb":
         return cut.part("soprano")
-    return skyline(cut.part("right" if cut.piece.source == "pianomidi" else "melody"))
+    return skyline(cut.part("melody" if "melody" in cut.piece.parts else next(iter(cut.piece.parts))))
 
 
 def _bass(cut: Cut, rng: np.random.Generator) -> Notes:

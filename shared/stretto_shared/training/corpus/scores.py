@@ -1,7 +1,7 @@
 """Scores as the arranger takes them: parts of notes in beats, with what is known of tempo, key and origin.
 
 A note row is [onset_beat, duration_beat, pitch_midi, velocity], float64 [N, 4], sorted by onset. A beat is a quarter
-note. Knows nothing of files and nothing of sound.
+note, unless the reader of the source says otherwise. Knows nothing of files and nothing of sound.
 """
 
 from __future__ import annotations

@@ -51,6 +51,10 @@ TEXTURES: Words = {
     "trio": ("trio", "three instruments"),
     "band without chords": ("trio", "melody with a rhythm section"),
     "band": ("full band", "band arrangement", "four instruments"),
+    "two voices": ("duo", "two parts", "in two parts"),
+    "three voices": ("three-part texture", "in three parts", "three parts"),
+    "four voices": ("four-part texture", "in four parts", "four parts"),
+    "five voices": ("five-part texture", "in five parts", "five parts"),
 }
 
 REGISTERS: Words = {
