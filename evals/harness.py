@@ -27,11 +27,14 @@ from stretto_client import AudioChunk, Receipt, StrettoClient
 from stretto_client.embedded import embedded_server
 from stretto_shared.audio import Waveform
 from stretto_shared.features import SamplingOptions
+from stretto_shared.metrics.bootstrap import Interval
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "evals" / "results"
 
 Row = Sequence[object]
+
+MIN_CLAIM_VALUES = 6  # fewer cannot contradict chance at 95 %: five coins fall alike once in sixteen throws
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,11 @@ class Outcome:
     tables: Sequence[Table]
     numbers: Mapping[str, Any]
     passed: Mapping[str, bool] = field(default_factory=dict)
+
+
+def surely_above(interval: Interval, floor: float = 0.0) -> bool:
+    """Whether a claim may say that a mean lies above `floor`: its interval does, and it is of enough values."""
+    return interval.num_values >= MIN_CLAIM_VALUES and interval.low > floor
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:

@@ -2,8 +2,8 @@
 
 python evals/speed/codec.py [--codec NAME=file:///DIR] [--limit 2] [--threads 1]
 
-Cost: 10 s of audio, seven calls of each kind: about a minute. `--limit 2 --duration-s 2` is the quick check. Only a quiet machine gives
-valid numbers; the ratio to the peer suffers least, since the calls take turns.
+Cost: 10 s of audio, eight calls of each kind: one to two minutes. `--limit 2 --duration-s 2` is the quick check. Only a
+quiet machine gives valid numbers; the ratio to the peer suffers least, since the calls take turns.
 """
 
 from __future__ import annotations
@@ -116,7 +116,8 @@ def main() -> None:
         Outcome(
             "codec_speed",
             PROTOCOL,
-            f"{rounds} rounds of {args.duration_s:g} s, {torch.get_num_threads()} torch threads; peer {PEER}, random weights",
+            f"{rounds} rounds of {args.duration_s:g} s, {torch.get_num_threads()} torch threads; the peer's weights are "
+            "random",
             [Table("Real-time factors", rows)],
             {"codecs": numbers, "peer": PEER},
             passed,
