@@ -11,7 +11,7 @@ Every judge is first checked on rendered test clips, whose truth is known: that 
     python evals/quality/musicgen_adherence.py --data ../shared/data --corpus corpus/v1 [--address …] [--limit 1]
 
 Cost: 240 s of music for instruments, 240 for tempos, 120 for melodies, so at a real-time factor of 0.4 four minutes,
-and one for the checks of the judges. `--limit 1` takes a quarter of it; its claims fail where clips are too few to tell.
+and one for the checks of the judges. `--limit 1` takes a quarter of it; its claims fail where clips are few.
 """
 
 from __future__ import annotations
