@@ -116,7 +116,7 @@ def main() -> None:
         Outcome(
             "codec_speed",
             PROTOCOL,
-            f"{rounds} rounds of {args.duration_s:g} s, {torch.get_num_threads()} torch threads; peer of random weights",
+            f"{rounds} rounds of {args.duration_s:g} s, {torch.get_num_threads()} torch threads; peer weights random",
             [Table("Real-time factors", rows)],
             {"codecs": numbers, "peer": PEER},
             passed,
