@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 NUM_RESAMPLES = 2000
+MIN_CLAIM_RUNS = 3
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,10 @@ class Spread:
     def times(self, factor: float) -> Spread:
         """The same in other units."""
         return Spread(self.median * factor, self.low * factor, self.high * factor, self.num_runs)
+
+    def surely_above(self, floor: float) -> bool:
+        """Whether a claim may say so: the interval lies above, and it is of three runs or more."""
+        return self.num_runs >= MIN_CLAIM_RUNS and self.low > floor
 
     def numbers(self) -> list[float]:
         """Median, low, high, for programs."""

@@ -111,7 +111,7 @@ def main() -> None:
             own = numbers.setdefault(contender.name, {})
             own[kind] = {"rtf": rtf.numbers()} | ({} if is_peer else {"peer_over_ours": ratio.numbers()})
             if not is_peer:
-                passed[f"{contender.name}: {kind}_faster_than_the_peer"] = ratio.low > 1
+                passed[f"{contender.name}: {kind}_faster_than_the_peer"] = ratio.surely_above(1.0)
     publish(
         Outcome(
             "codec_speed",

@@ -215,7 +215,7 @@ async def main() -> None:
             {
                 "first_audio_within_1_s": first.median < MAX_FIRST_AUDIO_S,
                 "real_time_factor_below_0.5": rtf.median < MAX_REAL_TIME_FACTOR,
-                "faster_than_the_peer": ratio.low > 1,
+                "faster_than_the_peer": ratio.surely_above(1.0),
             },
         ),
         args,

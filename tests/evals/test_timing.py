@@ -14,6 +14,11 @@ def test_the_median_lies_in_its_interval_and_more_runs_narrow_it() -> None:
     assert few.times(0.5).median == pytest.approx(few.median / 2)
 
 
+def test_one_fast_run_supports_no_claim() -> None:
+    assert not spread([9.0, 9.0]).surely_above(1.0)
+    assert spread([9.0, 8.0, 9.0]).surely_above(1.0) and not spread([9.0, 0.5, 9.0]).surely_above(1.0)
+
+
 def test_no_run_has_no_median() -> None:
     with pytest.raises(ValueError, match="at least one"):
         spread([])
