@@ -30,6 +30,7 @@ from stretto_client.picture import check_picture_path, draw_spectrogram
 from stretto_client.values import AudioChunk, MusicEvent, Progress, Receipt
 
 MAX_DURATION_S = 30.0
+STAGE_NAMES = {"embedding": "Reading the prompt", "codec": "Listening to the recording", "acoustic": "Composing"}
 
 
 def generate(
@@ -109,7 +110,7 @@ async def _write_music(events: AsyncIterator[MusicEvent], output: Path) -> tuple
     chunks: list[Waveform] = []
     receipt: Receipt | None = None
     with progress_bar() as bar, AudioFileWriter(output) as writer:
-        task = bar.add_task("Composing", total=None)
+        task = bar.add_task("Asking the server", total=None)
         async for event in events:
             match event:
                 case Progress():
@@ -131,6 +132,7 @@ async def _write_music(events: AsyncIterator[MusicEvent], output: Path) -> tuple
 
 
 def _advance(bar: ProgressBar, task: TaskID, progress: Progress) -> None:
+    bar.update(task, description=STAGE_NAMES.get(progress.stage, progress.stage))
     if progress.num_total_frames > 0:
         bar.update(task, total=progress.num_total_frames, completed=progress.num_done_frames)
 

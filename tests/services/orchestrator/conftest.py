@@ -52,6 +52,7 @@ class Watched:
     lose_after: list[int] = field(default_factory=list)
     error: Exception | None = None
     gate: asyncio.Event | None = None
+    step_s: float = 0.0
     num_sent: int = 0
     info: ModelInfo | None = None
     info_after_loss: ModelInfo | None = None
@@ -138,6 +139,7 @@ class FakeAcoustic(acoustic_pb2_grpc.AcousticServiceServicer):
                     if lose_after == 0:
                         watched.info = watched.info_after_loss or watched.info
                         raise NotReady("This replica is going away.")
+                await asyncio.sleep(watched.step_s)
                 if watched.gate is not None and watched.num_sent >= 4:
                     await watched.gate.wait()
 
@@ -171,6 +173,8 @@ class FakeCodec(codec_pb2_grpc.CodecServiceServicer):
             codes, num_sent, is_open = np.zeros((NUM_CODEBOOKS, 0), int), 0, True
             while is_open or codes.shape[1]:
                 while is_open and codes.shape[1] < FRAMES_PER_CHUNK:
+                    if watched.gate is not None:
+                        await watched.gate.wait()
                     request = await anext(requests, None)
                     is_open = request is not None
                     if is_open:

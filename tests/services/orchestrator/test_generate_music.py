@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import time
 
 import grpc
 import numpy as np
@@ -63,6 +64,26 @@ async def test_progress_counts_up_to_the_whole_piece(house, collect, request_mus
     done = [progress.done_frame_count for progress in music.progress if progress.total_frame_count]
     assert done == sorted(done) and done[-1] == 100
     assert {progress.total_frame_count for progress in music.progress if progress.total_frame_count} == {100}
+
+
+async def test_progress_is_told_before_the_first_audio_and_at_most_five_times_a_second(house, request_music):
+    house.codec.watched.gate = asyncio.Event()
+    house.acoustic.watched.step_s = 0.03
+    call = house.stub.GenerateMusic(request_music(duration_s=3), timeout=60)  # 30 messages in 0.9 s or more
+    began_s, done = time.monotonic(), []
+    async for response in call:
+        assert response.WhichOneof("payload") == "progress"
+        if response.progress.total_frame_count:
+            assert (response.progress.stage, response.progress.total_frame_count) == ("acoustic", 150)
+            done.append(response.progress.done_frame_count)
+        if done and done[-1] == 150:
+            break
+    elapsed_s = time.monotonic() - began_s
+    assert done == sorted(set(done)) and 0 < done[0] < 150
+    assert len(done) <= elapsed_s / 0.2 + 2
+    house.codec.watched.gate.set()
+    rest = [response.WhichOneof("payload") async for response in call]
+    assert set(rest) == {"chunk", "receipt"}, "all frames were told before"
 
 
 async def test_first_audio_comes_before_the_last_token_is_made(house, request_music):

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from stretto_shared.audio import Waveform
@@ -20,6 +20,11 @@ from stretto_shared.tokens import TokenMatrix
 
 from stretto_orchestrator.clients import GeneratedTokens, Stages, TokenRequest
 from stretto_orchestrator.flows.resuming import ResumePolicy, Resumes, TokenLog, resumed_audio, resumed_tokens
+
+T = TypeVar("T")
+
+PROGRESS_INTERVAL_S = 0.2
+"""Progress is told at most once in this time."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,8 @@ class Rendering:
         self._sampling = SamplingOptions()
         self._acoustic_model: ModelInfo | None = None
         self._codec_model: ModelInfo | None = None
+        self._told: Progress | None = None
+        self._told_at_s = 0.0
 
     async def events(
         self, request: TokenRequest, *, duration_s: float, keep_prompt: bool = False
@@ -104,12 +111,19 @@ class Rendering:
         pump = asyncio.create_task(self._log.fill(self._tokens(request)))
         num_sent = 0
         try:
-            async with aclosing(resumed_audio(self._stages.codec.decode, self._log, self._resumes)) as audio:
-                async for part in audio:
+            async with (
+                aclosing(resumed_audio(self._stages.codec.decode, self._log, self._resumes)) as audio,
+                aclosing(_or_nothing_for(audio, PROGRESS_INTERVAL_S)) as parts,
+            ):
+                async for part in parts:
+                    progress = self._news()
+                    if progress is not None:
+                        yield progress
+                    if part is None:
+                        continue
                     self._codec_model = self._codec_model or part.model
                     start, stop = _kept_samples(part.waveform.sample_rate_hz, request.prompt, duration_s, keep_prompt)
                     chunk = _cut(part.waveform, part.first_sample_index, start, stop)
-                    yield Progress("acoustic", self._log.num_frames, self._num_total_frames)
                     if chunk is not None:
                         self._note(chunk)
                         yield AudioChunk(chunk, num_sent)
@@ -119,6 +133,18 @@ class Rendering:
             await asyncio.gather(pump, return_exceptions=True)
         if num_sent == 0 or num_sent != stop - start:
             raise RuntimeError(f"The stages made {num_sent} samples for {duration_s} s of music.")
+
+    def _news(self) -> Progress | None:
+        """How far the acoustic stage is, if frames have come and it was not said just now; its end is always said."""
+        progress = Progress("acoustic", self._log.num_frames, self._num_total_frames)
+        now_s = time.monotonic()
+        is_whole = progress.num_done_frames == progress.num_total_frames
+        if not progress.num_total_frames or progress == self._told:
+            return None
+        if not is_whole and now_s - self._told_at_s < PROGRESS_INTERVAL_S:
+            return None
+        self._told, self._told_at_s = progress, now_s
+        return progress
 
     def receipt(
         self, *, cascade: str, prompt: str, text_model: ModelInfo | None, source: Waveform | None, duration_s: float,
@@ -160,6 +186,26 @@ class Rendering:
     def _note(self, chunk: Waveform) -> None:
         self._first_audio_s = self._first_audio_s or time.monotonic() - self._began_s
         self._digest.update(_wire_bytes(chunk))
+
+
+async def _or_nothing_for(source: AsyncGenerator[T, None], interval_s: float) -> AsyncGenerator[T | None, None]:
+    """What comes from `source`, and None whenever nothing came for `interval_s`."""
+    upcoming = asyncio.ensure_future(anext(source))
+    try:
+        while True:
+            await asyncio.wait([upcoming], timeout=interval_s)
+            if not upcoming.done():
+                yield None
+                continue
+            try:
+                item = upcoming.result()
+            except StopAsyncIteration:
+                return
+            yield item
+            upcoming = asyncio.ensure_future(anext(source))
+    finally:
+        upcoming.cancel()
+        await asyncio.gather(upcoming, return_exceptions=True)
 
 
 def _kept_samples(
