@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc
 from stretto_shared.errors import InvalidInput, StrettoError
 from stretto_shared.grpc.status import error_from_rpc
+from stretto_shared.grpc.streams import exchange
 
 from stretto_client.errors import DeadlineExceeded, RequestCancelled, ServerFailure, Unreachable
-
-FAILED_WRITE = "Internal error from Core"
 
 
 async def answer(call: Any) -> Any:
@@ -23,38 +23,41 @@ async def answer(call: Any) -> Any:
     try:
         return await call
     except grpc.aio.AioRpcError as error:
-        raise as_stretto_error(error, call.time_remaining()) from error
+        raise as_stretto_error(error) from error
 
 
-async def stream(call: Any) -> AsyncGenerator[Any, None]:
+async def stream(call: Any, requests: AsyncIterator[bytes] | None = None) -> AsyncGenerator[Any, None]:
     """The replies of a streaming call. Closing the iterator early cancels the call on the server.
+
+    Args:
+        call: A call of a stub.
+        requests: Serialized messages, where the call takes a stream of them.
 
     Raises:
         StrettoError: For every failure of the call.
+        Exception: What `requests` raised.
     """
     try:
-        async for message in call:
-            yield message
+        if requests is None:
+            async for message in call:
+                yield message
+        else:
+            async with aclosing(exchange(call, requests)) as messages:
+                async for message in messages:
+                    yield message
     except grpc.aio.AioRpcError as error:
-        raise as_stretto_error(error, call.time_remaining()) from error
+        raise as_stretto_error(error) from error
     finally:
         call.cancel()
 
 
-def as_stretto_error(error: grpc.aio.AioRpcError, remaining_s: float | None = None) -> StrettoError:
-    """What a failed call means to a client, of whose timeout `remaining_s` were left; None for a call without one.
-
-    A request stream that was being written when its call ended fails inside gRPC, with a status that hides why.
-    """
+def as_stretto_error(error: grpc.aio.AioRpcError) -> StrettoError:
+    """What a failed call means to a client."""
     typed = error_from_rpc(error)
     details = error.details() or "the server gave no details"
     if typed is not None and typed.message.endswith(details):
         return typed  # in the server's own words; where no server answered, `typed` is only a guess
-    code = error.code()
-    if code is grpc.StatusCode.INTERNAL and details == FAILED_WRITE:
-        is_late = remaining_s is not None and remaining_s <= 0
-        code = grpc.StatusCode.DEADLINE_EXCEEDED if is_late else grpc.StatusCode.UNAVAILABLE
-    match code:
+    match error.code():
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceeded(f"The call took longer than its timeout ({details}). Allow more seconds.")
         case grpc.StatusCode.CANCELLED:
@@ -66,4 +69,4 @@ def as_stretto_error(error: grpc.aio.AioRpcError, remaining_s: float | None = No
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             return InvalidInput("request", f"expected a smaller message ({details}). Send less in one call.")
         case _:
-            return ServerFailure(f"The server failed: {code.name}: {details}. Its log has the reason.")
+            return ServerFailure(f"The server failed: {error.code().name}: {details}. Its log has the reason.")

@@ -164,12 +164,14 @@ class StrettoClient:
     ) -> AsyncGenerator[AudioChunk, None]:
         """Tokens to audio, chunk by chunk; a stream of consecutive matrices decodes while it comes."""
 
-        async def requests() -> AsyncIterator[codec_pb2.DecodeTokensRequest]:
-            yield codec_pb2.DecodeTokensRequest(config=codec_pb2.DecodeConfig(model=model))
+        async def requests() -> AsyncGenerator[bytes, None]:
+            config = codec_pb2.DecodeConfig(model=model)
+            yield codec_pb2.DecodeTokensRequest(config=config).SerializeToString()
             async for part in _parts(tokens):
-                yield codec_pb2.DecodeTokensRequest(tokens=convert.tokens_to_proto(part))
+                yield codec_pb2.DecodeTokensRequest(tokens=convert.tokens_to_proto(part)).SerializeToString()
 
-        async with aclosing(stream(self._codec.DecodeTokens(requests(), timeout=timeout_s))) as replies:
+        call = self._codec.DecodeTokens(timeout=timeout_s)
+        async with aclosing(requests()) as sent, aclosing(stream(call, sent)) as replies:
             async for reply in replies:
                 yield AudioChunk(convert.waveform_from_proto(reply.waveform), reply.first_sample_index)
 

@@ -113,6 +113,9 @@ class Orchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):  # type: 
 
 
 class Codec(codec_pb2_grpc.CodecServiceServicer):  # type: ignore[misc]
+    def __init__(self, seen: Seen) -> None:
+        self._seen = seen
+
     async def EncodeAudio(self, request: Any, context: Any) -> Any:
         waveform = convert.waveform_from_proto(request.waveform)
         num_frames = -(-waveform.num_samples // HOP_LENGTH)
@@ -125,11 +128,21 @@ class Codec(codec_pb2_grpc.CodecServiceServicer):  # type: ignore[misc]
         )
 
     async def DecodeTokens(self, requests: Any, context: Any) -> Any:
+        try:
+            async for response in self._decode(requests):
+                yield response
+        except asyncio.CancelledError:
+            self._seen.num_cancelled += 1
+            raise
+
+    async def _decode(self, requests: Any) -> Any:
         first_sample_index = 0
         async for request in requests:
             if request.WhichOneof("payload") == "config":
                 continue
             tokens = convert.tokens_from_proto(request.tokens)
+            if tokens.codec_id.startswith("foreign"):
+                raise InvalidInput("tokens.codec_id", "expected framecodec's. Decode with the codec that made them.")
             samples = np.repeat(tokens.codes[0] / 10_000, HOP_LENGTH)
             yield codec_pb2.DecodeTokensResponse(
                 waveform=convert.waveform_to_proto(Waveform(samples, SAMPLE_RATE_HZ)),
@@ -167,7 +180,7 @@ def _builders(seen: Seen) -> dict[str, Any]:
             Orchestrator(seen),
         ),
         "codec": host(
-            "codec", "stretto.codec.v1.CodecService", codec_pb2_grpc.add_CodecServiceServicer_to_server, Codec()
+            "codec", "stretto.codec.v1.CodecService", codec_pb2_grpc.add_CodecServiceServicer_to_server, Codec(seen)
         ),
         "embedding": host(
             "embedding",

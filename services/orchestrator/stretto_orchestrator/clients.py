@@ -6,7 +6,6 @@ passes on (deadline, cancellation) or answers as INTERNAL. Closing an iterator c
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
@@ -21,13 +20,12 @@ from stretto_shared.errors import InvalidInput, NotFound, NotReady
 from stretto_shared.features import Chromagram, ModelInfo, SamplingOptions, TextStates
 from stretto_shared.grpc import convert
 from stretto_shared.grpc.status import error_from_rpc
-from stretto_shared.grpc.streams import write
+from stretto_shared.grpc.streams import exchange
 from stretto_shared.tokens import TokenMatrix
 
 M = TypeVar("M")
 T = TypeVar("T")
 
-_ARRIVALS_AHEAD = 4
 _OWN_TOKEN_FIELDS = {field: field for field in ("duration_s", "seed", "sampling", "melody")}
 
 
@@ -172,63 +170,23 @@ class CodecClient:
             if first is None:
                 return
             call = self._stub.DecodeTokens(timeout=self._timeout_s)
-            arrivals: asyncio.Queue[DecodedAudio | Exception | None] = asyncio.Queue(_ARRIVALS_AHEAD)
-            tasks = [
-                asyncio.create_task(self._send(call, first, source, arrivals)),
-                asyncio.create_task(self._receive(call, arrivals)),
-            ]
-            try:
-                while (arrival := await arrivals.get()) is not None:
-                    if isinstance(arrival, Exception):
-                        raise arrival
-                    yield arrival
-            finally:
-                call.cancel()
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+            async with (
+                aclosing(_decode_requests(first, source)) as requests,
+                aclosing(exchange(call, requests)) as responses,
+            ):
+                with _errors_of(self.stage, {}):
+                    async for response in responses:
+                        yield DecodedAudio(
+                            _read(convert.waveform_from_proto, response.waveform, self.stage),
+                            response.first_sample_index,
+                            _read_model(response, self.stage),
+                        )
 
     async def list_models(self) -> list[ModelInfo]:
         """The codecs that the stage can serve."""
         with _errors_of(self.stage):
             response = await self._stub.ListModels(codec_pb2.ListModelsRequest(), timeout=self._timeout_s)
         return [_read(convert.model_info_from_proto, each, self.stage) for each in response.models]
-
-    async def _send(
-        self,
-        call: Any,
-        first: TokenMatrix,
-        source: AsyncGenerator[TokenMatrix, None],
-        arrivals: asyncio.Queue[DecodedAudio | Exception | None],
-    ) -> None:
-        """Write all tokens; an error of their source is an arrival, one of the call is left to the receiver."""
-        config = codec_pb2.DecodeConfig(model=first.codec_id.partition("@")[0])
-        is_open = await write(call, codec_pb2.DecodeTokensRequest(config=config).SerializeToString())
-        is_open = is_open and await write(call, _decode_request(first))
-        try:
-            async for part in source:
-                is_open = is_open and await write(call, _decode_request(part))
-                if not is_open:
-                    return
-            await call.done_writing()
-        except Exception as error:  # every failure must reach the one who waits for arrivals
-            await arrivals.put(error)
-
-    async def _receive(self, call: Any, arrivals: asyncio.Queue[DecodedAudio | Exception | None]) -> None:
-        """Put every response, then None or what ended the call, among the arrivals."""
-        try:
-            with _errors_of(self.stage, {}):
-                async for response in call:
-                    await arrivals.put(
-                        DecodedAudio(
-                            _read(convert.waveform_from_proto, response.waveform, self.stage),
-                            response.first_sample_index,
-                            _read_model(response, self.stage),
-                        )
-                    )
-            await arrivals.put(None)
-        except Exception as error:  # every failure must reach the one who waits for arrivals
-            await arrivals.put(error)
 
 
 @dataclass(frozen=True)
@@ -240,9 +198,15 @@ class Stages:
     codec: CodecClient
 
 
-def _decode_request(tokens: TokenMatrix) -> bytes:
-    message: bytes = codec_pb2.DecodeTokensRequest(tokens=convert.tokens_to_proto(tokens)).SerializeToString()
-    return message
+async def _decode_requests(
+    first: TokenMatrix, others: AsyncGenerator[TokenMatrix, None]
+) -> AsyncGenerator[bytes, None]:
+    """The messages of a decoding stream; the first tokens name its codec."""
+    config = codec_pb2.DecodeConfig(model=first.codec_id.partition("@")[0])
+    yield codec_pb2.DecodeTokensRequest(config=config).SerializeToString()
+    yield codec_pb2.DecodeTokensRequest(tokens=convert.tokens_to_proto(first)).SerializeToString()
+    async for part in others:
+        yield codec_pb2.DecodeTokensRequest(tokens=convert.tokens_to_proto(part)).SerializeToString()
 
 
 def _token_request_to_proto(

@@ -7,13 +7,13 @@ travel through; no message is parsed.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 import grpc
 from stretto_shared.grpc.status import STATUS_DETAILS_KEY
-from stretto_shared.grpc.streams import write
+from stretto_shared.grpc.streams import exchange
 
 _TRAILERS = (STATUS_DETAILS_KEY,)
 _OWN_HEADERS = ("user-agent", "content-type", "te", "host", "accept-encoding", "traceparent")
@@ -40,27 +40,15 @@ class StageForwarder(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has 
         async def forward(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
             metadata = [(key, value) for key, value in context.invocation_metadata() or () if _is_passed_on(key)]
             call = open_call(metadata=metadata, timeout=context.time_remaining())
-            sender = asyncio.create_task(_send(call, requests))
             try:
-                async for response in call:
-                    yield response
+                async with aclosing(exchange(call, requests)) as responses:
+                    async for response in responses:
+                        yield response
             except grpc.aio.AioRpcError as error:
                 trailers = [(key, value) for key, value in error.trailing_metadata() or () if key in _TRAILERS]
                 await context.abort(error.code(), error.details() or "", tuple(trailers))
-            finally:
-                call.cancel()
-                sender.cancel()
-                await asyncio.gather(sender, return_exceptions=True)
 
         return grpc.stream_stream_rpc_method_handler(forward)
-
-
-async def _send(call: Any, requests: AsyncIterator[bytes]) -> None:
-    """Write every request; when the stage ends the call first, its own status says why."""
-    async for request in requests:
-        if not await write(call, request):
-            return
-    await call.done_writing()
 
 
 def _is_passed_on(key: str) -> bool:

@@ -1,4 +1,4 @@
-"""Writing to a bidirectional call that the server may end first.
+"""Both directions of a bidirectional call at once, and writing to one that the server may end first.
 
 When a write fails because the call has just ended, `grpc.aio` replaces the status that the server sent by
 `INTERNAL: Internal error from Core` (https://github.com/grpc/grpc/issues/36066, open in 1.85), so that a typed refusal
@@ -7,6 +7,8 @@ would be lost by chance. `write` leaves the status alone; it reaches below `call
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import grpc
@@ -31,3 +33,39 @@ async def write(call: Any, message: bytes) -> bool:
     except (grpc.aio.AioRpcError, cygrpc.InternalError):
         return False
     return True
+
+
+async def exchange(call: Any, requests: AsyncIterator[bytes]) -> AsyncGenerator[Any, None]:
+    """The responses of a call while the requests, which are serialized messages, are written beside.
+
+    Closing this iterator cancels the call. The requests stay their owner's to close.
+
+    Raises:
+        AioRpcError: If the call fails, with the server's own status.
+        Exception: What `requests` raised, which cancels the call.
+    """
+    sender = asyncio.create_task(_send(call, requests))
+    try:
+        async for response in call:
+            yield response
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if sender.done() and not sender.cancelled() and not (task and task.cancelling()):
+            sender.result()
+        raise
+    finally:
+        call.cancel()
+        sender.cancel()
+        await asyncio.gather(sender, return_exceptions=True)
+
+
+async def _send(call: Any, requests: AsyncIterator[bytes]) -> None:
+    """Write every request; when the server ends the call first, its own status says why."""
+    try:
+        async for request in requests:
+            if not await write(call, request):
+                return
+        await call.done_writing()
+    except Exception:
+        call.cancel()
+        raise
