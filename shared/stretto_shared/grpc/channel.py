@@ -71,6 +71,8 @@ def _options(settings: ChannelSettings, *, health_checking: bool) -> list[tuple[
         ("grpc.max_send_message_length", settings.max_receive_bytes),
         ("grpc.keepalive_time_ms", int(settings.keepalive_time_s * 1000)),
         ("grpc.keepalive_timeout_ms", int(settings.keepalive_timeout_s * 1000)),
+        # A peer whose kernel still acknowledges while its process hangs is found out by this one, else after a minute.
+        ("grpc.http2.ping_timeout_ms", int(settings.keepalive_timeout_s * 1000)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", 200),
