@@ -2,7 +2,8 @@
 
 Delayed codec tokens given text states and, in a share of the batches, a melody; each condition is dropped at random,
 which is what classifier-free guidance needs. Cross-entropy averaged over the codebooks. The budget is wall time. The
-best checkpoint by validation cross-entropy is exported after each validation.
+best checkpoint by validation cross-entropy (the mean of that with and without a melody) is exported after each
+validation.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from aligned_start import start_aligned_heads
 from codebook_start import start_from_codebooks
 from features import Batch, Features
 from safetensors.torch import load_file
@@ -44,7 +46,7 @@ class Recipe:
     warmup_steps: int = 200
     weight_decay: float = 0.1
     text_dropout: float = 0.15
-    melody_share: float = 0.3  # share of the batches that hear a melody at all
+    melody_share: float = 0.4  # share of the batches that hear a melody at all
     melody_dropout: float = 0.1  # share of the rows of those that do not
     validate_every_s: float = 300.0
     num_validation_clips: int = 64
@@ -62,8 +64,12 @@ def cross_entropies(model: MusicGenLM, batch: Batch, *, melody: bool, first_fram
     logits = model(delayed[..., :-1], batch.text_states, batch.text_mask, chroma, first_frame)
     mask = target_mask(batch.codes.shape[-1], config.delays)  # [K, T']
     targets = delayed[..., 1:].masked_fill(~mask, -100)
-    losses = F.cross_entropy(logits.flatten(0, 2).float(), targets.flatten(), reduction="none", ignore_index=-100)
-    return losses.view(targets.shape).sum(-1) / batch.codes.shape[-1]
+    # A codebook at a time: all of them at once are 70 MB that no cache holds.
+    losses = [
+        F.cross_entropy(mine.flatten(0, 1).float(), theirs.flatten(), reduction="none")
+        for mine, theirs in zip(logits.unbind(1), targets.unbind(1), strict=True)
+    ]
+    return torch.stack(losses).view(-1, *targets[:, 0].shape).sum(-1).T / batch.codes.shape[-1]
 
 
 @torch.inference_mode()
@@ -98,8 +104,27 @@ def codec_id_of(folder: Path) -> str:
     return f"{config['name']}@{config['weights_sha256'][:12]}"
 
 
+def make_optimizers(model: MusicGenLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the blocks, AdamW for tables, heads, conditions and norms.
+
+    Muon's steps are scaled to AdamW's size (Liu et al., "Muon is Scalable for LLM Training", 2025), so one rate serves.
+    """
+    hidden = [p for block in model.blocks() for p in block.parameters() if p.ndim == 2]
+    others = [p for p in model.parameters() if all(p is not h for h in hidden)]
+    groups = [
+        {"params": [p for p in others if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return [
+        torch.optim.AdamW(groups, recipe.learning_rate, (0.9, 0.95), fused=True),
+        torch.optim.Muon(
+            hidden, recipe.learning_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"
+        ),
+    ]
+
+
 class Trainer:
-    """Model, optimiser and data of one run."""
+    """Model, optimisers and data of one run."""
 
     def __init__(self, recipe: Recipe, features_dir: Path, codec: Path, folder: Path, init: Path | None) -> None:
         torch.manual_seed(recipe.seed)
@@ -108,16 +133,15 @@ class Trainer:
         self.model = MusicGenLM(self.config)
         if init is not None:
             self.model.load_state_dict({k: v.float() for k, v in load_file(init).items()})
-        decayed = [p for p in self.model.parameters() if p.ndim > 1]
-        plain = [p for p in self.model.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, recipe.learning_rate, (0.9, 0.95), fused=True)
+        self.optimizers = make_optimizers(self.model, recipe)
         self.train = Features(features_dir, "train", self.config.num_codebooks)
         self.valid = Features(features_dir, "valid", self.config.num_codebooks)
         self.random = np.random.default_rng(recipe.seed)
         if init is None:
             some = torch.from_numpy(self.train.codes[: recipe.num_start_clips].astype(np.int64))
             started = start_from_codebooks(self.model, codec / "model.safetensors", some)
+            if self.config.melody_conditioning == "prefix":
+                start_aligned_heads(self.model)
             print("start", [round(value, 2) for value in started], flush=True)
         self.order: list[int] = []
         self.log = RunLog(folder)
@@ -133,18 +157,21 @@ class Trainer:
     def step(self, step: int, progress: float) -> dict[str, float]:
         """One optimiser step."""
         recipe = self.recipe
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(recipe.learning_rate, step, progress, warmup_steps=recipe.warmup_steps)
+        rate = learning_rate(recipe.learning_rate, step, progress, warmup_steps=recipe.warmup_steps)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         melody = bool(self.random.random() < recipe.melody_share)
         batch = self.train.batch(
             self.next_indices(), self.random, text_dropout=recipe.text_dropout, melody_dropout=recipe.melody_dropout
         )
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
             losses = cross_entropies(self.model, batch, melody=melody, first_frame=self._first_frame(batch))
-        self.optimizer.zero_grad(set_to_none=True)
         losses.mean().backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         by_codebook = losses.detach().mean(0)
         return {"ce": float(by_codebook.mean()), "ce_0": float(by_codebook[0]), "grad": float(norm)}
 
@@ -181,7 +208,8 @@ def run(trainer: Trainer) -> None:
     state = checkpoint.load(folder / "state.pt")
     if state is not None:
         trainer.model.load_state_dict(state["model"])
-        trainer.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(trainer.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         trainer.best = state["best"]
         budget = Budget(
             recipe.minutes, max_steps=recipe.max_steps, elapsed_s=state["elapsed_s"], step=state["step"] + 1
@@ -195,14 +223,15 @@ def run(trainer: Trainer) -> None:
         if last or time.monotonic() - validated > recipe.validate_every_s:
             scores = validate(trainer.model, trainer.valid, recipe.num_validation_clips)
             trainer.log.write({"step": step, "minutes": budget.elapsed_s / 60, **scores})
-            if scores["valid_ce"] < trainer.best:
-                trainer.best = scores["valid_ce"]
+            score = (scores["valid_ce"] + scores["valid_ce_melody"]) / 2
+            if score < trainer.best:
+                trainer.best = score
                 trainer.export(budget, scores)
             checkpoint.save(
                 folder / "state.pt",
                 {
                     "model": trainer.model.state_dict(),
-                    "optimizer": trainer.optimizer.state_dict(),
+                    "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
                     "elapsed_s": budget.elapsed_s,
                     "step": budget.step,
                     "best": trainer.best,
