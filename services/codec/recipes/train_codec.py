@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from block_transform_start import start_from_block_transform
 from principal_start import start_from_principal_components
 from safetensors.torch import load_file
 from sinusoid_loss import sinusoid_loss
@@ -50,6 +51,7 @@ class Recipe:
     crop_s: float = 1.0
     learning_rate: float = 5e-4
     discriminator_learning_rate: float = 5e-4
+    betas: tuple[float, float] = (0.8, 0.99)
     warmup_steps: int = 100
     bypass_steps: int = 150  # steps before the quantizer takes part
     adversarial_after: float = 0.4  # share of the budget
@@ -58,10 +60,13 @@ class Recipe:
     wave_scales: tuple[int, ...] = ()
     stft_channels: int = 16
     mel_weight: float = 15.0
+    soft_floor: float = 0.0
     adversarial_weight: float = 1.0
     feature_weight: float = 2.0
     commitment_weight: float = 0.25
     waveform_weight: float = 0.0
+    codebook_decay: float = 0.98
+    encoder_after: float = 0.0  # share of the budget in which only the decoder learns
     quantizer_dropout: float = 0.5
     validate_every_s: float = 240.0
     num_validation_clips: int = 24
@@ -120,25 +125,25 @@ class Trainer:
         self.recipe, self.folder = recipe, folder
         self.config = config_class(**{k: tuple(v) if isinstance(v, list) else v for k, v in recipe.model.items()})
         self.model = model_class(self.config)
-        if init is None and isinstance(self.model, FrameCodec):
-            sample = Clips(corpora, "train", 4 * self.config.sample_rate_hz, recipe.seed + 3)
-            start_from_principal_components(self.model, sample.batch(recipe.num_start_clips))
+        self.initialised = init is not None or isinstance(self.model, SoundStream)
+        if init is None:
+            self._start(Clips(corpora, "train", 4 * self.config.sample_rate_hz, recipe.seed + 3))
         if init is not None:
             self.model.load_state_dict({k: v.float() for k, v in load_file(init).items()})
+        for codebook in self.model.quantizer.codebooks:
+            codebook.decay = recipe.codebook_decay
         self.judges = Discriminators(
             stft_sizes=recipe.stft_sizes, stft_channels=recipe.stft_channels, wave_scales=recipe.wave_scales
         )
-        self.mel_loss = MultiScaleMelLoss(self.config.sample_rate_hz)
+        self.mel_loss = MultiScaleMelLoss(self.config.sample_rate_hz, soft_floor=recipe.soft_floor)
         self.valid_loss = MultiScaleMelLoss(self.config.sample_rate_hz, linear=False)
-        betas = (0.8, 0.99)
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), recipe.learning_rate, betas, weight_decay=1e-3, fused=True
+            self.model.parameters(), recipe.learning_rate, recipe.betas, weight_decay=1e-3, fused=True
         )
         self.judge_optimizer = torch.optim.AdamW(
-            self.judges.parameters(), recipe.discriminator_learning_rate, betas, fused=True
+            self.judges.parameters(), recipe.discriminator_learning_rate, (0.8, 0.99), fused=True
         )
         hop = self.config.hop_length
-        self.initialised = init is not None
         self.latents: list[Tensor] = []
         self.crop = int(recipe.crop_s * self.config.sample_rate_hz) // hop * hop
         self.judge_crop = int(recipe.discriminator_crop_s * self.config.sample_rate_hz) // hop * hop
@@ -147,6 +152,16 @@ class Trainer:
         self.log = RunLog(folder)
         self.best = self.last_valid_mel = float("inf")
         self.random = np.random.default_rng(recipe.seed + 2)
+
+    @torch.no_grad()
+    def _start(self, sample: Clips) -> None:
+        """Begin with a linear codec in closed form, from a sample of the training data."""
+        if isinstance(self.model, FrameCodec):
+            start_from_principal_components(self.model, sample.batch(self.recipe.num_start_clips))
+        elif isinstance(self.model, SoundStream):
+            start_from_block_transform(self.model, sample.batch(self.recipe.num_start_clips))
+            latents = [self.model.encode_latents(sample.batch(8)) for _ in range(self.recipe.num_start_clips // 32)]
+            self.model.quantizer.initialise(torch.cat(latents))
 
     def _kept_codebooks(self, batch: int) -> Tensor:
         """Quantizer dropout: half of the rows keep a random number of codebooks."""
@@ -164,7 +179,7 @@ class Trainer:
             optimizer.param_groups[0]["lr"] = learning_rate(peak, step, progress, warmup_steps=recipe.warmup_steps)
         audio = self.train_clips.batch(recipe.batch_size)
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
-            estimate, quantized, direct = self._reconstruct(audio, step)
+            estimate, quantized, direct = self._reconstruct(audio, step, decoder_only=progress < recipe.encoder_after)
         estimate = estimate.float()
         mel = self.mel_loss(estimate, audio)
         values = {"mel": mel, "commit": quantized.commitment_loss, "direct": direct}
@@ -182,12 +197,17 @@ class Trainer:
         self.optimizer.step()
         return {name: float(value.detach()) for name, value in values.items()}
 
-    def _reconstruct(self, audio: Tensor, step: int) -> tuple[Tensor, Quantized, Tensor]:
+    def _reconstruct(self, audio: Tensor, step: int, *, decoder_only: bool) -> tuple[Tensor, Quantized, Tensor]:
         """The estimate, what the quantizer made, and the direct loss of a model that has one.
 
         In the first steps nothing is quantised, while the latents that will place the codes are kept.
         """
-        if self.initialised or step >= self.recipe.bypass_steps:
+        if decoder_only:
+            with torch.no_grad():
+                self.model.quantizer.eval()
+                quantized = self.model.quantizer(self.model.encode_latents(audio), self._kept_codebooks(len(audio)))
+                self.model.quantizer.train()
+        elif self.initialised or step >= self.recipe.bypass_steps:
             if not self.initialised:
                 self.model.quantizer.initialise(torch.cat(self.latents))
                 self.initialised, self.latents = True, []
@@ -226,14 +246,20 @@ class Trainer:
     def validate(self) -> dict[str, float]:
         """Log-mel distance on the validation clips with all codebooks, and the share of codes in use."""
         self.model.eval()
-        mels, used = [], [set() for _ in range(self.config.num_codebooks)]  # type: list[float], list[set[int]]
+        mels, waves, used = [], [], [set() for _ in range(self.config.num_codebooks)]  # type: list[float], list[float], list[set[int]]
         for audio in self.validation.split(8):
             codes = self.model.encode(audio)
-            mels.append(float(self.valid_loss(self.model.decode(codes)[..., : audio.shape[-1]], audio)))
+            decoded = self.model.decode(codes)[..., : audio.shape[-1]]
+            mels.append(float(self.valid_loss(decoded, audio)))
+            waves.append(float((decoded - audio).abs().mean()))
             for k, row in enumerate(codes.unbind(1)):
                 used[k] |= set(row.flatten().tolist())
         self.model.train()
-        return {"valid_mel": float(np.mean(mels)), "codes_used": float(np.mean([len(u) for u in used]))}
+        return {
+            "valid_mel": float(np.mean(mels)),
+            "valid_wave": float(np.mean(waves)),
+            "codes_used": float(np.mean([len(u) for u in used])),
+        }
 
     @torch.no_grad()
     def refit_codebooks(self) -> None:

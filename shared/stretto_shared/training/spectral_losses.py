@@ -31,11 +31,20 @@ def mel_filter_bank(sample_rate_hz: int, n_fft: int, num_mels: int, *, max_hz: f
 
 
 class MultiScaleMelLoss(nn.Module):
-    """Mean over the scales of the L1 between log10 mel magnitudes, floored at 1e-5; with `linear`, of bins too."""
+    """Mean over the scales of the L1 between log10 mel magnitudes, floored at 1e-5; with `linear`, of bins too.
 
-    def __init__(self, sample_rate_hz: int, *, linear: bool = True) -> None:
+    Args:
+        sample_rate_hz: Of the audio.
+        linear: Whether single bins count beside mel bands.
+        soft_floor: Added to every magnitude. The slope of a logarithm grows without bound towards silence: a decoder
+            that writes samples directly hears little but the quietest frames of a batch unless they count less. White
+            noise at -60 dB of full scale has magnitude 0.03.
+    """
+
+    def __init__(self, sample_rate_hz: int, *, linear: bool = True, soft_floor: float = 0.0) -> None:
         super().__init__()
         self.linear = linear
+        self.soft_floor = soft_floor
         for index, (window, num_mels) in enumerate(zip(WINDOWS, NUM_MELS, strict=True)):
             self.register_buffer(f"window_{index}", torch.hann_window(window), persistent=False)
             bank = mel_filter_bank(sample_rate_hz, window, num_mels)
@@ -51,9 +60,9 @@ class MultiScaleMelLoss(nn.Module):
             spectrum = torch.stft(both, size, size // 4, window=window, return_complex=True)
             power = torch.view_as_real(spectrum).square().sum(-1)
             magnitude = (power + 1e-10).sqrt()
-            mine, theirs = (magnitude.transpose(1, 2) @ bank).clamp(min=1e-5).log10().chunk(2)
+            mine, theirs = ((magnitude.transpose(1, 2) @ bank).clamp(min=1e-5) + self.soft_floor).log10().chunk(2)
             losses.append((mine - theirs).abs().mean())
             if index < NUM_LINEAR and self.linear:
-                mine, theirs = (magnitude + 1e-3).log10().chunk(2)
+                mine, theirs = (magnitude + max(1e-3, self.soft_floor)).log10().chunk(2)
                 losses.append((mine - theirs).abs().mean())
         return torch.stack(losses).mean()

@@ -5,8 +5,7 @@ causal convolutions, four encoder blocks of three dilated residual units (1, 3, 
 (2, 4, 5, 8), the mirrored decoder, ELU, and a residual vector quantizer with quantizer dropout. Defaults are the
 published 2.4 M parameter size: C = 16 in encoder and decoder, 24 kHz, 75 frames a second, 8 x 1024 codes, 6 kb/s.
 
-Departures: latents are layer-normalised before the quantizer, which keeps the codebooks alive in short training; no
-denoising condition (FiLM).
+Departure: no denoising condition (FiLM).
 
 Legend: B batch, C channels, S samples, T frames, K codebooks.
 """
@@ -141,7 +140,6 @@ class SoundStream(nn.Module):
             encoder += [nn.ELU(), CausalConv(width, 2 * width, 2 * stride, stride=stride)]
             width *= 2
         self.encoder = nn.Sequential(*encoder, nn.ELU(), CausalConv(width, config.dim, 3))
-        self.latent_norm = nn.LayerNorm(config.dim)
         self.quantizer = ResidualVectorQuantizer(config.dim, config.num_codebooks, config.cardinality)
         width = config.decoder_channels * 2 ** len(config.strides)
         decoder: list[nn.Module] = [CausalConv(config.dim, width, 7)]
@@ -154,7 +152,7 @@ class SoundStream(nn.Module):
     def encode_latents(self, audio: Tensor) -> Tensor:
         """[B, 1, S] to latents [B, T, D] before the quantizer, T = ceil(S / hop_length)."""
         padding = -audio.shape[-1] % self.config.hop_length
-        out: Tensor = self.latent_norm(self.encoder(F.pad(audio, (0, padding))).transpose(1, 2))
+        out: Tensor = self.encoder(F.pad(audio, (0, padding))).transpose(1, 2)
         return out
 
     def encode(self, audio: Tensor) -> Tensor:
