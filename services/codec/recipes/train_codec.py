@@ -246,7 +246,8 @@ class Trainer:
     def validate(self) -> dict[str, float]:
         """Log-mel distance on the validation clips with all codebooks, and the share of codes in use."""
         self.model.eval()
-        mels, waves, used = [], [], [set() for _ in range(self.config.num_codebooks)]  # type: list[float], list[float], list[set[int]]
+        used: list[set[int]] = [set() for _ in range(self.config.num_codebooks)]
+        mels, waves = [], []
         for audio in self.validation.split(8):
             codes = self.model.encode(audio)
             decoded = self.model.decode(codes)[..., : audio.shape[-1]]
