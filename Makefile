@@ -63,10 +63,7 @@ bench: $(EVALUATING) ## Measure speed: first audio, real-time factors, beside pe
 	@for program in evals/speed/[a-z]*.py; do echo "== $$program"; $(BIN)/python $$program; done
 
 eval: $(EVALUATING) ## Measure quality; DATA= names the recordings and judges, corpus/ holds what recipes prepared (evals/README.md)
-	$(BIN)/python evals/quality/demo_audio.py
-	$(if $(DATA),$(BIN)/python evals/quality/codec.py --data $(DATA))
-	$(if $(DATA),$(BIN)/python evals/quality/musicgen_adherence.py --data $(DATA))
-	$(if $(wildcard corpus/features),$(BIN)/python evals/quality/musicgen_loss.py)
+	$(BIN)/python evals/run.py $(if $(DATA),--data $(DATA))
 
 protos: $(DEVELOPING) ## Generate protos/python from protos/stretto, and format and lint the wire
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash protos/generate.sh

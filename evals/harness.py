@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,22 @@ from stretto_shared.metrics.bootstrap import Interval
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "evals" / "results"
+
+MISSING_STATUS = 3
+"""Exit status of an eval whose data are not here; any other than 0 is a failure."""
+
+HOW_TO_GET: Mapping[str, str] = MappingProxyType(
+    {
+        "MAPS dev": "Name the folder of data: --data DIR, or make eval DATA=DIR.",
+        "YAMNet": "Name the folder of data: --data DIR, or make eval DATA=DIR.",
+        "The corpus of real recordings": (
+            "Make it: python -m stretto_shared.training.corpus real --data DIR --out corpus/real"
+        ),
+        "The rendered corpus": "Make it: python -m stretto_shared.training.corpus render --data DIR --out corpus/v1",
+        "The features": "Make them: python services/acoustic/recipes/prepare_features.py --help",
+    }
+)
+"""What `need` may miss, and the command that helps."""
 
 Row = Sequence[object]
 
@@ -82,9 +99,11 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def need(path: Path, what: str) -> Path:
-    """A path that exists, or an end with a message that says what to do."""
+    """A path that exists, or an end with `MISSING_STATUS` and one line that says what is missing and how to make it."""
     if not path.exists():
-        raise SystemExit(f"{what} not found at {path}. Name its place on the command line; --help lists the options.")
+        how = HOW_TO_GET.get(what, "Name its place on the command line; --help lists the options.")
+        print(f"missing: {what} is not at {path}. {how}", file=sys.stderr)
+        raise SystemExit(MISSING_STATUS)
     return path
 
 
