@@ -13,13 +13,14 @@ SAMPLE_RATE_HZ = 24_000
 
 
 def arpeggio() -> torch.Tensor:
-    """Four decaying notes with five partials each [1, 1, S], 1.92 s."""
+    """Four decaying notes with five partials each [1, 1, S], 1.92 s, over a room's noise: no band is quite empty."""
     time_s = torch.arange(int(0.48 * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
     notes = []
     for pitch_hz in (220.0, 277.2, 329.6, 440.0):
         partials = [torch.sin(2 * torch.pi * k * pitch_hz * time_s) / k**1.5 for k in range(1, 6)]
         notes.append(0.2 * sum(partials) * torch.exp(-3 * time_s))
-    return torch.cat(notes)[None, None]
+    room = 2e-3 * torch.randn(len(notes) * len(time_s), generator=torch.Generator().manual_seed(0))
+    return (torch.cat(notes) + room)[None, None]
 
 
 @pytest.fixture(scope="module", params=loading.list_default_names(WEIGHTS))
@@ -36,8 +37,8 @@ def test_a_committed_codec_is_nearer_to_its_input_than_other_codes_of_its_own(co
         other = codec.module.decode(shuffled)[0, 0, : audio.shape[-1]].numpy()
     target = audio[0, 0].numpy()
     distance = log_mel_distance(target, own, SAMPLE_RATE_HZ)
-    assert distance < 0.75 * log_mel_distance(target, other, SAMPLE_RATE_HZ)
-    assert distance < 0.5 * log_mel_distance(target, np.zeros_like(target), SAMPLE_RATE_HZ)
+    assert distance < 0.85 * log_mel_distance(target, other, SAMPLE_RATE_HZ)
+    assert distance < 0.25 * log_mel_distance(target, np.zeros_like(target), SAMPLE_RATE_HZ)
 
 
 def test_a_committed_codec_streams_what_it_decodes_at_once(codec: loading.LoadedCodec) -> None:
