@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -10,18 +10,55 @@ from typing import Any, cast
 from stretto_shared import weights
 from stretto_shared.errors import NotFound, NotReady
 from stretto_shared.features import ModelInfo
+from stretto_shared.nn.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
 from stretto_codec.models.encodec import Encodec, EncodecConfig
 from stretto_codec.models.encodec.config import from_hugging_face
 from stretto_codec.models.encodec.layouts import convert_state
+from stretto_codec.models.encodec.seanet import Conv, Lstm
 from stretto_codec.models.encodec.streaming import encodec_grid, open_encodec_decoder
 from stretto_codec.models.framecodec import FrameCodec, FrameCodecConfig
-from stretto_codec.models.soundstream import SoundStream, SoundStreamConfig
+from stretto_codec.models.soundstream import CausalConv, SoundStream, SoundStreamConfig
 from stretto_codec.models.streaming import CausalChunkDecoder, ChunkDecoder, CodecConfig, DecodeGrid, grid_of
 
 DEFAULT_NAME = "framecodec"
 NO_LICENCE_STATED = "NOASSERTION"
+
+
+@dataclass(frozen=True)
+class Reach:
+    """On how many frames before and after itself a frame depends."""
+
+    before: int = 0
+    after: int = 0
+
+
+@dataclass(frozen=True)
+class EncoderParts:
+    """An encoder, cut where its reach ends, so that a long clip can be encoded window by window.
+
+    Args:
+        front: Audio [1, C, S] to [1, D, ceil(S / hop)].
+        front_reach: Audio in frames around a frame that `front` needs for it.
+        back: All frames [1, D, T] to codes [1, K, T].
+        back_reach: Frames around a frame that `back` needs for it.
+        remember: What lies between the two and remembers without end: frames and memory to the next of both.
+    """
+
+    front: Callable[[Tensor], Tensor]
+    front_reach: Reach
+    back: Callable[[Tensor], Tensor]
+    back_reach: Reach = Reach()
+    remember: Callable[[Tensor, Any], tuple[Tensor, Any]] | None = None
+
+
+@dataclass(frozen=True)
+class Segments:
+    """A codec that cuts clips by itself: samples of a segment, and from the start of one to that of the next."""
+
+    length: int
+    stride: int
 
 
 @dataclass(frozen=True)
@@ -34,6 +71,7 @@ class Architecture:
         grid: The chunks on which it decodes.
         open_decoder: A decoder of the module at the start of a clip.
         encode: Audio [B, C, S] to codes [B, K, T] and the loudness of each chunk [B, N], N 0 where it has none.
+        encoder_parts: How the module encodes a long clip.
         convert: Maps a published state dict to the module's own keys.
     """
 
@@ -42,6 +80,7 @@ class Architecture:
     grid: Callable[[Any], DecodeGrid]
     open_decoder: Callable[[Any], ChunkDecoder]
     encode: Callable[[Any, Tensor], tuple[Tensor, Tensor]]
+    encoder_parts: Callable[[Any], EncoderParts | Segments]
     convert: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
 
 
@@ -49,11 +88,74 @@ def _encode_plainly(module: Any, audio: Tensor) -> tuple[Tensor, Tensor]:
     return module.encode(audio), audio.new_zeros(audio.shape[0], 0)
 
 
+def _framecodec_parts(module: FrameCodec) -> EncoderParts:
+    config, hop = module.config, module.config.hop_length
+    window = max(config.n_fft, config.analysis_window)
+    fine, coarse = (
+        sum(block.depthwise.width - 1 for block in stack.modules() if isinstance(block, ConvNeXtBlock))
+        for stack in (module.encoder_fine, module.encoder_latent)
+    )
+    num_early = (window - config.n_fft) // 2  # samples of the window before its frame
+    before = num_early + fine * config.stft_hop + coarse * hop
+    after = (config.stride - 1) * config.stft_hop + window - num_early - hop
+    return _feed_forward_parts(module, Reach(-(-before // hop), -(-after // hop)))
+
+
+def _soundstream_parts(module: SoundStream) -> EncoderParts:
+    convs = [layer for layer in module.encoder.modules() if isinstance(layer, CausalConv)]
+    steps = [(conv.reach, conv.conv.stride[0] - 1, conv.conv.stride[0]) for conv in convs]
+    return _feed_forward_parts(module, _reach_of(steps, module.config.hop_length))
+
+
+def _feed_forward_parts(module: FrameCodec | SoundStream, reach: Reach) -> EncoderParts:
+    return EncoderParts(
+        front=lambda audio: module.encode_latents(audio).transpose(1, 2),
+        front_reach=reach,
+        back=lambda latents: module.quantizer.encode(latents.transpose(1, 2)),
+    )
+
+
+def _encodec_parts(module: Encodec) -> EncoderParts | Segments:
+    length, stride = module.config.segment_length, module.config.segment_stride
+    if length is not None and stride is not None:
+        return Segments(length, stride)
+    layers = list(module.encoder.layers)
+    middle, lstm = next((index, layer) for index, layer in enumerate(layers) if isinstance(layer, Lstm))
+    front, back = nn.Sequential(*layers[:middle]), nn.Sequential(*layers[middle + 1 :])
+    return EncoderParts(
+        front=front,
+        front_reach=_reach_of(_encodec_steps(front), module.config.hop_length),
+        back=lambda states: module.quantizer.encode(back(states)),
+        back_reach=_reach_of(_encodec_steps(back), 1),
+        remember=lstm.advance,
+    )
+
+
+def _encodec_steps(layers: nn.Module) -> list[tuple[int, int, int]]:
+    """Of every convolution its reach and stride; at a clip's ends, reflection turns either side's reach inwards."""
+    convs = [layer for layer in layers.modules() if isinstance(layer, Conv)]
+    spans = [(conv.conv.kernel_size[0] - 1) * conv.conv.dilation[0] for conv in convs]
+    reaches = [max(conv.pad_left, span - conv.pad_left) for conv, span in zip(convs, spans, strict=True)]
+    return [(reach, reach, conv.stride) for reach, conv in zip(reaches, convs, strict=True)]
+
+
+def _reach_of(steps: Iterable[tuple[int, int, int]], hop_length: int) -> Reach:
+    """The reach of a row of convolutions, each as inputs before and after its own place, and stride."""
+    before, after, jump = 0, 0, 1
+    for left, right, stride in steps:
+        before, after, jump = before + left * jump, after + right * jump, jump * stride
+    return Reach(-(-before // hop_length), after // hop_length)
+
+
 ARCHITECTURES: Mapping[str, Architecture] = {
-    "FrameCodec": Architecture(FrameCodecConfig, FrameCodec, grid_of, CausalChunkDecoder, _encode_plainly),
-    "SoundStream": Architecture(SoundStreamConfig, SoundStream, grid_of, CausalChunkDecoder, _encode_plainly),
+    "FrameCodec": Architecture(
+        FrameCodecConfig, FrameCodec, grid_of, CausalChunkDecoder, _encode_plainly, _framecodec_parts
+    ),
+    "SoundStream": Architecture(
+        SoundStreamConfig, SoundStream, grid_of, CausalChunkDecoder, _encode_plainly, _soundstream_parts
+    ),
     "Encodec": Architecture(
-        EncodecConfig, Encodec, encodec_grid, open_encodec_decoder, Encodec.encode_scaled, convert_state
+        EncodecConfig, Encodec, encodec_grid, open_encodec_decoder, Encodec.encode_scaled, _encodec_parts, convert_state
     ),
 }
 
@@ -76,6 +178,10 @@ class LoadedCodec:
     def encode(self, audio: Tensor) -> tuple[Tensor, Tensor]:
         """Audio [B, C, S] to codes [B, K, T] and the loudness of each chunk [B, N]."""
         return self.architecture.encode(self.module, audio)
+
+    def encoder_parts(self) -> EncoderParts | Segments:
+        """How the codec encodes a long clip."""
+        return self.architecture.encoder_parts(self.module)
 
     def open_decoder(self) -> ChunkDecoder:
         """A decoder at the start of a clip."""

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 import torch
 from stretto.codec.v1 import codec_pb2_grpc
-from stretto_codec.loading import ARCHITECTURES
+from stretto_codec.loading import ARCHITECTURES, LoadedCodec
 from stretto_codec.main import build
 from stretto_codec.models.encodec import GEOMETRIES
 from stretto_codec.models.framecodec import FrameCodecConfig
 from stretto_codec.models.soundstream import SoundStreamConfig
 from stretto_codec.settings import CodecSettings
 from stretto_shared import weights
+from stretto_shared.features import ModelInfo
 from stretto_shared.grpc.channel import open_channel
 from stretto_shared.grpc.server import StrettoServer
 from stretto_shared.grpc.settings import ChannelSettings, GrpcSettings
@@ -113,3 +114,17 @@ def serve(weights_dir: Path) -> Serve:
 def make() -> Callable[[str], nn.Module]:
     """`make(name)`: a tiny random codec."""
     return make_codec
+
+
+@pytest.fixture
+def load() -> Callable[[str], LoadedCodec]:
+    """`load(name)`: a tiny random codec as the engine takes it."""
+
+    def loaded(name: str) -> LoadedCodec:
+        architecture, config = ARCHITECTURES[TINY[name][0]], TINY[name][1]
+        info = ModelInfo(
+            name, "codec", "0" * 64, "", frame_rate_hz=config.frame_rate_hz, num_codebooks=config.num_codebooks
+        )
+        return LoadedCodec(info, config, architecture.grid(config), make_codec(name), architecture)
+
+    return loaded

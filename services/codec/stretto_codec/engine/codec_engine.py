@@ -1,7 +1,7 @@
 """`CodecEngine`: codecs by name, one model thread each.
 
-A stream decodes one chunk of the codec's fixed grid at a time, so that streams take turns on the thread, and a
-cancelled one leaves it after the chunk that runs.
+A stream decodes one chunk of the codec's fixed grid at a time, and a clip is encoded one window at a time, so that
+requests take turns on the thread, and a cancelled one leaves it after the piece that runs.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from stretto_shared.features import ModelInfo
 from stretto_shared.tokens import TokenMatrix
 from torch import Tensor
 
+from stretto_codec.engine.encoding import Encoded, encode_work, join
 from stretto_codec.engine.frames import Chunk, FrameBuffer
 from stretto_codec.loading import LoadedCodec
 from stretto_codec.models.streaming import ChunkDecoder
@@ -141,8 +142,11 @@ class CodecEngine:
                 f"expected more than 0 and at most {MAX_ENCODE_S:g} s of audio, got {waveform.duration_s:g} s. "
                 "Send a longer clip in parts.",
             )
+        thread = self._thread(codec)
         with self._admitted(codec):
-            return await self._thread(codec).run(partial(_encode, codec, waveform, num_codebooks))
+            works, num_samples = await thread.run(partial(_encode_works, codec, waveform))
+            parts = [await thread.run(work) for work in works]
+            return await thread.run(partial(_to_clip, codec, parts, num_codebooks, num_samples))
 
     async def decode(self, model: str, tokens: AsyncIterator[TokenMatrix]) -> AsyncGenerator[DecodedChunk, None]:
         """Decode consecutive runs of frames, chunk by chunk, while more of them arrive.
@@ -243,18 +247,22 @@ def _finish(codec: LoadedCodec, decoder: ChunkDecoder) -> Waveform | None:
     return None if rest is None or rest.shape[-1] == 0 else _to_waveform(codec, rest)
 
 
-def _encode(codec: LoadedCodec, waveform: Waveform, num_codebooks: int) -> EncodedClip:
+def _encode_works(codec: LoadedCodec, waveform: Waveform) -> tuple[list[Callable[[], Encoded]], int]:
+    """What the model thread has to do for a clip, and the clip's samples at the codec's own rate."""
     config = codec.config
     samples = _with_channels(waveform.samples, config.num_channels)
     if waveform.sample_rate_hz != config.sample_rate_hz:
         samples = soxr.resample(samples.T, waveform.sample_rate_hz, config.sample_rate_hz).T
     if samples.shape[1] == 0:
         raise InvalidInput("waveform", f"expected at least one sample at {config.sample_rate_hz} Hz. Send more audio.")
-    with torch.inference_mode():
-        codes, scales = codec.encode(torch.tensor(samples, dtype=torch.float32)[None])
-    kept = codes[0, : num_codebooks or config.num_codebooks].numpy().astype(np.int32)
-    tokens = TokenMatrix(kept, config.frame_rate_hz, codec.info.model_id, tuple(scales[0].tolist()))
-    return EncodedClip(tokens, codec.info, int(samples.shape[1]))
+    return list(encode_work(codec, torch.tensor(samples, dtype=torch.float32)[None])), int(samples.shape[1])
+
+
+def _to_clip(codec: LoadedCodec, parts: list[Encoded], num_codebooks: int, num_samples: int) -> EncodedClip:
+    codes, scales = join(parts)
+    kept = codes[0, : num_codebooks or codec.config.num_codebooks].numpy().astype(np.int32)
+    tokens = TokenMatrix(kept, codec.config.frame_rate_hz, codec.info.model_id, tuple(scales[0].tolist()))
+    return EncodedClip(tokens, codec.info, num_samples)
 
 
 def _with_channels(samples: NDArray[np.float32], num_channels: int) -> NDArray[np.float32]:
