@@ -153,7 +153,7 @@ async def test_a_request_without_a_deadline_gets_the_default_one(serve):
     held = Held()
     served = await serve(serve.fake(encode=held.encode), default_deadline_s=0.2)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await served.codec.EncodeAudio(codec_pb2.EncodeAudioRequest())
+        await asyncio.wait_for(served.codec.EncodeAudio(codec_pb2.EncodeAudioRequest()), 60)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert "default deadline" in caught.value.details()
     assert held.ended_by is asyncio.CancelledError
