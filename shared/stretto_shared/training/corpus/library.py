@@ -97,7 +97,7 @@ def _add_music21(by_split: dict[str, dict[str, list[Piece]]], pieces: Sequence[P
     left_out = 0
     for wanted in ("test", "valid", "train"):
         for piece in (piece for piece, split in zip(pieces, splits, strict=True) if split == wanted):
-            if known.of_other_splits(wanted, piece):
+            if known.in_other_split(wanted, piece):
                 left_out += 1
                 continue
             known.add(wanted, piece)

@@ -37,6 +37,8 @@ SOURCES = (TUNES, KEYBOARD, *ENSEMBLES.values())
 MIN_PIECE_S = 12.0
 MIN_NOTES = 16
 TEMPO_RANGE_BPM = (54.0, 144.0)
+# The arranger plays a piece up to a quarter faster than it says: what is fast in the score is not to become a race.
+MAX_TEMPO_BPM = 112.0
 _PER_BOOK = 8
 _STOP_WORDS = frozenset(
     {"the", "a", "an", "der", "die", "das", "s", "setting", "reel", "jig", "hornpipe", "strathspey"}
@@ -81,9 +83,8 @@ def _to_json(piece: Piece) -> str:
 
 def _from_json(line: str) -> Piece:
     source, name, parts, tempo_bpm, bar_starts, genre = json.loads(line)
-    return Piece(
-        source, name, {role: sorted_notes(rows) for role, rows in parts.items()}, tempo_bpm, np.array(bar_starts), genre
-    )
+    rows_by_role = {role: sorted_notes(rows) for role, rows in parts.items()}
+    return Piece(source, name, rows_by_role, min(tempo_bpm, MAX_TEMPO_BPM), np.array(bar_starts), genre)
 
 
 def read_shelf(corpus: Path, shelf: Shelf) -> list[Piece]:
@@ -220,7 +221,7 @@ def _stretches(part: Any) -> list[tuple[float, Any, float]]:
             beat = new or beat
         if found:
             found[-1][1].append(start)
-    ends = [start for start, _, _ in found[1:]] + [float(part.highestTime)]
+    ends = [*(start for start, _, _ in found[1:]), float(part.highestTime)][: len(found)]
     return [(start, np.array([*bars, end]), beat) for (start, bars, beat), end in zip(found, ends, strict=True)]
 
 

@@ -13,6 +13,8 @@ from stretto_shared.training.corpus.scores import ONSET, PITCH, Piece
 RUN_LENGTH = 12
 MIN_INTERVALS = 6
 MIN_TURNS = 5
+# Pieces of one style share a run or two by chance; a tune of twenty notes has eight.
+MIN_SHARED_RUNS = 4
 
 
 def runs_of(piece: Piece) -> set[bytes]:
@@ -44,6 +46,6 @@ class Quotations:
         for run in runs_of(piece):
             self._splits.setdefault(run, set()).add(split)
 
-    def of_other_splits(self, split: str, piece: Piece) -> int:
-        """How many runs of a piece occur in a remembered piece of another split."""
-        return sum(bool(self._splits.get(run, set()) - {split}) for run in runs_of(piece))
+    def in_other_split(self, split: str, piece: Piece) -> bool:
+        """Whether a piece shares a tune with remembered pieces of other splits."""
+        return sum(bool(self._splits.get(run, set()) - {split}) for run in runs_of(piece)) >= MIN_SHARED_RUNS
