@@ -11,6 +11,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from stretto.common.v1 import audio_pb2, model_pb2
 from stretto.orchestrator.v1 import orchestrator_pb2
+from stretto_orchestrator.flows import rendering
 from stretto_shared.errors import InvalidInput, NotFound, NotReady, Overloaded
 from stretto_shared.grpc.status import code_of
 
@@ -84,6 +85,16 @@ async def test_progress_is_told_before_the_first_audio_and_at_most_five_times_a_
     house.codec.watched.gate.set()
     rest = [response.WhichOneof("payload") async for response in call]
     assert set(rest) == {"chunk", "receipt"}, "all frames were told before"
+
+
+async def test_within_the_interval_only_the_first_and_the_last_progress_is_told(
+    house, collect, request_music, monkeypatch
+):
+    monkeypatch.setattr(rendering, "PROGRESS_INTERVAL_S", 1e6)
+    music = await collect(house.stub.GenerateMusic(request_music(duration_s=10)))
+    done = [progress.done_frame_count for progress in music.progress if progress.total_frame_count]
+    assert len(music.chunks) == 50
+    assert len(done) <= 2 and done[-1] == 500
 
 
 async def test_first_audio_comes_before_the_last_token_is_made(house, request_music):

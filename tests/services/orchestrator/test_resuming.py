@@ -2,11 +2,14 @@
 
 import asyncio
 import dataclasses
+import itertools
 
 import grpc
 import numpy as np
 import pytest
-from stretto_orchestrator.flows.resuming import ResumePolicy, Resumes, TokenLog
+from stretto_orchestrator.clients import DecodedAudio
+from stretto_orchestrator.flows.resuming import ResumePolicy, Resumes, TokenLog, resumed_audio
+from stretto_shared.audio import Waveform
 from stretto_shared.errors import NotReady
 from stretto_shared.tokens import TokenMatrix
 
@@ -98,6 +101,23 @@ async def test_the_wait_between_resumes_doubles_and_the_last_error_is_raised(mon
     with pytest.raises(NotReady, match="at last"):
         await resumes.wait_or_raise("codec", NotReady("at last"))
     assert waits_s == pytest.approx([0.2, 0.4, 0.8]) and stages == ["codec"] * 3
+
+
+async def test_a_codec_that_comes_back_with_other_chunks_repeats_and_skips_nothing():
+    samples = np.arange(20, dtype=np.float32)
+    streams = iter([(8, 16), (6, 13, 20)])  # the ends of the chunks of each stream; the first one is lost
+
+    async def open_stream(tokens):
+        ends = next(streams)
+        for start, stop in itertools.pairwise((0, *ends)):
+            yield DecodedAudio(Waveform(samples[start:stop], 8_000), start, None)
+        if ends[-1] < 20:
+            raise NotReady("This replica is going away.")
+
+    resumes = Resumes(ResumePolicy(max_resumes=1, backoff_s=0), lambda stage: None)
+    parts = [part async for part in resumed_audio(open_stream, TokenLog(4), resumes)]
+    np.testing.assert_array_equal(np.concatenate([part.waveform.samples[0] for part in parts]), samples)
+    assert [part.first_sample_index for part in parts] == [0, 8, 16]
 
 
 async def part_source(num_parts, made):

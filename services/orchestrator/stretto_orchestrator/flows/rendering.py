@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -102,7 +103,7 @@ class Rendering:
         self._acoustic_model: ModelInfo | None = None
         self._codec_model: ModelInfo | None = None
         self._told: Progress | None = None
-        self._told_at_s = 0.0
+        self._told_at_s = -math.inf
 
     async def events(
         self, request: TokenRequest, *, duration_s: float, keep_prompt: bool = False
