@@ -48,6 +48,7 @@ class Recipe:
     text_dropout: float = 0.15
     melody_share: float = 0.4  # share of the batches that hear a melody at all
     melody_dropout: float = 0.1  # share of the rows of those that do not
+    token_noise: float = 0.0  # greatest share of a clip's past that is wrong, in half of the clips
     validate_every_s: float = 300.0
     num_validation_clips: int = 64
     num_start_clips: int = 16
@@ -56,12 +57,15 @@ class Recipe:
     seed: int = 0
 
 
-def cross_entropies(model: MusicGenLM, batch: Batch, *, melody: bool, first_frame: int = 0) -> Tensor:
-    """Mean cross-entropy of each clip and codebook, in nats a token: [B, K]."""
+def cross_entropies(
+    model: MusicGenLM, batch: Batch, *, melody: bool, first_frame: int = 0, heard: Tensor | None = None
+) -> Tensor:
+    """Mean cross-entropy of each clip and codebook, in nats a token [B, K], after the true past or `heard` [B, K, T]."""
     config = model.config
     delayed = apply_delay(batch.codes, config.delays, config.special_token)
+    past = delayed if heard is None else apply_delay(heard, config.delays, config.special_token)
     chroma = batch.chroma if melody else None
-    logits = model(delayed[..., :-1], batch.text_states, batch.text_mask, chroma, first_frame)
+    logits = model(past[..., :-1], batch.text_states, batch.text_mask, chroma, first_frame)
     mask = target_mask(batch.codes.shape[-1], config.delays)  # [K, T']
     targets = delayed[..., 1:].masked_fill(~mask, -100)
     # A codebook at a time: all of them at once are 70 MB that no cache holds.
@@ -167,13 +171,24 @@ class Trainer:
             self.next_indices(), self.random, text_dropout=recipe.text_dropout, melody_dropout=recipe.melody_dropout
         )
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
-            losses = cross_entropies(self.model, batch, melody=melody, first_frame=self._first_frame(batch))
+            losses = cross_entropies(
+                self.model, batch, melody=melody, first_frame=self._first_frame(batch), heard=self._heard(batch.codes)
+            )
         losses.mean().backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
         by_codebook = losses.detach().mean(0)
         return {"ce": float(by_codebook.mean()), "ce_0": float(by_codebook[0]), "grad": float(norm)}
+
+    def _heard(self, codes: Tensor) -> Tensor | None:
+        """The past with mistakes, as in generation: codes [B, K, T], some of them from another moment of the clip."""
+        if self.recipe.token_noise == 0:
+            return None
+        share = self.random.uniform(0, self.recipe.token_noise, (len(codes), 1, 1))
+        share *= self.random.random(share.shape) < 0.5
+        is_wrong = torch.from_numpy(self.random.random(codes.shape) < share)
+        return torch.where(is_wrong, codes[..., torch.from_numpy(self.random.permutation(codes.shape[-1]))], codes)
 
     def _first_frame(self, batch: Batch) -> int:
         """Half of the batches stand at the start of a piece, the others anywhere in one of the full length."""
