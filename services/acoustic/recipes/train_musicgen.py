@@ -60,7 +60,7 @@ class Recipe:
 def cross_entropies(
     model: MusicGenLM, batch: Batch, *, melody: bool, first_frame: int = 0, heard: Tensor | None = None
 ) -> Tensor:
-    """Mean cross-entropy of each clip and codebook, in nats a token [B, K], after the true past or `heard` [B, K, T]."""
+    """Mean cross-entropy of each clip and codebook, nats a token [B, K], after the true past or `heard` [B, K, T]."""
     config = model.config
     delayed = apply_delay(batch.codes, config.delays, config.special_token)
     past = delayed if heard is None else apply_delay(heard, config.delays, config.special_token)
