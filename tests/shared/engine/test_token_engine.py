@@ -188,7 +188,7 @@ async def test_a_full_engine_refuses_with_an_estimate_and_recovers() -> None:
             waiting = asyncio.ensure_future(collect(engine, request(1)))
             await asyncio.sleep(0.02)
             with pytest.raises(Overloaded) as caught:
-                await collect(engine, request(1))
+                await asyncio.wait_for(collect(engine, request(1)), 20)
             assert caught.value.retry_after_s > 0.5
         await waiting
         assert (await collect(engine, request(1))).shape == (K, 1)
