@@ -17,7 +17,7 @@ from stretto_client import StrettoClient, StrettoError, Waveform
 
 ROOT = Path(__file__).resolve().parents[2]
 STRETTO = (sys.executable, "-c", "from stretto_client.cli.main import main; main()")
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 600.0  # a guard against hanging: on a starved machine torch alone takes minutes to import
 STOP_TIMEOUT_S = 30.0
 
 
