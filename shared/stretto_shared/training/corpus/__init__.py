@@ -12,8 +12,9 @@ The corpus, about 43 h of clips, made at 50 to 140 times real time per core (`co
     corpus render --data DIR --out corpus/v1 --clips 800 --heldout 0 --repertoire ensemble
     corpus real --data DIR --out corpus/real
 
-The third plays music21's corpus alone; its first run parses the scores into `corpus/scores/music21` (minutes).
-The clips of a repertoire do not depend on which others are rendered.
+The third plays music21's corpus alone; its first run parses the scores into `corpus/scores/music21` (two minutes of one
+core). The clips of a repertoire do not depend on which others are rendered. The committed language model was trained
+on the first two alone.
 
 where DIR holds:
 
