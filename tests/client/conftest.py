@@ -55,6 +55,7 @@ class Seen:
 
     requests: list[Any] = field(default_factory=list)
     num_cancelled: int = 0
+    num_decoding: int = 0
 
 
 class Orchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):  # type: ignore[misc]
@@ -128,12 +129,13 @@ class Codec(codec_pb2_grpc.CodecServiceServicer):  # type: ignore[misc]
         )
 
     async def DecodeTokens(self, requests: Any, context: Any) -> Any:
+        # A cancelled call ends the requests or the handler, whichever comes first.
+        self._seen.num_decoding += 1
         try:
             async for response in self._decode(requests):
                 yield response
-        except asyncio.CancelledError:
-            self._seen.num_cancelled += 1
-            raise
+        finally:
+            self._seen.num_decoding -= 1
 
     async def _decode(self, requests: Any) -> Any:
         first_sample_index = 0
