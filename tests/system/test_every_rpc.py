@@ -285,13 +285,16 @@ async def test_a_late_request_ends_at_its_deadline_and_the_next_works(channel: A
     pause_s = 5.0 if rpc.streams_requests else 0
     codes = set()
     for _ in range(100):
-        # A quick answer may come in time, and a deadline that strikes before the call is on its way is a plain
-        # cancellation to grpc.aio; neither is the server's word, so ask again.
+        # A quick answer may come in time; a deadline that strikes before the call is on its way is a plain cancellation
+        # to grpc.aio, and one that strikes a write an "Internal error from Core" (see stretto_shared.grpc.streams).
+        # None of these is the server's word, so ask again.
         try:
             await replies(start(channel, rpc, written(rpc.long or rpc.good), timeout_s, pause_s))
         except asyncio.CancelledError:
             continue
         except grpc.aio.AioRpcError as error:
+            if error.details() == "Internal error from Core":
+                continue
             codes.add(error.code())
             break
     assert codes == {grpc.StatusCode.DEADLINE_EXCEEDED}
