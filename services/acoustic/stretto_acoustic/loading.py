@@ -12,6 +12,7 @@ import torch
 from stretto_shared import weights
 from stretto_shared.errors import NotFound, NotReady
 from stretto_shared.features import ModelInfo
+from stretto_shared.nn.packed_linear import pack_linears
 from torch import Tensor, nn
 
 from stretto_acoustic.models.musicgen import MusicGenConfig, MusicGenLM
@@ -111,15 +112,17 @@ def make_loaded(
     is_default: bool = False,
     source: str = "default",
 ) -> LoadedLM:
-    """Put a module in eval mode and write down what the service says of it."""
+    """Put a module in eval mode, pack its matrices, and write down what the service says of it."""
+    parameter_count = module.num_parameters()
     _freeze(module)
+    pack_linears(module)
     info = ModelInfo(
         name=name,
         service="acoustic",
         digest_sha256=digest_sha256,
         licence=licence,
         score=score,
-        parameter_count=module.num_parameters(),
+        parameter_count=parameter_count,
         is_default=is_default,
         source=source,
         sample_rate_hz=module.config.sample_rate_hz,

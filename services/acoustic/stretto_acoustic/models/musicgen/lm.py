@@ -181,7 +181,7 @@ class MusicGenLM(nn.Module):
         chroma: Tensor | None = None,
     ) -> MusicGenState:
         """Allocate caches of `max_steps` steps and fill in what the conditions decide; arguments as in `forward`."""
-        config, weight = self.config, self.heads.weight
+        config, weight = self.config, self.embeddings.weight
         conditions: Conditions = self.conditioner(text_states, text_mask, chroma)
         length = conditions.prefix_length
         shape = (batch_size, config.num_heads, length + max_steps, config.head_dim)
@@ -244,7 +244,7 @@ class MusicGenLM(nn.Module):
 
     def kv_bytes_per_step(self, batch_size: int = 1) -> int:
         """Bytes that one step adds to the caches of a state of `batch_size` rows."""
-        return 2 * self.config.num_layers * batch_size * self.config.dim * self.heads.weight.element_size()
+        return 2 * self.config.num_layers * batch_size * self.config.dim * self.embeddings.weight.element_size()
 
     def flops_per_step(self, batch_size: int = 1) -> int:
         """Multiply-adds, times 2, of one step's matrix products without attention over the caches."""
@@ -280,7 +280,7 @@ class MusicGenLM(nn.Module):
     def _fill_prefix(self, state: MusicGenState, prefix: Tensor, is_heard: Tensor | None) -> None:
         """Run the prefix through the blocks and keep its keys and values."""
         length = state.prefix_length
-        x = prefix.to(self.heads.weight.dtype)
+        x = prefix.to(self.embeddings.weight.dtype)
         for index, block in enumerate(self.blocks()):
             query, key, value = block.qkv(x)
             keys, values = state.caches[index]

@@ -44,7 +44,7 @@ class MusicGenStepper:
 
     def __init__(self, model: MusicGenLM) -> None:
         self._model = model
-        self._dtype = model.heads.weight.dtype
+        self._dtype = model.embeddings.weight.dtype
 
     @property
     def cardinality(self) -> int:
