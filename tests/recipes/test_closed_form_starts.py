@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from stretto_acoustic.models.musicgen import MusicGenConfig, MusicGenLM
+from stretto_codec.models.framecodec import FrameCodec, FrameCodecConfig
 from stretto_codec.models.soundstream import SoundStream, SoundStreamConfig
 
 ROOT = Path(__file__).parents[2]
@@ -13,6 +14,7 @@ sys.path[:0] = [str(ROOT / "services/codec/recipes"), str(ROOT / "services/acous
 
 from aligned_start import start_aligned_heads  # noqa: E402
 from block_transform_start import start_from_block_transform  # noqa: E402
+from coarser_start import start_from_finer  # noqa: E402
 
 
 def chords(num_clips: int, num_samples: int, seed: int) -> torch.Tensor:
@@ -43,6 +45,34 @@ def test_a_codec_too_narrow_for_the_start_is_refused() -> None:
         start_from_block_transform(
             SoundStream(SoundStreamConfig(encoder_channels=4, decoder_channels=4)), chords(2, 9600, seed=0)
         )
+
+
+def test_a_coarser_codec_starts_as_the_finer_one_it_comes_from() -> None:
+    torch.manual_seed(0)
+    small = {"dim": 32, "num_decoder_blocks": 2, "num_codebooks": 2, "cardinality": 8}
+    finer = FrameCodec(FrameCodecConfig(**small, code_dim=8)).eval()
+    coarser = FrameCodec(FrameCodecConfig(**small, code_dim=16, stride=8)).eval()
+    heard = chords(4, 23_040, seed=1)
+
+    def gap() -> float:
+        with torch.no_grad():
+            expected = finer.decode_sinusoids(finer.quantizer.bypass(finer.encode_latents(heard))).log_magnitude
+            actual = coarser.decode_sinusoids(coarser.quantizer.bypass(coarser.encode_latents(heard))).log_magnitude
+        return float((actual - expected).square().mean() / (expected - expected.mean((0, 1))).square().mean())
+
+    before = gap()
+    start_from_finer(coarser, finer, chords(24, 23_040, seed=0))
+    assert gap() < 0.2 < before
+
+
+def test_a_coarser_codec_of_another_width_is_refused() -> None:
+    finer = FrameCodec(FrameCodecConfig(num_codebooks=1, num_decoder_blocks=1))
+    with pytest.raises(ValueError, match="dim must be that of the finer codec, 256"):
+        start_from_finer(
+            FrameCodec(FrameCodecConfig(dim=32, stride=8, num_codebooks=1)), finer, chords(2, 23_040, seed=0)
+        )
+    with pytest.raises(ValueError, match="stride must be a multiple of 4"):
+        start_from_finer(FrameCodec(FrameCodecConfig(stride=6, num_decoder_blocks=1)), finer, chords(2, 23_040, seed=0))
 
 
 def test_the_aligned_head_looks_at_the_melody_frame_that_sounds_now() -> None:

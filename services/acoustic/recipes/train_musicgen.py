@@ -1,7 +1,10 @@
 """Train MusicGen's language model: `train_musicgen.py --config musicgen.toml --features DIR --codec DIR --run DIR`.
 
+`--workers 2 --threads 1` trains on two cores, one batch each.
+
 Delayed codec tokens given text states and, in a share of the batches, a melody; each condition is dropped at random,
-which is what classifier-free guidance needs. Cross-entropy averaged over the codebooks. The budget is wall time. The
+which is what classifier-free guidance needs. Cross-entropy averaged over the codebooks; a departure from the paper:
+the mean may be weighted, since what little of it is music is in the coarse codebooks. The budget is wall time. The
 best checkpoint by validation cross-entropy (the mean of that with and without a melody) is exported after each
 validation.
 """
@@ -10,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import time
 import tomllib
@@ -30,6 +34,7 @@ from stretto_shared.training.loop import Averages, Budget, RunLog, learning_rate
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from workers import Workers, start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +53,7 @@ class Recipe:
     text_dropout: float = 0.15
     melody_share: float = 0.4  # share of the batches that hear a melody at all
     melody_dropout: float = 0.1  # share of the rows of those that do not
+    codebook_weights: tuple[float, ...] = ()  # of the loss, coarsest first; equal where empty
     token_noise: float = 0.0  # greatest share of a clip's past that is wrong, in half of the clips
     validate_every_s: float = 300.0
     num_validation_clips: int = 64
@@ -82,10 +88,10 @@ def validate(model: MusicGenLM, features: Features, num_clips: int) -> dict[str,
     model.eval()
     indices = list(range(min(num_clips, len(features))))
     sums: dict[str, list[float]] = {"valid_ce": [], "valid_ce_shuffled": [], "valid_ce_melody": []}
-    for start in range(0, len(indices), 8):
-        chosen = indices[start : start + 8]
+    for first in range(0, len(indices), 8):
+        chosen = indices[first : first + 8]
         others = [(i + len(indices) // 2) % len(indices) for i in chosen]
-        random = np.random.default_rng(start)
+        random = np.random.default_rng(first)
         own = features.batch(chosen, random)
         other = features.batch(chosen, random, caption_of=others)
         with torch.autocast("cpu", torch.bfloat16):
@@ -99,7 +105,8 @@ def validate(model: MusicGenLM, features: Features, num_clips: int) -> dict[str,
 def read_recipe(path: Path) -> Recipe:
     """Read a TOML file; an unknown key is an error."""
     with path.open("rb") as file:
-        return Recipe(**tomllib.load(file))
+        values = tomllib.load(file)
+    return Recipe(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 
 def codec_id_of(folder: Path) -> str:
@@ -108,12 +115,18 @@ def codec_id_of(folder: Path) -> str:
     return f"{config['name']}@{config['weights_sha256'][:12]}"
 
 
-def make_optimizers(model: MusicGenLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the blocks, AdamW for tables, heads, conditions and norms.
+def hidden_matrices(model: MusicGenLM) -> list[nn.Parameter]:
+    """The matrices of the blocks."""
+    return [p for block in model.blocks() for p in block.parameters() if p.ndim == 2]
+
+
+def make_optimizers(model: MusicGenLM, recipe: Recipe, workers: Workers) -> list[torch.optim.Optimizer]:
+    """Muon for this worker's share of the blocks' matrices, AdamW for tables, heads, conditions and norms.
 
     Muon's steps are scaled to AdamW's size (Liu et al., "Muon is Scalable for LLM Training", 2025), so one rate serves.
+    They cost as much as forward and backward together, so each worker takes those of its share.
     """
-    hidden = [p for block in model.blocks() for p in block.parameters() if p.ndim == 2]
+    hidden = hidden_matrices(model)
     others = [p for p in model.parameters() if all(p is not h for h in hidden)]
     groups = [
         {"params": [p for p in others if p.ndim > 1], "weight_decay": recipe.weight_decay},
@@ -122,7 +135,10 @@ def make_optimizers(model: MusicGenLM, recipe: Recipe) -> list[torch.optim.Optim
     return [
         torch.optim.AdamW(groups, recipe.learning_rate, (0.9, 0.95), fused=True),
         torch.optim.Muon(
-            hidden, recipe.learning_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"
+            workers.share(hidden),
+            recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            adjust_lr_fn="match_rms_adamw",
         ),
     ]
 
@@ -130,17 +146,24 @@ def make_optimizers(model: MusicGenLM, recipe: Recipe) -> list[torch.optim.Optim
 class Trainer:
     """Model, optimisers and data of one run."""
 
-    def __init__(self, recipe: Recipe, features_dir: Path, codec: Path, folder: Path, init: Path | None) -> None:
+    def __init__(
+        self, recipe: Recipe, features_dir: Path, codec: Path, folder: Path, init: Path | None, workers: Workers
+    ) -> None:
         torch.manual_seed(recipe.seed)
-        self.recipe, self.folder = recipe, folder
+        self.recipe, self.folder, self.workers = recipe, folder, workers
         self.config = MusicGenConfig(**recipe.model, codec_id=codec_id_of(codec))
         self.model = MusicGenLM(self.config)
         if init is not None:
             self.model.load_state_dict({k: v.float() for k, v in load_file(init).items()})
-        self.optimizers = make_optimizers(self.model, recipe)
+        self.optimizers = make_optimizers(self.model, recipe, workers)
         self.train = Features(features_dir, "train", self.config.num_codebooks)
         self.valid = Features(features_dir, "valid", self.config.num_codebooks)
-        self.random = np.random.default_rng(recipe.seed)
+        self.shared_random = np.random.default_rng(recipe.seed)  # what all workers draw alike
+        self.random = np.random.default_rng((recipe.seed, workers.rank))
+        weights_of = torch.tensor(recipe.codebook_weights or (1.0,) * self.config.num_codebooks)
+        if len(weights_of) != self.config.num_codebooks:
+            raise SystemExit(f"codebook_weights needs {self.config.num_codebooks} numbers, got {len(weights_of)}.")
+        self.codebook_weights = weights_of / weights_of.mean()
         if init is None:
             some = torch.from_numpy(self.train.codes[: recipe.num_start_clips].astype(np.int64))
             started = start_from_codebooks(self.model, codec / "model.safetensors", some)
@@ -152,11 +175,12 @@ class Trainer:
         self.best = float("inf")
 
     def next_indices(self) -> list[int]:
-        """The next clips of a random order of the whole corpus."""
-        if len(self.order) < self.recipe.batch_size:
-            self.order = self.random.permutation(len(self.train)).tolist()
-        chosen, self.order = self.order[: self.recipe.batch_size], self.order[self.recipe.batch_size :]
-        return chosen
+        """This worker's next clips of a random order of the whole corpus."""
+        size = self.recipe.batch_size * self.workers.count
+        if len(self.order) < size:
+            self.order = self.shared_random.permutation(len(self.train)).tolist()
+        chosen, self.order = self.order[:size], self.order[size:]
+        return chosen[self.workers.rank :: self.workers.count]
 
     def step(self, step: int, progress: float) -> dict[str, float]:
         """One optimiser step."""
@@ -166,7 +190,7 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        melody = bool(self.random.random() < recipe.melody_share)
+        melody = bool(self.shared_random.random() < recipe.melody_share)
         batch = self.train.batch(
             self.next_indices(), self.random, text_dropout=recipe.text_dropout, melody_dropout=recipe.melody_dropout
         )
@@ -174,10 +198,12 @@ class Trainer:
             losses = cross_entropies(
                 self.model, batch, melody=melody, first_frame=self._first_frame(batch), heard=self._heard(batch.codes)
             )
-        losses.mean().backward()
+        (losses * self.codebook_weights).mean().backward()
+        self.workers.average(p.grad for p in self.model.parameters() if p.grad is not None)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
+        self.workers.exchange([matrix.data for matrix in hidden_matrices(self.model)])
         by_codebook = losses.detach().mean(0)
         return {"ce": float(by_codebook.mean()), "ce_0": float(by_codebook[0]), "grad": float(norm)}
 
@@ -215,12 +241,39 @@ class Trainer:
             },
         )
 
+    def validate(self, budget: Budget) -> None:
+        """Export the model if it is the best so far."""
+        scores = validate(self.model, self.valid, self.recipe.num_validation_clips)
+        self.log.write({"step": budget.step, "minutes": budget.elapsed_s / 60, **scores})
+        score = (scores["valid_ce"] + scores["valid_ce_melody"]) / 2
+        if score < self.best:
+            self.best = score
+            self.export(budget, scores)
+
+    def save(self, budget: Budget) -> None:
+        """Keep what a restart with as many workers needs."""
+        checkpoint.save(
+            self.state_path,
+            {
+                "model": self.model.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+                "elapsed_s": budget.elapsed_s,
+                "step": budget.step,
+                "best": self.best,
+            },
+        )
+
+    @property
+    def state_path(self) -> Path:
+        """This worker's own state: each keeps the optimiser of its share."""
+        return self.folder / f"state_{self.workers.rank}_of_{self.workers.count}.pt"
+
 
 def run(trainer: Trainer) -> None:
     """Train until the budget is used."""
-    recipe, folder = trainer.recipe, trainer.folder
+    recipe = trainer.recipe
     budget = Budget(recipe.minutes, max_steps=recipe.max_steps)
-    state = checkpoint.load(folder / "state.pt")
+    state = checkpoint.load(trainer.state_path)
     if state is not None:
         trainer.model.load_state_dict(state["model"])
         for optimizer, saved in zip(trainer.optimizers, state["optimizers"], strict=True):
@@ -229,30 +282,20 @@ def run(trainer: Trainer) -> None:
         budget = Budget(
             recipe.minutes, max_steps=recipe.max_steps, elapsed_s=state["elapsed_s"], step=state["step"] + 1
         )
-    averages, validated = Averages(), time.monotonic()
-    for step in budget.steps():
-        averages.add(trainer.step(step, budget.progress))
-        last = budget.progress >= 1.0 or bool(recipe.max_steps and step + 1 >= recipe.max_steps)
-        if step % recipe.log_every == 0 or last:
+    workers = trainer.workers
+    averages, validated, last = Averages(), time.monotonic(), False
+    while not last:
+        step, progress = budget.step, workers.agree(budget.progress)
+        last = progress >= 1.0 or bool(recipe.max_steps and step + 1 >= recipe.max_steps)
+        averages.add(trainer.step(step, progress))
+        if workers.is_first and (step % recipe.log_every == 0 or last):
             trainer.log.write({"step": step, "minutes": budget.elapsed_s / 60, **averages.take()})
-        if last or time.monotonic() - validated > recipe.validate_every_s:
-            scores = validate(trainer.model, trainer.valid, recipe.num_validation_clips)
-            trainer.log.write({"step": step, "minutes": budget.elapsed_s / 60, **scores})
-            score = (scores["valid_ce"] + scores["valid_ce_melody"]) / 2
-            if score < trainer.best:
-                trainer.best = score
-                trainer.export(budget, scores)
-            checkpoint.save(
-                folder / "state.pt",
-                {
-                    "model": trainer.model.state_dict(),
-                    "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
-                    "elapsed_s": budget.elapsed_s,
-                    "step": budget.step,
-                    "best": trainer.best,
-                },
-            )
+        if workers.agree(last or time.monotonic() - validated > recipe.validate_every_s):
+            if workers.is_first:
+                trainer.validate(budget)
+            trainer.save(budget)
             validated = time.monotonic()
+        budget.step += 1
 
 
 def main() -> None:
@@ -264,12 +307,18 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder for the log, the state and the export")
     parser.add_argument("--init", type=Path, help="exported model.safetensors to start from")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=1, help="processes, each with a batch of its own (default 1)")
     args = parser.parse_args()
+    start(functools.partial(work, args), args.workers)
+
+
+def work(args: argparse.Namespace, workers: Workers) -> None:
+    """Train as one of the workers."""
     torch.set_num_threads(args.threads)
     # The fused attention's backward pass is the slower one on CPUs at these lengths: 2.5 s a step against 1.6 s.
     torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
     with sdpa_kernel(SDPBackend.MATH):
-        run(Trainer(read_recipe(args.config), args.features, args.codec, args.run, args.init))
+        run(Trainer(read_recipe(args.config), args.features, args.codec, args.run, args.init, workers))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import time
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from block_transform_start import start_from_block_transform
+from coarser_start import start_from_finer
 from principal_start import start_from_principal_components
 from safetensors.torch import load_file
 from sinusoid_loss import sinusoid_loss
@@ -68,6 +70,7 @@ class Recipe:
     codebook_decay: float = 0.98
     encoder_after: float = 0.0  # share of the budget in which only the decoder learns
     quantizer_dropout: float = 0.5
+    fewest_codebooks: int = 1  # that quantizer dropout keeps
     validate_every_s: float = 240.0
     num_validation_clips: int = 24
     num_start_clips: int = 300
@@ -119,7 +122,9 @@ def read_recipe(path: Path) -> Recipe:
 class Trainer:
     """The models, optimisers and losses of one run."""
 
-    def __init__(self, recipe: Recipe, folder: Path, corpora: Sequence[Path], init: Path | None) -> None:
+    def __init__(
+        self, recipe: Recipe, folder: Path, corpora: Sequence[Path], init: Path | None, finer: Path | None = None
+    ) -> None:
         torch.manual_seed(recipe.seed)
         config_class, model_class = ARCHITECTURES[recipe.architecture]
         self.recipe, self.folder = recipe, folder
@@ -127,7 +132,7 @@ class Trainer:
         self.model = model_class(self.config)
         self.initialised = init is not None or isinstance(self.model, SoundStream)
         if init is None:
-            self._start(Clips(corpora, "train", 4 * self.config.sample_rate_hz, recipe.seed + 3))
+            self._start(Clips(corpora, "train", 4 * self.config.sample_rate_hz, recipe.seed + 3), finer)
         if init is not None:
             self.model.load_state_dict({k: v.float() for k, v in load_file(init).items()})
         for codebook in self.model.quantizer.codebooks:
@@ -154,19 +159,25 @@ class Trainer:
         self.random = np.random.default_rng(recipe.seed + 2)
 
     @torch.no_grad()
-    def _start(self, sample: Clips) -> None:
-        """Begin with a linear codec in closed form, from a sample of the training data."""
-        if isinstance(self.model, FrameCodec):
-            start_from_principal_components(self.model, sample.batch(self.recipe.num_start_clips))
+    def _start(self, sample: Clips, finer: Path | None) -> None:
+        """Begin in closed form, from a sample of the training data, and from the codec in the folder `finer` if any."""
+        clips = sample.batch(self.recipe.num_start_clips)
+        if isinstance(self.model, FrameCodec) and finer is not None:
+            start_from_finer(self.model, load_framecodec(finer), clips)
+            latents = [self.model.encode_latents(part) for part in clips.split(8)]
+            self.model.quantizer.initialise(torch.cat(latents))
+            self.initialised = True
+        elif isinstance(self.model, FrameCodec):
+            start_from_principal_components(self.model, clips)
         elif isinstance(self.model, SoundStream):
-            start_from_block_transform(self.model, sample.batch(self.recipe.num_start_clips))
+            start_from_block_transform(self.model, clips)
             latents = [self.model.encode_latents(sample.batch(8)) for _ in range(self.recipe.num_start_clips // 32)]
             self.model.quantizer.initialise(torch.cat(latents))
 
     def _kept_codebooks(self, batch: int) -> Tensor:
         """Quantizer dropout: half of the rows keep a random number of codebooks."""
         most = self.config.num_codebooks
-        drawn = self.random.integers(1, most + 1, batch)
+        drawn = self.random.integers(self.recipe.fewest_codebooks, most + 1, batch)
         return torch.from_numpy(np.where(self.random.random(batch) < self.recipe.quantizer_dropout, drawn, most))
 
     def step(self, step: int, progress: float) -> dict[str, float]:
@@ -247,17 +258,20 @@ class Trainer:
         """Log-mel distance on the validation clips with all codebooks, and the share of codes in use."""
         self.model.eval()
         used: list[set[int]] = [set() for _ in range(self.config.num_codebooks)]
-        mels, waves = [], []
+        mels, coarse_mels, waves = [], [], []
         for audio in self.validation.split(8):
             codes = self.model.encode(audio)
             decoded = self.model.decode(codes)[..., : audio.shape[-1]]
             mels.append(float(self.valid_loss(decoded, audio)))
+            coarse = self.model.decode(codes[:, : self.recipe.fewest_codebooks])[..., : audio.shape[-1]]
+            coarse_mels.append(float(self.valid_loss(coarse, audio)))
             waves.append(float((decoded - audio).abs().mean()))
             for k, row in enumerate(codes.unbind(1)):
                 used[k] |= set(row.flatten().tolist())
         self.model.train()
         return {
             "valid_mel": float(np.mean(mels)),
+            "valid_mel_coarse": float(np.mean(coarse_mels)),
             "valid_wave": float(np.mean(waves)),
             "codes_used": float(np.mean([len(u) for u in used])),
         }
@@ -301,9 +315,17 @@ class Trainer:
         )
 
 
-def run(recipe: Recipe, folder: Path, corpora: Sequence[Path], init: Path | None) -> None:
+def load_framecodec(folder: Path) -> FrameCodec:
+    """The exported FrameCodec in `folder`, in single precision."""
+    config = json.loads((folder / "config.json").read_text())["config"]
+    codec = FrameCodec(FrameCodecConfig(**config))
+    codec.load_state_dict({name: value.float() for name, value in load_file(folder / "model.safetensors").items()})
+    return codec.eval()
+
+
+def run(recipe: Recipe, folder: Path, corpora: Sequence[Path], init: Path | None, finer: Path | None = None) -> None:
     """Train until the budget is used."""
-    trainer = Trainer(recipe, folder, corpora, init)
+    trainer = Trainer(recipe, folder, corpora, init, finer)
     budget = Budget(recipe.minutes, max_steps=recipe.max_steps)
     state = checkpoint.load(folder / "state.pt")
     if state is not None:
@@ -311,7 +333,8 @@ def run(recipe: Recipe, folder: Path, corpora: Sequence[Path], init: Path | None
         trainer.judges.load_state_dict(state["judges"])
         trainer.optimizer.load_state_dict(state["optimizer"])
         trainer.judge_optimizer.load_state_dict(state["judge_optimizer"])
-        trainer.best, trainer.initialised = state["best"], state["step"] + 1 >= recipe.bypass_steps
+        trainer.best = state["best"]
+        trainer.initialised = trainer.initialised or state["step"] + 1 >= recipe.bypass_steps
         budget = Budget(
             recipe.minutes, max_steps=recipe.max_steps, elapsed_s=state["elapsed_s"], step=state["step"] + 1
         )
@@ -349,10 +372,11 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, nargs="+", required=True, help="folders made by the corpus renderer")
     parser.add_argument("--run", type=Path, required=True, help="folder for the log, the state and the export")
     parser.add_argument("--init", type=Path, help="exported model.safetensors to start from")
+    parser.add_argument("--finer", type=Path, help="exported FrameCodec of a finer stride to start from, a folder")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    run(read_recipe(arguments.config), arguments.run, arguments.corpus, arguments.init)
+    run(read_recipe(arguments.config), arguments.run, arguments.corpus, arguments.init, arguments.finer)
 
 
 if __name__ == "__main__":
