@@ -54,6 +54,8 @@ class Recipe:
     melody_share: float = 0.4  # share of the batches that hear a melody at all
     melody_dropout: float = 0.1  # share of the rows of those that do not
     codebook_weights: tuple[float, ...] = ()  # of the loss, coarsest first; equal where empty
+    own_share: float = 0.0  # greatest share of a clip's past that the model itself drew, in half of the steps
+    own_after: float = 0.0  # share of the budget from which it does
     token_noise: float = 0.0  # greatest share of a clip's past that is wrong, in half of the clips
     validate_every_s: float = 300.0
     num_validation_clips: int = 64
@@ -158,8 +160,7 @@ class Trainer:
         self.optimizers = make_optimizers(self.model, recipe, workers)
         self.train = Features(features_dir, "train", self.config.num_codebooks)
         self.valid = Features(features_dir, "valid", self.config.num_codebooks)
-        self.shared_random = np.random.default_rng(recipe.seed)  # what all workers draw alike
-        self.random = np.random.default_rng((recipe.seed, workers.rank))
+        self.reseed(0)
         weights_of = torch.tensor(recipe.codebook_weights or (1.0,) * self.config.num_codebooks)
         if len(weights_of) != self.config.num_codebooks:
             raise SystemExit(f"codebook_weights needs {self.config.num_codebooks} numbers, got {len(weights_of)}.")
@@ -170,9 +171,14 @@ class Trainer:
             if self.config.melody_conditioning == "prefix":
                 start_aligned_heads(self.model)
             print("start", [round(value, 2) for value in started], flush=True)
-        self.order: list[int] = []
         self.log = RunLog(folder)
         self.best = float("inf")
+
+    def reseed(self, step: int) -> None:
+        """Begin the random choices that follow `step`; a restart must not see the first clips again."""
+        self.order: list[int] = []
+        self.shared_random = np.random.default_rng((self.recipe.seed, step))  # what all workers draw alike
+        self.random = np.random.default_rng((self.recipe.seed, step, self.workers.rank))
 
     def next_indices(self) -> list[int]:
         """This worker's next clips of a random order of the whole corpus."""
@@ -194,10 +200,10 @@ class Trainer:
         batch = self.train.batch(
             self.next_indices(), self.random, text_dropout=recipe.text_dropout, melody_dropout=recipe.melody_dropout
         )
+        first_frame = self._first_frame(batch)
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
-            losses = cross_entropies(
-                self.model, batch, melody=melody, first_frame=self._first_frame(batch), heard=self._heard(batch.codes)
-            )
+            heard = self._heard(batch, progress, melody=melody, first_frame=first_frame)
+            losses = cross_entropies(self.model, batch, melody=melody, first_frame=first_frame, heard=heard)
         (losses * self.codebook_weights).mean().backward()
         self.workers.average(p.grad for p in self.model.parameters() if p.grad is not None)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -207,14 +213,32 @@ class Trainer:
         by_codebook = losses.detach().mean(0)
         return {"ce": float(by_codebook.mean()), "ce_0": float(by_codebook[0]), "grad": float(norm)}
 
-    def _heard(self, codes: Tensor) -> Tensor | None:
-        """The past with mistakes, as in generation: codes [B, K, T], some of them from another moment of the clip."""
-        if self.recipe.token_noise == 0:
+    def _heard(self, batch: Batch, progress: float, *, melody: bool, first_frame: int) -> Tensor | None:
+        """The past as in generation, codes [B, K, T]: with mistakes, the model's own or others; None: the true one."""
+        if self.recipe.own_share and progress >= self.recipe.own_after and self.shared_random.random() < 0.5:
+            wrong, most = self._drawn(batch, melody=melody, first_frame=first_frame), self.recipe.own_share
+            share = self.random.uniform(0, most, (len(batch.codes), 1, 1))
+        elif self.recipe.token_noise:
+            wrong = batch.codes[..., torch.from_numpy(self.random.permutation(batch.codes.shape[-1]))]
+            share = self.random.uniform(0, self.recipe.token_noise, (len(batch.codes), 1, 1))
+            share *= self.random.random(share.shape) < 0.5
+        else:
             return None
-        share = self.random.uniform(0, self.recipe.token_noise, (len(codes), 1, 1))
-        share *= self.random.random(share.shape) < 0.5
-        is_wrong = torch.from_numpy(self.random.random(codes.shape) < share)
-        return torch.where(is_wrong, codes[..., torch.from_numpy(self.random.permutation(codes.shape[-1]))], codes)
+        return torch.where(torch.from_numpy(self.random.random(batch.codes.shape) < share), wrong, batch.codes)
+
+    @torch.no_grad()
+    def _drawn(self, batch: Batch, *, melody: bool, first_frame: int) -> Tensor:
+        """What the model would draw for each token after the true past, codes [B, K, T].
+
+        Scheduled sampling in two passes (Mihaylova and Martins, "Scheduled Sampling for Transformers", 2019): a model
+        that never hears itself takes its own repetition for the music's, and holds one note for good.
+        """
+        delays, num_frames = self.config.delays, batch.codes.shape[-1]
+        past = apply_delay(batch.codes, delays, self.config.special_token)[..., :-1]
+        chroma = batch.chroma if melody else None
+        logits = self.model(past, batch.text_states, batch.text_mask, chroma, first_frame)
+        drawn = (logits.float() - torch.empty(logits.shape).exponential_().log()).argmax(-1)
+        return torch.stack([drawn[:, k, delay : delay + num_frames] for k, delay in enumerate(delays)], 1)
 
     def _first_frame(self, batch: Batch) -> int:
         """Half of the batches stand at the start of a piece, the others anywhere in one of the full length."""
@@ -279,6 +303,7 @@ def run(trainer: Trainer) -> None:
         for optimizer, saved in zip(trainer.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         trainer.best = state["best"]
+        trainer.reseed(state["step"] + 1)
         budget = Budget(
             recipe.minutes, max_steps=recipe.max_steps, elapsed_s=state["elapsed_s"], step=state["step"] + 1
         )

@@ -1,6 +1,6 @@
 """FrameCodec, the default codec of the cascades: it works at the frame rate, never at the sample rate.
 
-Log spectra -> causal ConvNeXt at 100 Hz -> 25 Hz -> residual vector quantizer -> ConvNeXt -> 100 Hz -> magnitudes,
+Log spectra -> causal ConvNeXt at 100 Hz -> 12.5 Hz -> residual vector quantizer -> ConvNeXt -> 100 Hz -> magnitudes,
 frequencies and noisiness of sinusoids, one for each bin -> inverse STFT. After Siuzdak, "Vocos: Closing the gap between
 time-domain and Fourier-based neural vocoders" (2023), https://arxiv.org/abs/2306.00814, with the quantizer of
 SoundStream. `docs/adr/0002` says why.
@@ -34,7 +34,7 @@ NOISE_PERIOD = 1021  # frames after which the pseudo-random phases repeat: a pri
 
 @dataclass(frozen=True)
 class FrameCodecConfig:
-    """Sizes of a FrameCodec; the defaults are those of the committed checkpoint."""
+    """Sizes of a FrameCodec; the defaults are those at 25 Hz and 2 kb/s (`recipes/framecodec_fine.toml`)."""
 
     sample_rate_hz: int = 24_000
     num_channels: int = 1
