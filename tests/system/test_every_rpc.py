@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -284,12 +285,19 @@ async def test_a_late_request_ends_at_its_deadline_and_the_next_works(channel: A
     timeout_s = 0.5 if rpc.long is not None or rpc.streams_requests else 0.0005
     pause_s = 5.0 if rpc.streams_requests else 0
     codes = set()
-    for _ in range(100):
+    for attempt in range(200):
         # A quick answer may come in time; a deadline that strikes before the call is on its way is a plain cancellation
         # to grpc.aio, and one that strikes a write an "Internal error from Core" (see stretto_shared.grpc.streams).
         # None of these is the server's word, so ask again.
         try:
-            await replies(start(channel, rpc, written(rpc.long or rpc.good), timeout_s, pause_s))
+            answer = asyncio.ensure_future(
+                replies(start(channel, rpc, written(rpc.long or rpc.good), timeout_s, pause_s))
+            )
+            # Hold the event loop, the server's too, at one moment after another until the deadline is past.
+            for _ in range(attempt % 20):
+                await asyncio.sleep(0)
+            time.sleep(2 * timeout_s if timeout_s < 0.01 else 0)  # noqa: ASYNC251
+            await answer
         except asyncio.CancelledError:
             continue
         except grpc.aio.AioRpcError as error:

@@ -29,6 +29,6 @@ class AcousticSettings(BaseSettings):
     """Frames in the messages after it."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of weights and caches. Another format gives other bytes for the same seed."""
-    num_threads: int = Field(default=0, ge=0, le=256)
-    """CPU threads inside one operation; 0 leaves the choice to torch. Equal requests give equal bytes only where it
-    is equal."""
+    num_threads: int = Field(default=1, ge=0, le=256)
+    """CPU threads inside one operation; 0 leaves the choice to torch. One is fastest for the default models: pools of
+    several model threads get in each other's way. Equal requests give equal bytes only where it is equal."""

@@ -22,6 +22,6 @@ class CodecSettings(BaseSettings):
     max_requests: int = Field(default=64, ge=1, le=4096)
     """Requests that one codec serves at once before it answers RESOURCE_EXHAUSTED. A decoding stream counts while it
     is open, and once accepted is never refused."""
-    num_threads: int = Field(default=0, ge=0, le=256)
-    """CPU threads inside one operation; 0 leaves the choice to torch. Equal requests give equal bytes only where it
-    is equal."""
+    num_threads: int = Field(default=1, ge=0, le=256)
+    """CPU threads inside one operation; 0 leaves the choice to torch. One is fastest for the default models: pools of
+    several model threads get in each other's way. Equal requests give equal bytes only where it is equal."""

@@ -120,18 +120,21 @@ def load_default() -> TextEncoder:
     return load(DEFAULT_NAME, "default")
 
 
-def load(name: str, source: str, *, is_default: bool = True) -> TextEncoder:
+def load(name: str, source: str, *, is_default: bool = True, num_threads: int = 0) -> TextEncoder:
     """Load and verify one encoder.
 
     Args:
         name: The name that requests use.
         source: `default` (for `minilm`), `hf://org/name@revision`, or `file:///folder` in the Hugging Face layout.
         is_default: Whether an empty `model` field selects it.
+        num_threads: Threads inside one operation of the calling thread; 0 leaves the choice to torch.
 
     Raises:
         NotFound: If `default` is asked of another name than `minilm`, or the architecture is not known.
         NotReady: If files are missing, or the digest is not the pinned one.
     """
+    if num_threads:
+        torch.set_num_threads(num_threads)
     if source == "default":
         return _load_minilm(name, is_default=is_default)
     resolved = weights.resolve(source, name=name, default_dir=Path())

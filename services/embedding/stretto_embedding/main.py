@@ -23,7 +23,9 @@ def build(context: HostContext, settings: EmbeddingSettings | None = None) -> Se
     default_name = next(iter(sources))
     engine = EmbeddingEngine(
         {
-            name: functools.partial(loading.load, name, source, is_default=name == default_name)
+            name: functools.partial(
+                loading.load, name, source, is_default=name == default_name, num_threads=settings.num_threads
+            )
             for name, source in sources.items()
         },
         max_batch_size=settings.max_batch_size,

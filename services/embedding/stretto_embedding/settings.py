@@ -20,3 +20,6 @@ class EmbeddingSettings(BaseSettings):
     """How long the first text waits for company."""
     max_queued: int = Field(default=256, ge=1)
     """Texts, and melodies, that may wait before the service answers RESOURCE_EXHAUSTED."""
+    num_threads: int = Field(default=1, ge=0, le=256)
+    """CPU threads inside one operation; 0 leaves the choice to torch. One is fastest for the default models: pools of
+    several model threads get in each other's way. Equal requests give equal bytes only where it is equal."""
