@@ -51,9 +51,9 @@ MAX_FIRST_AUDIO_S, MAX_REAL_TIME_FACTOR = 1.0, 0.5
 PROTOCOL = (
     "One server process, warm, one request at a time over gRPC on the loopback; medians over the runs, each with its "
     "own seed, with 95 % bootstrap intervals. RTF is wall time of the whole call over seconds of music. The language "
-    "models are measured after the server has ended, guidance 3, top-k 250, a piece each in turn, ours on one thread as "
-    "its default settings say, the peer on all; the ratio is of the same round. Claims are on medians, faster than the "
-    "peer on the ratio's interval."
+    "models are measured after the server has ended, guidance 3, top-k 250, a piece each in turn, ours on the one "
+    "thread of its default settings, the peer on all; the ratio is of the same round. Claims are on medians, faster "
+    "than the peer on the ratio's interval."
 )
 
 
