@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from stretto_shared.training.corpus.clips import make_clip
+from stretto_shared.training.corpus.captions import make_captions
+from stretto_shared.training.corpus.clips import describe, make_clip
 from stretto_shared.training.corpus.debug import build_debug_corpus, debug_library
 from stretto_shared.training.corpus.instruments import INSTRUMENTS
 from stretto_shared.training.corpus.orchestration import DYNAMICS, arrange, fit_range
+from stretto_shared.training.corpus.plans import RHYTHM
 from stretto_shared.training.corpus.records import CLIP_SAMPLES, SAMPLE_RATE_HZ, SPLITS
 from stretto_shared.training.corpus.render import (
     FluidSynthesizer,
@@ -22,6 +25,9 @@ from stretto_shared.training.corpus.render import (
 from stretto_shared.training.corpus.room import MAX_PEAK, RMS_DB, Room, apply_room
 from stretto_shared.training.corpus.scores import DURATION, ONSET, PITCH
 from stretto_shared.training.dataset import AudioShards
+
+
+DRY = Room(None, 0.3, 0.1, 1.0, 0.0, 5)
 
 
 def installed_synthesizers() -> dict[str, Synthesizer]:
@@ -118,6 +124,21 @@ def test_arrangements_stay_within_range_and_clip() -> None:
     assert len(textures) >= 6
 
 
+def test_the_rhythm_repertoire_plays_drums_at_every_tempo_and_says_which() -> None:
+    library = debug_library("train")
+    clips = [arrange(library, np.random.default_rng(index), RHYTHM) for index in range(60)]
+    assert all(any(use.family == "drums" for use in clip.instruments) for clip in clips)
+    low, high = RHYTHM.tempo_range_bpm or (0.0, 0.0)
+    tempos = [clip.tempo_bpm for clip in clips]
+    assert low <= min(tempos) < 1.25 * low and 0.8 * high < max(tempos) <= high
+    stated = 0
+    for index, clip in enumerate(clips):
+        record = describe(clip, list(clip.parts), DRY, "timgm6mb", "train", f"v0-rhythm-train-{index:06d}")
+        captions = make_captions(record, 0)
+        stated += any(re.search(rf"\b{clip.tempo_bpm:.0f} bpm", caption, re.IGNORECASE) for caption in captions)
+    assert stated > 0.5 * len(clips)
+
+
 def test_fitting_a_range_ends_notes_before_the_same_pitch_returns() -> None:
     notes = np.array([[0.0, 3.0, 30.0, 80.0], [1.0, 1.0, 42.0, 80.0], [1.0, 1.0, 54.0, 80.0]])
     violin = next(instrument for instrument in INSTRUMENTS if instrument.program == 40)
@@ -129,13 +150,12 @@ def test_fitting_a_range_ends_notes_before_the_same_pitch_returns() -> None:
 
 def test_dynamics_set_the_level_and_nothing_clips() -> None:
     tone = np.sin(2 * np.pi * 440.0 * np.arange(SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ).astype(np.float32)
-    room = Room(None, 0.3, 0.1, 1.0, 0.0, 5)
     for dynamics, level_db in RMS_DB.items():
-        coloured = apply_room(tone, room, dynamics, SAMPLE_RATE_HZ)
+        coloured = apply_room(tone, DRY, dynamics, SAMPLE_RATE_HZ)
         assert coloured is not None
         assert np.abs(coloured).max() <= MAX_PEAK + 1e-6
         assert 20 * np.log10(np.sqrt(np.mean(coloured**2))) == pytest.approx(level_db, abs=0.1)
-    assert apply_room(0.0 * tone, room, "soft", SAMPLE_RATE_HZ) is None
+    assert apply_room(0.0 * tone, DRY, "soft", SAMPLE_RATE_HZ) is None
 
 
 def test_debug_corpus_reads_back_as_it_was_made(tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ def test_ensembles_play_every_part_within_range_and_captions_name_them_truly() -
 
 def test_repertoires_never_share_shards_or_draws() -> None:
     repertoires = list(REPERTOIRES.values())
-    assert sorted(repertoire.first_shard for repertoire in repertoires) == [0, 1000, 2000]
+    assert sorted(repertoire.first_shard for repertoire in repertoires) == [0, 1000, 2000, 3000]
     assert len({repertoire.stream for repertoire in repertoires}) == len(repertoires)
     assert ENSEMBLE.sources == set(music21_scores.SOURCES)
     assert not any(repertoire.sources & ENSEMBLE.sources for repertoire in repertoires if repertoire is not ENSEMBLE)

@@ -4,17 +4,17 @@ The life of a rendered clip: `library` (scores by source and split) -> `orchestr
 key, dynamics) -> `render` (FluidSynth or symusic) -> `room` (colour and level) -> `captions` -> `build` (shards).
 A clip is a pure function of (scores, seed, split, index), and so are its captions.
 
-The corpus, about 43 h of clips, made at 50 to 140 times real time per core (`corpus` stands for
-`python -m stretto_shared.training.corpus`; each repertoire has its own shards: from 0, from 1000, from 2000):
+The corpus, 60 h of training clips, made at 180 to 240 times real time per core (`corpus` stands for
+`python -m stretto_shared.training.corpus`; each repertoire has its own shards: from 0, 1000, 2000 and 3000):
 
-    corpus render --data DIR --out corpus/v1 --clips 9100 --heldout 300 --workers 2
-    corpus render --data DIR --out corpus/v1 --clips 5000 --heldout 0 --repertoire solo
-    corpus render --data DIR --out corpus/v1 --clips 800 --heldout 0 --repertoire ensemble
+    corpus render --data DIR --out corpus/v1 --clips 9000 --heldout 300 --workers 2
+    corpus render --data DIR --out corpus/v1 --clips 6000 --heldout 100 --repertoire rhythm
+    corpus render --data DIR --out corpus/v1 --clips 3000 --heldout 100 --repertoire ensemble
+    corpus render --data DIR --out corpus/v1 --clips 3000 --heldout 100 --repertoire solo
     corpus real --data DIR --out corpus/real
 
 The third plays music21's corpus alone; its first run parses the scores into `corpus/scores/music21` (two minutes of one
-core). The clips of a repertoire do not depend on which others are rendered. The committed language model was trained
-on the first two alone.
+core). The clips of a repertoire do not depend on which others are rendered.
 
 where DIR holds:
 

@@ -22,6 +22,7 @@ NUM_CAPTIONS = 3
 STATED = {"mood": (0.35, 0.6, 0.85), "tempo": (0.2, 0.6, 0.85), "bpm": (0.1, 0.25, 0.55), "key": (0.05, 0.25, 0.6)}
 STATED |= {"mode": (0.05, 0.15, 0.2), "genre": (0.2, 0.5, 0.8), "dynamics": (0.15, 0.35, 0.6), "room": (0.05, 0.3, 0.6)}
 STATED |= {"texture": (0.1, 0.3, 0.5), "register": (0.15, 0.4, 0.6)}
+STATED |= {"bpm of a beat": (0.45, 0.75, 0.9)}  # where drums sound, so that the number is plainly heard
 _PLURALS = frozenset(
     {"drums", "strings", "bells", "vibes", "voices", "panpipes", "chimes", "brass", "percussion", "woodwind"}
 )
@@ -109,7 +110,9 @@ def choose(record: ClipRecord, length: int, rng: np.random.Generator) -> Facts:
     bpm = ""
     if record.tempo_bpm:
         about = 5 * round(record.tempo_bpm / 5)
-        bpm = pick("bpm", (f"at {record.tempo_bpm:.0f} bpm", f"{record.tempo_bpm:.0f} BPM", f"around {about} bpm"))
+        drummed = any(use.family == "drums" for use in record.instruments)
+        words = (f"at {record.tempo_bpm:.0f} bpm", f"{record.tempo_bpm:.0f} BPM", f"around {about} bpm")
+        bpm = pick("bpm of a beat" if drummed else "bpm", words)
     return Facts(
         instruments,
         alone,

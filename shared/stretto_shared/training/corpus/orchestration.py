@@ -68,7 +68,7 @@ def arrange(library: ScoreLibrary, rng: np.random.Generator, repertoire: Reperto
 def _try_arrange(
     library: ScoreLibrary, repertoire: Repertoire, plan: Plan, piece: Piece, rng: np.random.Generator
 ) -> Arrangement | None:
-    bpm = _draw_tempo(piece, rng)
+    bpm = _draw_tempo(piece, rng, repertoire.tempo_range_bpm)
     num_beats = CLIP_S * bpm / 60.0
     starts = piece.bar_starts[piece.bar_starts + num_beats <= piece.bar_starts.max(initial=0.0) + 2.0]
     if len(starts) == 0:
@@ -128,9 +128,11 @@ def _normalised(weights: Sequence[float]) -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
-def _draw_tempo(piece: Piece, rng: np.random.Generator) -> float:
-    if piece.tempo_is_free:
-        low, high = (56.0, 116.0) if piece.source == "jsb" else (72.0, 165.0)
+def _draw_tempo(piece: Piece, rng: np.random.Generator, range_bpm: tuple[float, float] | None) -> float:
+    if piece.tempo_is_free and range_bpm is None:
+        range_bpm = (56.0, 116.0) if piece.source == "jsb" else (72.0, 165.0)
+    if range_bpm is not None:
+        low, high = range_bpm
         return float(round(np.exp(rng.uniform(np.log(low), np.log(high)))))
     return float(round(np.clip(piece.tempo_bpm * rng.uniform(0.78, 1.28), 50.0, 185.0)))
 

@@ -113,6 +113,14 @@ SOLO_PLANS = (
     Plan("melody and chords", 0.12, ("melody", "chords"), (("pop909", 0.9), ("jsb", 0.1))),
 )
 
+RHYTHM_PLANS = (
+    Plan("solo drums", 0.35, ("drums",), (("groove", 1.0),)),
+    Plan("bass and drums", 0.2, ("bass", "drums"), (("pop909", 0.6), ("schmubert", 0.4))),
+    Plan("melody and drums", 0.1, ("melody", "drums"), (("pop909", 0.6), ("schmubert", 0.4))),
+    Plan("band without chords", 0.1, ("melody", "bass", "drums"), (("pop909", 0.5), ("schmubert", 0.5))),
+    Plan("band", 0.25, ("melody", "chords", "bass", "drums"), (("pop909", 1.0),)),
+)
+
 _ENSEMBLES = (("music21 quartets", 0.4), ("music21 quintets", 0.25), ("music21 trios", 0.1))
 ENSEMBLE_PLANS = (
     Plan(
@@ -136,6 +144,7 @@ class Repertoire:
     Args:
         family_weights: How often a family is cast; 1 where it is not named.
         first_shard: Where its shards begin, so that two repertoires can share a folder.
+        tempo_range_bpm: Tempos are drawn from it, log-uniformly; without it they stay near each piece's own.
     """
 
     name: str
@@ -143,6 +152,7 @@ class Repertoire:
     family_weights: Mapping[str, float]
     stream: tuple[int, ...]
     first_shard: int
+    tempo_range_bpm: tuple[float, float] | None = None
 
     @property
     def sources(self) -> frozenset[str]:
@@ -161,7 +171,9 @@ BALANCED = Repertoire(
 SOLO = Repertoire("solo", SOLO_PLANS, {"accordion": 0.6, "plucked": 0.6}, (1,), 1000)
 # music21's corpus: chamber music, madrigals, folk tunes.
 ENSEMBLE = Repertoire("ensemble", ENSEMBLE_PLANS, BALANCED.family_weights, (2,), 2000)
-REPERTOIRES = {repertoire.name: repertoire for repertoire in (BALANCED, SOLO, ENSEMBLE)}
+# Drums and bands at every tempo alike: what teaches a model what a number of beats a minute means.
+RHYTHM = Repertoire("rhythm", RHYTHM_PLANS, BALANCED.family_weights, (3,), 3000, (60.0, 180.0))
+REPERTOIRES = {repertoire.name: repertoire for repertoire in (BALANCED, SOLO, ENSEMBLE, RHYTHM)}
 
 
 @dataclass(frozen=True)
