@@ -5,7 +5,11 @@ https://arxiv.org/abs/2107.03312: k-means initialisation on the first batch, cod
 vectors assigned to them, codes that nobody uses replaced by vectors of the batch, and quantizer dropout.
 
 Departures: an optional linear map into a narrower code space (`code_dim`) before the first quantizer and out of it
-after the last, without which a wide latent wastes distance computations; none where `code_dim == dim`.
+after the last, without which a wide latent wastes distance computations; none where `code_dim == dim`. A codebook may
+be told to keep its codes at one norm while it learns (`equal_norm`), as in gain-shape quantisation (Sabin and Gray,
+1984) with one gain: what is left after the first levels has no preferred direction, and among codes of unequal norm
+the short ones win nearly everywhere in many dimensions, so that most of the others fall idle. Encoding and decoding
+do not change.
 
 Legend: B batch, T frames, D latent, K codebooks, V cardinality, N = B * T vectors. Knows nothing about audio.
 """
@@ -29,10 +33,13 @@ class Codebook(nn.Module):
     embed_sum: Tensor
     initialised: Tensor
 
-    def __init__(self, cardinality: int, dim: int, *, decay: float = 0.98, min_usage: float = 0.5) -> None:
+    def __init__(
+        self, cardinality: int, dim: int, *, decay: float = 0.98, min_usage: float = 0.5, equal_norm: bool = False
+    ) -> None:
         super().__init__()
         self.decay = decay
         self.min_usage = min_usage
+        self.equal_norm = equal_norm  # of learning only
         self.register_buffer("embed", torch.zeros(cardinality, dim))
         self.register_buffer("cluster_size", torch.ones(cardinality))
         self.register_buffer("embed_sum", torch.zeros(cardinality, dim))
@@ -51,18 +58,42 @@ class Codebook(nn.Module):
         if len(picks) < num_codes:
             picks = torch.cat([picks, torch.randint(len(vectors), (num_codes - len(picks),))])
         self.embed.copy_(vectors[picks])
+        if self.equal_norm:
+            self._equalise(float(vectors.norm(dim=1).mean()))
         for _ in range(num_iterations):
-            counts, sums = self._assign(vectors, self.nearest(vectors))
+            codes = self.nearest(vectors)
+            counts, sums = self._assign(vectors, codes)
             filled = counts > 0
             self.embed[filled] = sums[filled] / counts[filled, None]
+            if self.equal_norm:
+                self._equalise(self._mean_projection(vectors, codes))
         self.cluster_size.copy_(counts.clamp(min=1))
         self.embed_sum.copy_(self.embed * self.cluster_size[:, None])
         self.initialised.fill_(1)
+
+    @torch.no_grad()
+    def forget(self, num_vectors: int) -> None:
+        """Let the averages weigh as after many updates of `num_vectors` each, however many placed the codes.
+
+        Codes placed on many vectors would otherwise stand still for as many updates, while the latents move on.
+        """
+        scale = num_vectors / self.cluster_size.sum()
+        self.cluster_size.mul_(scale)
+        self.embed_sum.mul_(scale)
 
     def _assign(self, vectors: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Counts [V] and sums [V, D] of the vectors that fell on each code."""
         counts = torch.bincount(codes, minlength=self.embed.shape[0]).to(vectors.dtype)
         return counts, torch.zeros_like(self.embed).index_add_(0, codes, vectors)
+
+    def _equalise(self, norm: float) -> None:
+        """Give every code this norm."""
+        self.embed.copy_(F.normalize(self.embed, dim=1) * norm)
+
+    def _mean_projection(self, vectors: Tensor, codes: Tensor) -> float:
+        """How far `vectors` reach in the directions of their `codes` on average: the one norm that errs least."""
+        directions = F.normalize(self.embed, dim=1)[codes]
+        return float((vectors * directions).sum(1).mean())
 
     @torch.no_grad()
     def update(self, vectors: Tensor, codes: Tensor) -> None:
@@ -72,13 +103,19 @@ class Codebook(nn.Module):
         self.embed_sum.mul_(self.decay).add_(sums, alpha=1 - self.decay)
         total = self.cluster_size.sum()
         smoothed = (self.cluster_size + 1e-5) / (total + len(self.cluster_size) * 1e-5) * total
+        norm = float(self.embed[0].norm())
         self.embed.copy_(self.embed_sum / smoothed[:, None])
+        if self.equal_norm:
+            projection = self._mean_projection(vectors, codes)
+            self._equalise(self.decay * norm + (1 - self.decay) * projection)
         # A code is idle when it gets less than `min_usage` of an equal share of the vectors.
         share = self.min_usage * min(1.0, len(vectors) / len(self.cluster_size)) * 0.5
         idle = self.cluster_size < share
         num_idle = int(idle.sum())
         if num_idle:
             drawn = vectors[torch.randint(len(vectors), (num_idle,))]
+            if self.equal_norm:
+                drawn = F.normalize(drawn, dim=1) * self.embed[0].norm()
             self.embed[idle] = drawn
             start = max(share * 2, 1e-3)
             self.cluster_size[idle] = start

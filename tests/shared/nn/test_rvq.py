@@ -76,3 +76,59 @@ def test_rows_do_not_depend_on_the_batch_around_them() -> None:
         together = quantizer.encode(latents)
         alone = torch.cat([quantizer.encode(row[None]) for row in latents])
     assert torch.equal(together, alone)
+
+
+def noise_quantizer(*, equal_norm: bool) -> tuple[ResidualVectorQuantizer, torch.Tensor]:
+    """A quantizer of vectors without a preferred direction whose lengths differ, as residuals are."""
+    generator = torch.Generator().manual_seed(1)
+    torch.manual_seed(1)
+    quantizer = ResidualVectorQuantizer(64, num_codebooks=2, cardinality=64)
+    for codebook in quantizer.codebooks:
+        codebook.equal_norm = equal_norm
+    lengths = torch.exp(0.5 * torch.randn(8, 250, 1, generator=generator))
+    latents = torch.randn(8, 250, 64, generator=generator) * lengths
+    quantizer.train()
+    quantizer.initialise(latents)
+    for _ in range(10):
+        quantizer(latents)
+    return quantizer.eval(), torch.randn(8, 250, 64, generator=generator)
+
+
+def effective_codes(codes: torch.Tensor) -> float:
+    shares = torch.bincount(codes.flatten(), minlength=64) / codes.numel()
+    return float(torch.exp(-(shares * shares.clamp(min=1e-9).log()).sum()))
+
+
+def test_codes_of_one_norm_have_one_norm_and_are_all_in_use_on_other_vectors() -> None:
+    quantizer, unseen = noise_quantizer(equal_norm=True)
+    norms = quantizer.codebooks[1].embed.norm(dim=1)
+    assert torch.allclose(norms, norms[:1].expand_as(norms), rtol=1e-4)
+    plain, _ = noise_quantizer(equal_norm=False)
+    for k in range(2):
+        assert effective_codes(quantizer.encode(unseen)[:, k]) > 50
+    assert effective_codes(plain.encode(unseen)[:, 1]) < 40
+
+
+def test_codes_of_one_norm_lower_the_error_of_other_vectors() -> None:
+    quantizer, unseen = noise_quantizer(equal_norm=True)
+    with torch.no_grad():
+        codes = quantizer.encode(unseen)
+        left = [float((unseen - quantizer.decode(codes[:, :k])).square().mean()) for k in (1, 2)]
+    assert float(unseen.square().mean()) > left[0] > left[1]
+
+
+def test_codes_that_were_placed_on_many_vectors_follow_latents_that_move() -> None:
+    torch.manual_seed(2)
+    latents = torch.randn(4, 1000, 8)
+
+    def error_after_a_move(*, forgetful: bool) -> float:
+        quantizer = ResidualVectorQuantizer(8, num_codebooks=1, cardinality=16).train()
+        quantizer.initialise(latents)
+        if forgetful:
+            quantizer.codebooks[0].forget(100)
+        for _ in range(60):
+            quantizer(latents[:1, :100] + 2.0)
+        moved = latents + 2.0
+        return float((quantizer.eval()(moved).latents - moved).square().mean())
+
+    assert error_after_a_move(forgetful=True) < 0.7 * error_after_a_move(forgetful=False)
