@@ -25,6 +25,7 @@ import torch
 from aligned_start import start_aligned_heads
 from codebook_start import start_from_codebooks
 from features import Batch, Features
+from other_codes_start import start_from_other_codes
 from safetensors.torch import load_file
 from stretto_acoustic.models.musicgen import MusicGenConfig, MusicGenLM
 from stretto_shared import weights
@@ -149,13 +150,22 @@ class Trainer:
     """Model, optimisers and data of one run."""
 
     def __init__(
-        self, recipe: Recipe, features_dir: Path, codec: Path, folder: Path, init: Path | None, workers: Workers
+        self,
+        recipe: Recipe,
+        features_dir: Path,
+        codec: Path,
+        folder: Path,
+        init: Path | None,
+        workers: Workers,
+        old_codec: Path | None = None,
     ) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.folder, self.workers = recipe, folder, workers
         self.config = MusicGenConfig(**recipe.model, codec_id=codec_id_of(codec))
         self.model = MusicGenLM(self.config)
-        if init is not None:
+        if init is not None and old_codec is not None:
+            start_from_other_codes(self.model, init, old_codec, codec / "model.safetensors")
+        elif init is not None:
             self.model.load_state_dict({k: v.float() for k, v in load_file(init).items()})
         self.optimizers = make_optimizers(self.model, recipe, workers)
         self.train = Features(features_dir, "train", self.config.num_codebooks)
@@ -331,6 +341,7 @@ def main() -> None:
     parser.add_argument("--codec", type=Path, required=True, help="exported codec whose tokens these are")
     parser.add_argument("--run", type=Path, required=True, help="folder for the log, the state and the export")
     parser.add_argument("--init", type=Path, help="exported model.safetensors to start from")
+    parser.add_argument("--old-codec", type=Path, help="model.safetensors of the codec that --init speaks, if another")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1, help="processes, each with a batch of its own (default 1)")
     args = parser.parse_args()
@@ -343,7 +354,8 @@ def work(args: argparse.Namespace, workers: Workers) -> None:
     # The fused attention's backward pass is the slower one on CPUs at these lengths: 2.5 s a step against 1.6 s.
     torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
     with sdpa_kernel(SDPBackend.MATH):
-        run(Trainer(read_recipe(args.config), args.features, args.codec, args.run, args.init, workers))
+        recipe = read_recipe(args.config)
+        run(Trainer(recipe, args.features, args.codec, args.run, args.init, workers, args.old_codec))
 
 
 if __name__ == "__main__":
