@@ -10,7 +10,7 @@ Every judge is first checked on rendered test clips, whose truth is known: that 
 
     python evals/quality/musicgen_adherence.py --data ../shared/data --corpus corpus/v1 [--address …] [--limit 1]
 
-Cost: 240 s of music for instruments, 240 for tempos, 120 for melodies, so at a real-time factor of 0.4 four minutes,
+Cost: 480 s of music for instruments, 480 for tempos, 120 for melodies, so at a real-time factor of 0.15 three minutes,
 and one for the checks of the judges. `--limit 1` takes a quarter of it; its claims fail where clips are few.
 """
 
@@ -41,15 +41,16 @@ from stretto_shared.training.corpus.records import ClipRecord
 from stretto_shared.training.dataset import AudioShards
 
 JUDGE_RATE_HZ = 16_000
+# In the words of a template that no training caption has.
 PROMPTS = {
-    "piano": "solo piano, calm",
-    "organ": "solo church organ",
-    "guitar": "solo acoustic guitar",
-    "strings": "string quartet, slow",
-    "choir": "a choir singing",
-    "brass": "brass section",
-    "flute": "solo flute, slow melody",
-    "drums": "solo drums, energetic groove",
+    "piano": "I want to hear a piano alone; calm.",
+    "organ": "I want to hear a church organ alone.",
+    "guitar": "I want to hear an acoustic guitar alone.",
+    "strings": "I want to hear a string quartet; slow.",
+    "choir": "I want to hear a choir; singing.",
+    "brass": "I want to hear a brass section.",
+    "flute": "I want to hear a flute alone; slow melody.",
+    "drums": "I want to hear drums alone; energetic.",
 }
 GUIDANCES = (3.0, 1.0)
 CLIP_S, TEMPO_CLIP_S = 5.0, 10.0
@@ -62,8 +63,9 @@ MAX_CHECK_CLIPS = 120
 PROTOCOL = (
     f"Clips of {CLIP_S:g} s for instruments and melodies, {TEMPO_CLIP_S:g} s for tempos, through the client, default "
     "sampling. Instrument: highest family by YAMNet's mean class scores, each family relative to its mean on rendered "
-    "validation clips; chance is one of the families. Tempo: accuracy within 4 %, and of 1/3, 1/2, 1, 2 or 3 times it; "
-    "chance is the share of the other tempos asked that the same answer would have met, and the claim is on the paired "
+    "validation clips; chance is one of the families; the gain of guidance is paired by prompt and seed. Tempo: "
+    "accuracy within 4 %, and of 1/3, 1/2, 1, 2 or 3 times it; chance is the share of the other tempos asked that the "
+    "same answer would have met, and the claim is on the paired "
     "difference, multiples allowed. Melody: share of the prompt's sounding 0.128 s frames whose loudest pitch class is "
     "the prompt's; the same music against the other prompts, and music without the melody, are the controls. "
     "Intervals: 95 % bootstrap over clips."
@@ -172,9 +174,9 @@ async def judge_instruments(client: StrettoClient, args: argparse.Namespace, fou
     ]
     guided = bootstrap_mean(np.array(right["guidance 3"], float))
     found.passed["instrument_above_chance"] = surely_above(guided, chance)
-    found.passed["instrument_more_often_with_guidance_3"] = bool(
-        np.mean(right["guidance 3"]) > np.mean(right["guidance 1"])
-    )
+    gained = bootstrap_mean(np.array(right["guidance 3"], float) - np.array(right["guidance 1"], float))
+    found.numbers["instrument"]["guidance 3 minus 1"] = [gained.mean, gained.low, gained.high]
+    found.passed["instrument_more_often_with_guidance_3"] = surely_above(gained)
 
 
 @dataclass(frozen=True)
@@ -317,8 +319,8 @@ async def main() -> None:
     options = parser(__doc__)
     options.add_argument("--corpus", type=Path, default=Path("corpus/v1"), help="the rendered corpus")
     options.add_argument("--address", default="", help="a running server; empty starts one in this process")
-    options.add_argument("--seeds", type=int, default=3, help="clips for each family and guidance")
-    options.add_argument("--takes", type=int, default=2, help="clips for each tempo and prompt")
+    options.add_argument("--seeds", type=int, default=6, help="clips for each family and guidance")
+    options.add_argument("--takes", type=int, default=4, help="clips for each tempo and prompt")
     options.add_argument("--melodies", type=int, default=12, help="melody prompts")
     options.add_argument("--parts", default=",".join(PARTS), help="comma list of instruments, tempos, melodies")
     args = options.parse_args()

@@ -30,9 +30,10 @@ def test_a_chord_keeps_every_promise() -> None:
         (np.where((TIME_S > 2) & (TIME_S < 3), 0, 1) * chord(), {"not_silent"}),
         (0.2 * np.random.default_rng(0).standard_normal(len(TIME_S)), {"not_noise", "tonal"}),
         (np.clip(chord(gain=3.0), -1, 1), {"not_clipped"}),
+        (0.98 * np.tanh(chord(gain=3.0)), {"not_clipped"}),
         (chord()[: 4 * RATE_HZ], {"as_long_as_asked"}),
     ],
-    ids=["silence", "a second of silence", "white noise", "clipped", "short"],
+    ids=["silence", "a second of silence", "white noise", "clipped", "limited", "short"],
 )
 def test_what_is_not_music_is_found_out(samples: np.ndarray, broken: set[str]) -> None:
     assert failed(samples) == broken

@@ -80,7 +80,7 @@ def test_make_demo_gives_ten_seconds_of_music_a_picture_and_a_receipt(run: Any, 
     assert audio.duration_s == pytest.approx(10.0)
     samples = np.abs(audio.samples)
     assert np.sqrt((audio.samples**2).mean()) > 0.005, "silent"
-    assert (samples > 0.999).mean() < 0.001, "clipped"
+    assert (samples > 0.9).mean() < 0.005, "held back by the codec's limiter"
     assert spectral_flatness(audio) < MAX_SPECTRAL_FLATNESS, "noise"
     assert tonality(audio) > 0.3, "not tonal"
 
