@@ -26,7 +26,6 @@ from stretto_shared.training.corpus.room import MAX_PEAK, RMS_DB, Room, apply_ro
 from stretto_shared.training.corpus.scores import DURATION, ONSET, PITCH
 from stretto_shared.training.dataset import AudioShards
 
-
 DRY = Room(None, 0.3, 0.1, 1.0, 0.0, 5)
 
 

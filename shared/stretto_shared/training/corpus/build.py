@@ -95,7 +95,8 @@ def render_corpus(
 def recaption(data: Path, out: Path, seed: int) -> int:
     """Describe and caption every rendered clip anew, after a change of the rules; return their number."""
     paths = sorted(out.glob("clips_*.jsonl"))
-    with_music21 = any(int(path.stem.rsplit("_", 1)[1]) >= ENSEMBLE.first_shard for path in paths)
+    ensemble_shards = range(ENSEMBLE.first_shard, ENSEMBLE.first_shard + 1000)
+    with_music21 = any(int(path.stem.rsplit("_", 1)[1]) in ensemble_shards for path in paths)
     libraries = read_libraries(unpack(data, out.parent / "scores"), with_music21=with_music21)
     count = 0
     for path in paths:

@@ -54,8 +54,9 @@ def unpack(data: Path, scores: Path) -> Path:
 def read_libraries(scores: Path, *, with_music21: bool = False) -> dict[str, ScoreLibrary]:
     """Read every source and split it by piece. SCHmUBERT's and the chorales' own held-out pieces stay held out.
 
-    piano-midi.de is split by composer and title; a MAPS recording of the same title may be in training. music21's
-    corpus is read only where it is asked for, since its first reading takes minutes.
+    A held-out piece that shares a tune with a training piece is left out, and so are the beats that every drummer of
+    Groove played in an `eval_session`. piano-midi.de is split by composer and title; a MAPS recording of the same title
+    may be in training. music21's corpus is read only where it is asked for, since its first reading takes minutes.
     """
     by_split: dict[str, dict[str, list[Piece]]] = {
         split: {source: [] for source in _FOLDERS} for split in ("train", "valid", "test")
@@ -79,9 +80,23 @@ def read_libraries(scores: Path, *, with_music21: bool = False) -> dict[str, Sco
         _add(by_split, readers.read_piano_midi(path))
     for piece in readers.read_groove(scores / _FOLDERS["groove"]):
         _add(by_split, piece)
+    _leave_out_known(by_split)
     if with_music21:
         _add_music21(by_split, music21_scores.read_music21(scores / "music21"))
     return {split: ScoreLibrary(pieces) for split, pieces in by_split.items()}
+
+
+def _leave_out_known(by_split: Mapping[str, dict[str, list[Piece]]]) -> None:
+    """Leave out of the held-out splits what training knows: tunes of its own pieces, and Groove's shared beats."""
+    known = Quotations()
+    for pieces in by_split["train"].values():
+        for piece in pieces:
+            known.add("train", piece)
+    for split in ("valid", "test"):
+        for source, pieces in by_split[split].items():
+            kept = [p for p in pieces if "eval_session" not in p.name and not known.in_other_split(split, p)]
+            _log.info(f"{split}: {len(pieces) - len(kept)} of {len(pieces)} pieces of {source} are known: left out")
+            by_split[split][source] = kept
 
 
 def _add_music21(by_split: dict[str, dict[str, list[Piece]]], pieces: Sequence[Piece]) -> None:
