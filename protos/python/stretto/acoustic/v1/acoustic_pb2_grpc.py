@@ -30,7 +30,8 @@ class AcousticServiceStub:
 
     Errors of every method: INVALID_ARGUMENT with BadRequest naming the field; NOT_FOUND for an unknown model, naming
     the known ones; RESOURCE_EXHAUSTED with RetryInfo when the queue is full; UNAVAILABLE while weights load;
-    DEADLINE_EXCEEDED and CANCELLED free the slot within one decode step.
+    DEADLINE_EXCEEDED and CANCELLED free the slot within one decode step. A call without a deadline gets the server's own,
+    ten minutes unless its operator set another.
     """
 
     def __init__(self, channel):
@@ -56,7 +57,8 @@ class AcousticServiceServicer:
 
     Errors of every method: INVALID_ARGUMENT with BadRequest naming the field; NOT_FOUND for an unknown model, naming
     the known ones; RESOURCE_EXHAUSTED with RetryInfo when the queue is full; UNAVAILABLE while weights load;
-    DEADLINE_EXCEEDED and CANCELLED free the slot within one decode step.
+    DEADLINE_EXCEEDED and CANCELLED free the slot within one decode step. A call without a deadline gets the server's own,
+    ten minutes unless its operator set another.
     """
 
     def GenerateTokens(self, request, context):
@@ -99,7 +101,8 @@ class AcousticService:
 
     Errors of every method: INVALID_ARGUMENT with BadRequest naming the field; NOT_FOUND for an unknown model, naming
     the known ones; RESOURCE_EXHAUSTED with RetryInfo when the queue is full; UNAVAILABLE while weights load;
-    DEADLINE_EXCEEDED and CANCELLED free the slot within one decode step.
+    DEADLINE_EXCEEDED and CANCELLED free the slot within one decode step. A call without a deadline gets the server's own,
+    ten minutes unless its operator set another.
     """
 
     @staticmethod

@@ -30,7 +30,8 @@ class CodecServiceStub:
 
     Errors of every method: INVALID_ARGUMENT with BadRequest naming the field; NOT_FOUND for an unknown model, naming
     the known ones; RESOURCE_EXHAUSTED with RetryInfo when the queue is full; UNAVAILABLE while weights load;
-    DEADLINE_EXCEEDED and CANCELLED stop the work within one chunk.
+    DEADLINE_EXCEEDED and CANCELLED stop the work within one chunk. A call without a deadline gets the server's own, ten
+    minutes unless its operator set another.
     """
 
     def __init__(self, channel):
@@ -61,7 +62,8 @@ class CodecServiceServicer:
 
     Errors of every method: INVALID_ARGUMENT with BadRequest naming the field; NOT_FOUND for an unknown model, naming
     the known ones; RESOURCE_EXHAUSTED with RetryInfo when the queue is full; UNAVAILABLE while weights load;
-    DEADLINE_EXCEEDED and CANCELLED stop the work within one chunk.
+    DEADLINE_EXCEEDED and CANCELLED stop the work within one chunk. A call without a deadline gets the server's own, ten
+    minutes unless its operator set another.
     """
 
     def EncodeAudio(self, request, context):
@@ -74,7 +76,8 @@ class CodecServiceServicer:
     def DecodeTokens(self, request_iterator, context):
         """Decodes a stream of token frames. The first message carries `config`, every other `tokens`. Audio comes back on
         the codec's fixed grid of chunks, whatever the sizes of the incoming messages, and the same tokens always give
-        the same bytes.
+        the same bytes. A stream takes up one of the codec's places until it ends, also while it brings nothing: set a
+        deadline.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -118,7 +121,8 @@ class CodecService:
 
     Errors of every method: INVALID_ARGUMENT with BadRequest naming the field; NOT_FOUND for an unknown model, naming
     the known ones; RESOURCE_EXHAUSTED with RetryInfo when the queue is full; UNAVAILABLE while weights load;
-    DEADLINE_EXCEEDED and CANCELLED stop the work within one chunk.
+    DEADLINE_EXCEEDED and CANCELLED stop the work within one chunk. A call without a deadline gets the server's own, ten
+    minutes unless its operator set another.
     """
 
     @staticmethod

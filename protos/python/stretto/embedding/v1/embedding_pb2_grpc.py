@@ -29,7 +29,8 @@ class EmbeddingServiceStub:
     """Text and melodies as vectors.
 
     Errors of every method: INVALID_ARGUMENT with BadRequest naming the field; NOT_FOUND for an unknown model, naming
-    the known ones; RESOURCE_EXHAUSTED with RetryInfo when the queue is full; UNAVAILABLE while weights load.
+    the known ones; RESOURCE_EXHAUSTED with RetryInfo when the queue is full; UNAVAILABLE while weights load. A call without
+    a deadline gets the server's own, ten minutes unless its operator set another.
     """
 
     def __init__(self, channel):
@@ -59,7 +60,8 @@ class EmbeddingServiceServicer:
     """Text and melodies as vectors.
 
     Errors of every method: INVALID_ARGUMENT with BadRequest naming the field; NOT_FOUND for an unknown model, naming
-    the known ones; RESOURCE_EXHAUSTED with RetryInfo when the queue is full; UNAVAILABLE while weights load.
+    the known ones; RESOURCE_EXHAUSTED with RetryInfo when the queue is full; UNAVAILABLE while weights load. A call without
+    a deadline gets the server's own, ten minutes unless its operator set another.
     """
 
     def EmbedText(self, request, context):
@@ -113,7 +115,8 @@ class EmbeddingService:
     """Text and melodies as vectors.
 
     Errors of every method: INVALID_ARGUMENT with BadRequest naming the field; NOT_FOUND for an unknown model, naming
-    the known ones; RESOURCE_EXHAUSTED with RetryInfo when the queue is full; UNAVAILABLE while weights load.
+    the known ones; RESOURCE_EXHAUSTED with RetryInfo when the queue is full; UNAVAILABLE while weights load. A call without
+    a deadline gets the server's own, ten minutes unless its operator set another.
     """
 
     @staticmethod

@@ -30,6 +30,7 @@ class OrchestratorServiceStub:
 
     Errors of every method: INVALID_ARGUMENT with BadRequest naming the field; NOT_FOUND for an unknown cascade, naming
     the known ones; RESOURCE_EXHAUSTED with RetryInfo when a stage is full; UNAVAILABLE when a stage is away;
+    FAILED_PRECONDITION with the reason MODEL_CHANGED when a stage that was lost comes back with other weights;
     DEADLINE_EXCEEDED and CANCELLED reach every stage.
     """
 
@@ -61,6 +62,7 @@ class OrchestratorServiceServicer:
 
     Errors of every method: INVALID_ARGUMENT with BadRequest naming the field; NOT_FOUND for an unknown cascade, naming
     the known ones; RESOURCE_EXHAUSTED with RetryInfo when a stage is full; UNAVAILABLE when a stage is away;
+    FAILED_PRECONDITION with the reason MODEL_CHANGED when a stage that was lost comes back with other weights;
     DEADLINE_EXCEEDED and CANCELLED reach every stage.
     """
 
@@ -116,6 +118,7 @@ class OrchestratorService:
 
     Errors of every method: INVALID_ARGUMENT with BadRequest naming the field; NOT_FOUND for an unknown cascade, naming
     the known ones; RESOURCE_EXHAUSTED with RetryInfo when a stage is full; UNAVAILABLE when a stage is away;
+    FAILED_PRECONDITION with the reason MODEL_CHANGED when a stage that was lost comes back with other weights;
     DEADLINE_EXCEEDED and CANCELLED reach every stage.
     """
 
