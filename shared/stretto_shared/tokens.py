@@ -12,6 +12,7 @@ from stretto_shared.errors import InvalidInput
 
 MAX_CODEBOOKS = 64
 MAX_FRAME_RATE_HZ = 1000.0
+MAX_CHUNK_SCALE = 1e4  # loudness that a chunk was divided by, relative to full scale
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,14 +35,14 @@ _ROUNDING_FRAMES = 1e-6  # 0.3 s at 50 Hz is 15 frames, though 0.3 * 50 is a lit
 class StageMeter(Protocol):
     """Who counts what this stage does."""
 
-    def set_waiting(self, num_requests: int) -> None:
-        """Tell how many requests wait now."""
+    def watch_waiting(self, count_waiting: Callable[[], int]) -> None:
+        """Tell whom to ask how many requests wait for a slot; asked from any thread."""
 
     def observe_queue_wait(self, wait_s: float) -> None:
-        """Tell how long one request waited for its first frames."""
+        """Tell how long one request waited for its slot."""
 
     def observe_rtf(self, real_time_factor: float) -> None:
-        """Tell how much time one second of music took."""
+        """Tell how much time in its slot one second of music took."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +99,8 @@ class AcousticEngine:
         self._meter = meter
         self._threads = {name: ModelThread(name) for name in loaders}
         self._served: dict[str, _Served] = {}
+        if meter is not None:
+            meter.watch_waiting(self._count_waiting)
 
     async def start(self) -> None:
         """Load every model on its own thread."""
@@ -142,15 +144,18 @@ class AcousticEngine:
         config = served.loaded.config
         tokens = _token_request(request, config)
         codec_id = _codec_id(request, config)
-        start_s = time.perf_counter()
+        arrived_s = started_s = time.perf_counter()
+
+        def start() -> None:
+            nonlocal started_s
+            started_s = time.perf_counter()
+            if self._meter is not None:
+                self._meter.observe_queue_wait(started_s - arrived_s)
+
         num_new = 0
-        async with aclosing(served.tokens.generate(tokens)) as blocks:
+        async with aclosing(served.tokens.generate(tokens, on_start=start)) as blocks:
             async for block in blocks:
                 is_first = num_new == 0
-                if is_first and self._meter is not None:
-                    self._meter.observe_queue_wait(time.perf_counter() - start_s)
-                if self._meter is not None:
-                    self._meter.set_waiting(sum(each.tokens.num_waiting for each in self._served.values()))
                 num_new += block.codes.shape[1]
                 yield GeneratedFrames(
                     TokenMatrix(block.codes, config.frame_rate_hz, codec_id),
@@ -160,7 +165,10 @@ class AcousticEngine:
                     tokens.sampling.as_options() if is_first else None,
                 )
         if self._meter is not None:
-            self._meter.observe_rtf((time.perf_counter() - start_s) * config.frame_rate_hz / num_new)
+            self._meter.observe_rtf((time.perf_counter() - started_s) * config.frame_rate_hz / num_new)
+
+    def _count_waiting(self) -> int:
+        return sum(served.tokens.num_waiting for served in list(self._served.values()))
 
     def _find(self, model: str) -> _Served:
         self._check_ready()

@@ -6,9 +6,8 @@ import functools
 
 from stretto.acoustic.v1 import acoustic_pb2_grpc
 from stretto_shared.engine.token_engine import TokenEngineConfig
-from stretto_shared.grpc import server
 from stretto_shared.grpc.hosting import HostContext, ServiceHost
-from stretto_shared.grpc.settings import GrpcSettings
+from stretto_shared.grpc.program import serve_alone
 from stretto_shared.weights import parse_model_list
 
 from stretto_acoustic import loading
@@ -61,7 +60,7 @@ def host(engine: AcousticEngine) -> ServiceHost:
 
 def main() -> None:
     """Serve the acoustic service alone until SIGTERM or SIGINT."""
-    server.run(GrpcSettings(), {"acoustic": build})
+    serve_alone("acoustic", build)
 
 
 if __name__ == "__main__":

@@ -68,13 +68,18 @@ class Recipe:
     commitment_weight: float = 0.25
     waveform_weight: float = 0.0
     codebook_decay: float = 0.98
+    equal_norm_from: int = 1000  # the first codebook whose codes keep one norm while they learn
+    renew_codebooks: bool = False  # place them anew before the first step of a run with `--init`
     encoder_after: float = 0.0  # share of the budget in which only the decoder learns
     quantizer_dropout: float = 0.5
     fewest_codebooks: int = 1  # that quantizer dropout keeps
+    fewest_share: float = 0.0  # of the rows with fewer, those that keep just the fewest: what a language model speaks
     validate_every_s: float = 240.0
     num_validation_clips: int = 24
     num_start_clips: int = 300
     num_refit_batches: int = 120
+    refit_crop_s: float = 1.0
+    refit_last: bool = True  # place the codes once more after the last step; False where tokens must stay what they are
     log_every: int = 25
     bf16: bool = True
     seed: int = 0
@@ -135,8 +140,8 @@ class Trainer:
             self._start(Clips(corpora, "train", 4 * self.config.sample_rate_hz, recipe.seed + 3), finer)
         if init is not None:
             self.model.load_state_dict({k: v.float() for k, v in load_file(init).items()})
-        for codebook in self.model.quantizer.codebooks:
-            codebook.decay = recipe.codebook_decay
+        for level, codebook in enumerate(self.model.quantizer.codebooks):
+            codebook.decay, codebook.equal_norm = recipe.codebook_decay, level >= recipe.equal_norm_from
         self.judges = Discriminators(
             stft_sizes=recipe.stft_sizes, stft_channels=recipe.stft_channels, wave_scales=recipe.wave_scales
         )
@@ -153,6 +158,8 @@ class Trainer:
         self.crop = int(recipe.crop_s * self.config.sample_rate_hz) // hop * hop
         self.judge_crop = int(recipe.discriminator_crop_s * self.config.sample_rate_hz) // hop * hop
         self.train_clips = Clips(corpora, "train", self.crop, recipe.seed + 1)
+        refit_crop = int(recipe.refit_crop_s * self.config.sample_rate_hz) // hop * hop
+        self.refit_clips = Clips(corpora, "train", refit_crop, recipe.seed + 4)
         self.validation = Clips(corpora, "valid", self.crop, 1234).batch(recipe.num_validation_clips, augment=False)
         self.log = RunLog(folder)
         self.best = self.last_valid_mel = float("inf")
@@ -175,9 +182,10 @@ class Trainer:
             self.model.quantizer.initialise(torch.cat(latents))
 
     def _kept_codebooks(self, batch: int) -> Tensor:
-        """Quantizer dropout: half of the rows keep a random number of codebooks."""
-        most = self.config.num_codebooks
-        drawn = self.random.integers(self.recipe.fewest_codebooks, most + 1, batch)
+        """Quantizer dropout: a share of the rows keep a random number of codebooks."""
+        most, fewest = self.config.num_codebooks, self.recipe.fewest_codebooks
+        drawn = self.random.integers(fewest, most + 1, batch)
+        drawn = np.where(self.random.random(batch) < self.recipe.fewest_share, fewest, drawn)
         return torch.from_numpy(np.where(self.random.random(batch) < self.recipe.quantizer_dropout, drawn, most))
 
     def step(self, step: int, progress: float) -> dict[str, float]:
@@ -189,8 +197,9 @@ class Trainer:
         ):
             optimizer.param_groups[0]["lr"] = learning_rate(peak, step, progress, warmup_steps=recipe.warmup_steps)
         audio = self.train_clips.batch(recipe.batch_size)
+        decoder_only = recipe.encoder_after >= 1.0 or progress < recipe.encoder_after
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
-            estimate, quantized, direct = self._reconstruct(audio, step, decoder_only=progress < recipe.encoder_after)
+            estimate, quantized, direct = self._reconstruct(audio, step, decoder_only=decoder_only)
         estimate = estimate.float()
         mel = self.mel_loss(estimate, audio)
         values = {"mel": mel, "commit": quantized.commitment_loss, "direct": direct}
@@ -283,8 +292,11 @@ class Trainer:
         latents = []
         for _ in range(self.recipe.num_refit_batches):
             with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bf16):
-                latents.append(self.model.encode_latents(self.train_clips.batch(16)).float())
+                latents.append(self.model.encode_latents(self.refit_clips.batch(16)).float())
         self.model.quantizer.initialise(torch.cat(latents))
+        for codebook in self.model.quantizer.codebooks:
+            codebook.forget(self.recipe.batch_size * self.crop // self.config.hop_length)
+        self.model.train()
 
     def save(self, budget: Budget) -> None:
         """Write the resumable state."""
@@ -338,6 +350,11 @@ def run(recipe: Recipe, folder: Path, corpora: Sequence[Path], init: Path | None
         budget = Budget(
             recipe.minutes, max_steps=recipe.max_steps, elapsed_s=state["elapsed_s"], step=state["step"] + 1
         )
+    elif recipe.renew_codebooks:
+        trainer.refit_codebooks()
+        scores = trainer.validate()
+        trainer.log.write({"renewed": 1, "step": 0, **scores})
+        trainer.export(budget, scores)
     averages, validated = Averages(), time.monotonic()
     for step in _steps(budget):
         averages.add(trainer.step(step, budget.progress))
@@ -354,6 +371,8 @@ def run(recipe: Recipe, folder: Path, corpora: Sequence[Path], init: Path | None
                 trainer.export(budget, scores)
             trainer.save(budget)
             validated = time.monotonic()
+    if not recipe.refit_last:
+        return
     trainer.refit_codebooks()
     scores = trainer.validate()
     trainer.log.write({"refit": 1, "step": budget.step, **scores})

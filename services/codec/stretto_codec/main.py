@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 
 from stretto.codec.v1 import codec_pb2_grpc
-from stretto_shared.grpc import server
 from stretto_shared.grpc.hosting import HostContext, ServiceHost
-from stretto_shared.grpc.settings import GrpcSettings
+from stretto_shared.grpc.program import serve_alone
 from stretto_shared.weights import parse_model_list
 
 from stretto_codec import loading
@@ -45,7 +44,7 @@ def build(context: HostContext, settings: CodecSettings | None = None) -> Servic
 
 def main() -> None:
     """Serve the codec service alone until SIGTERM or SIGINT."""
-    server.run(GrpcSettings(), {"codec": build})
+    serve_alone("codec", build)
 
 
 if __name__ == "__main__":

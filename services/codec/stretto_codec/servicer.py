@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -25,10 +26,10 @@ class CodecServicer(codec_pb2_grpc.CodecServiceServicer):
     async def EncodeAudio(
         self, request: codec_pb2.EncodeAudioRequest, context: Context
     ) -> codec_pb2.EncodeAudioResponse:
-        waveform = convert.waveform_from_proto(request.waveform)
+        waveform = await asyncio.to_thread(convert.waveform_from_proto, request.waveform)
         clip = await self._engine.encode(request.model, waveform, request.codebook_count)
         return codec_pb2.EncodeAudioResponse(
-            tokens=convert.tokens_to_proto(clip.tokens),
+            tokens=await asyncio.to_thread(convert.tokens_to_proto, clip.tokens),
             model=convert.model_info_to_proto(clip.model),
             sample_count=clip.num_samples,
         )

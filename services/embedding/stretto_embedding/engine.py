@@ -30,11 +30,11 @@ MAX_MELODY_S = 60.0
 class StageMeter(Protocol):
     """Who counts what this stage does."""
 
-    def set_waiting(self, num_requests: int) -> None:
-        """Tell how many texts wait now."""
+    def watch_waiting(self, count_waiting: Callable[[], int]) -> None:
+        """Tell whom to ask how many texts and melodies wait; asked from any thread."""
 
     def observe_queue_wait(self, wait_s: float) -> None:
-        """Tell how long one text waited."""
+        """Tell how long one text or melody waited for its work to start."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,8 @@ class EmbeddingEngine:
         self._threads = {name: ModelThread(name, max_queued=max_queued) for name in loaders}
         self._melody_thread = ModelThread("melody", max_queued=max_queued)
         self._served: dict[str, _Served] = {}
+        if meter is not None:
+            meter.watch_waiting(self._count_waiting)
 
     async def start(self) -> None:
         """Load every encoder on its own thread."""
@@ -132,7 +134,13 @@ class EmbeddingEngine:
                 "waveform",
                 f"expected {MIN_MELODY_S:g} to {MAX_MELODY_S:g} s of melody, got {waveform.duration_s:.3f} s. Cut it.",
             )
-        return await self._melody_thread.run(lambda: extract_chroma(waveform))
+        queued_at_s = time.monotonic()
+
+        def work() -> Chromagram:
+            self._observe_wait(queued_at_s)
+            return extract_chroma(waveform)
+
+        return await self._melody_thread.run(work)
 
     def list_models(self) -> list[ModelInfo]:
         """The encoders, sorted by name."""
@@ -150,13 +158,18 @@ class EmbeddingEngine:
         if not self._served:
             raise NotReady("The embedding service has not loaded its encoders, or is stopping. Retry shortly.")
 
+    def _observe_wait(self, queued_at_s: float) -> None:
+        if self._meter is not None:
+            self._meter.observe_queue_wait(time.monotonic() - queued_at_s)
+
+    def _count_waiting(self) -> int:
+        num_texts = sum(served.batcher.num_queued for served in list(self._served.values()))
+        return num_texts + self._melody_thread.num_queued
+
     def _batcher(self, name: str, encoder: TextEncoder) -> DynamicBatcher[_QueuedText, TextStates]:
         def run_batch(batch: Sequence[_QueuedText]) -> list[TextStates]:
-            if self._meter is not None:
-                now_s = time.monotonic()
-                for text in batch:
-                    self._meter.observe_queue_wait(now_s - text.queued_at_s)
-                self._meter.set_waiting(sum(served.batcher.num_queued for served in list(self._served.values())))
+            for text in batch:
+                self._observe_wait(text.queued_at_s)
             return [encoder.encode_ids(text.ids) for text in batch]
 
         return DynamicBatcher(

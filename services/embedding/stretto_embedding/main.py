@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 
 from stretto.embedding.v1 import embedding_pb2_grpc
-from stretto_shared.grpc import server
 from stretto_shared.grpc.hosting import HostContext, ServiceHost
-from stretto_shared.grpc.settings import GrpcSettings
+from stretto_shared.grpc.program import serve_alone
 from stretto_shared.weights import parse_model_list
 
 from stretto_embedding import loading
@@ -46,7 +45,7 @@ def build(context: HostContext, settings: EmbeddingSettings | None = None) -> Se
 
 def main() -> None:
     """Serve the embedding service alone until SIGTERM or SIGINT."""
-    server.run(GrpcSettings(), {"embedding": build})
+    serve_alone("embedding", build)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from stretto.embedding.v1 import embedding_pb2, embedding_pb2_grpc
@@ -29,7 +30,8 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
     async def EmbedMelody(
         self, request: embedding_pb2.EmbedMelodyRequest, context: Context
     ) -> embedding_pb2.EmbedMelodyResponse:
-        melody = await self._engine.embed_melody(convert.waveform_from_proto(request.waveform))
+        waveform = await asyncio.to_thread(convert.waveform_from_proto, request.waveform)
+        melody = await self._engine.embed_melody(waveform)
         return embedding_pb2.EmbedMelodyResponse(melody=convert.chromagram_to_proto(melody))
 
     async def ListModels(

@@ -18,8 +18,9 @@ class EmbeddingSettings(BaseSettings):
     """Texts that one visit to the model thread may encode."""
     max_wait_s: float = Field(default=0.002, ge=0, le=1)
     """How long the first text waits for company."""
-    max_queued: int = Field(default=256, ge=1)
-    """Texts, and melodies, that may wait before the service answers RESOURCE_EXHAUSTED."""
+    max_queued: int = Field(default=256, ge=64)
+    """Texts, and melodies, that may wait before the service answers RESOURCE_EXHAUSTED. At least the 64 texts that one
+    request may bring, which an idle service could never take otherwise."""
     num_threads: int = Field(default=1, ge=0, le=256)
     """CPU threads inside one operation; 0 leaves the choice to torch. One is fastest for the default models: pools of
     several model threads get in each other's way. Equal requests give equal bytes only where it is equal."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -58,6 +58,7 @@ class TokenEngineConfig:
 class _Slot(Generic[Condition, State]):
     request: TokenRequest[Condition]
     program: Program
+    on_start: Callable[[], None] | None = None
     outbox: asyncio.Queue[TokenBlock | Exception | None] = field(default_factory=asyncio.Queue)
     state: State | None = None
     is_cancelled: bool = False
@@ -104,14 +105,20 @@ class TokenEngine(Generic[Condition, State]):
         """Requests that wait for a slot."""
         return len(self._waiting)
 
-    async def generate(self, request: TokenRequest[Condition]) -> AsyncGenerator[TokenBlock, None]:
+    async def generate(
+        self, request: TokenRequest[Condition], *, on_start: Callable[[], None] | None = None
+    ) -> AsyncGenerator[TokenBlock, None]:
         """Stream the new frames of `request`; closing the iterator frees the slot before the next step.
+
+        Args:
+            request: The piece.
+            on_start: Called on the event loop when the request takes its slot, before its first step.
 
         Raises:
             Overloaded: At the first block, if `max_queued` requests wait already.
             NotReady: If the engine was closed.
         """
-        slot = self._enqueue(request)
+        slot = self._enqueue(request, on_start)
         try:
             while (item := await slot.outbox.get()) is not None:
                 self._wake.set()
@@ -132,7 +139,9 @@ class TokenEngine(Generic[Condition, State]):
             await asyncio.wait([self._driver])
         self._fail_all(NotReady("The token engine is closing: the server is stopping. Resume at another one."))
 
-    def _enqueue(self, request: TokenRequest[Condition]) -> _Slot[Condition, State]:
+    def _enqueue(
+        self, request: TokenRequest[Condition], on_start: Callable[[], None] | None
+    ) -> _Slot[Condition, State]:
         if self._is_closed:
             raise NotReady("The token engine is closed: the server is stopping. Try another one.")
         if self.num_running + len(self._waiting) >= self._config.max_slots + self._config.max_queued:
@@ -143,7 +152,7 @@ class TokenEngine(Generic[Condition, State]):
         program = Program(
             request, delays=self._model.delays, special_token=self._model.special_token, stage=self._stage
         )
-        slot: _Slot[Condition, State] = _Slot(request, program)
+        slot: _Slot[Condition, State] = _Slot(request, program, on_start)
         self._waiting.append(slot)
         self._wake.set()
         if self._driver is None or self._driver.done():
@@ -160,7 +169,10 @@ class TokenEngine(Generic[Condition, State]):
         while not self._is_closed:
             self._running = [slot for slot in self._running if not slot.is_cancelled]
             while self._waiting and len(self._running) < self._config.max_slots:
-                self._running.append(self._waiting.popleft())
+                slot = self._waiting.popleft()
+                self._running.append(slot)
+                if slot.on_start is not None:
+                    slot.on_start()
             if not self._running:
                 return
             ready = [slot for slot in self._running if slot.outbox.qsize() < self._config.max_unread_blocks]

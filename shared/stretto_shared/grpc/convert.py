@@ -2,6 +2,9 @@
 
 `x_from_proto(message, field=...)` checks everything that the wire cannot promise and raises `InvalidInput` with the
 caller's own field path, as in `melody.sample_rate_hz`; `x_to_proto(value)` cannot fail.
+
+Most of this runs on the event loop, so a length is checked before anything is copied, and values all at once. What may
+be large, whole clips and their tokens, a servicer converts in a thread.
 """
 
 from __future__ import annotations
@@ -16,10 +19,15 @@ from stretto.common.v1 import audio_pb2, features_pb2, model_pb2, tokens_pb2
 from stretto_shared.audio import Waveform
 from stretto_shared.errors import InvalidInput
 from stretto_shared.features import Chromagram, ModelInfo, SamplingOptions, TextStates
-from stretto_shared.tokens import MAX_CODEBOOKS, TokenMatrix
+from stretto_shared.tokens import MAX_CHUNK_SCALE, MAX_CODEBOOKS, TokenMatrix
 
 BYTES_PER_FLOAT = 4
 FLOAT32_WIRE = np.dtype("<f4")
+MAX_CODES = 1 << 22  # of one message; ten minutes at EnCodec's highest rate are a third of it
+MAX_CHUNK_SCALES = 4096  # of one message; more than an hour of EnCodec 48 kHz
+MAX_TEXT_DIMENSION = 16_384
+MAX_MELODY_FRAMES = 65_536
+_CODES_PER_STEP = 16_384
 
 
 def waveform_to_proto(waveform: Waveform) -> audio_pb2.Waveform:
@@ -41,7 +49,8 @@ def waveform_from_proto(message: audio_pb2.Waveform, field: str = "waveform") ->
     num_channels = message.channel_count
     if num_channels not in (1, 2):
         raise InvalidInput(f"{field}.channel_count", f"expected 1 or 2, got {num_channels}. Send mono or stereo audio.")
-    num_bytes = len(message.samples)
+    raw = message.samples  # once: each access copies them
+    num_bytes = len(raw)
     frame_bytes = BYTES_PER_FLOAT * num_channels
     if num_bytes == 0 or num_bytes % frame_bytes:
         raise InvalidInput(
@@ -49,20 +58,23 @@ def waveform_from_proto(message: audio_pb2.Waveform, field: str = "waveform") ->
             f"expected a positive multiple of {frame_bytes} bytes (32-bit floats, {num_channels} channel(s)), "
             f"got {num_bytes}. Send float32 samples, interleaved.",
         )
-    samples = np.frombuffer(message.samples, dtype=FLOAT32_WIRE).reshape(-1, num_channels).T
+    samples = np.frombuffer(raw, dtype=FLOAT32_WIRE).reshape(-1, num_channels).T
     with _named(field):
         return Waveform(samples, message.sample_rate_hz)
 
 
 def tokens_to_proto(tokens: TokenMatrix) -> tokens_pb2.TokenMatrix:
     """Write the matrix row by row."""
-    return tokens_pb2.TokenMatrix(
+    message = tokens_pb2.TokenMatrix(
         codec_id=tokens.codec_id,
         frame_rate_hz=tokens.frame_rate_hz,
         codebook_count=tokens.num_codebooks,
-        codes=tokens.codes.ravel().tolist(),
         chunk_scales=tokens.chunk_scales,
     )
+    codes = tokens.codes.ravel()
+    for start in range(0, codes.size, _CODES_PER_STEP):  # in one go, a long clip would let no other thread run
+        message.codes.extend(codes[start : start + _CODES_PER_STEP].tolist())
+    return message
 
 
 def tokens_from_proto(message: tokens_pb2.TokenMatrix, field: str = "tokens") -> TokenMatrix:
@@ -78,17 +90,36 @@ def tokens_from_proto(message: tokens_pb2.TokenMatrix, field: str = "tokens") ->
     if not 1 <= num_codebooks <= MAX_CODEBOOKS:
         raise InvalidInput(f"{field}.codebook_count", f"expected 1 to {MAX_CODEBOOKS}, got {num_codebooks}.")
     num_codes = len(message.codes)
+    if num_codes > MAX_CODES:
+        raise InvalidInput(
+            f"{field}.codes",
+            f"expected at most {MAX_CODES} codes in one message, got {num_codes}. Send a longer clip in parts.",
+        )
     if num_codes % num_codebooks:
         raise InvalidInput(
             f"{field}.codes",
             f"expected a multiple of codebook_count {num_codebooks}, got {num_codes} codes. Send whole frames.",
         )
-    scales = tuple(message.chunk_scales)
-    if not all(np.isfinite(scale) and scale > 0 for scale in scales):
-        raise InvalidInput(f"{field}.chunk_scales", "expected finite scales above 0.")
+    scales = _chunk_scales_from_proto(message, num_codes // num_codebooks, f"{field}.chunk_scales")
     codes = np.array(message.codes, dtype=np.int32).reshape(num_codebooks, -1)
     with _named(field):
         return TokenMatrix(codes, message.frame_rate_hz, message.codec_id, scales)
+
+
+def _chunk_scales_from_proto(message: tokens_pb2.TokenMatrix, num_frames: int, field: str) -> tuple[float, ...]:
+    num_scales, max_scales = len(message.chunk_scales), min(num_frames, MAX_CHUNK_SCALES)
+    if num_scales > max_scales:
+        raise InvalidInput(
+            field,
+            f"expected at most one for each of the message's {num_frames} frames, and {MAX_CHUNK_SCALES} in all, "
+            f"got {num_scales}. Send the scale of a chunk with its first frame.",
+        )
+    scales = np.array(message.chunk_scales, dtype=np.float32)
+    is_valid = (scales > 0) & (scales <= MAX_CHUNK_SCALE)  # neither holds for NaN
+    if not is_valid.all():
+        wrong = scales[is_valid.argmin()]
+        raise InvalidInput(field, f"expected scales above 0 and at most {MAX_CHUNK_SCALE:g}, got {wrong:g}.")
+    return tuple(scales.tolist())
 
 
 def text_states_to_proto(states: TextStates) -> features_pb2.TextStates:
@@ -111,17 +142,18 @@ def text_states_from_proto(message: features_pb2.TextStates, field: str = "text"
     if not message.encoder_id:
         raise InvalidInput(f"{field}.encoder_id", "is required. Name the encoder that made the states, as name@digest.")
     dimension = message.dimension
-    if dimension < 1:
-        raise InvalidInput(f"{field}.dimension", f"expected at least 1, got {dimension}.")
+    if not 1 <= dimension <= MAX_TEXT_DIMENSION:
+        raise InvalidInput(f"{field}.dimension", f"expected 1 to {MAX_TEXT_DIMENSION}, got {dimension}.")
     if len(message.pooled) != dimension:
         raise InvalidInput(f"{field}.pooled", f"expected {dimension} floats (dimension), got {len(message.pooled)}.")
-    num_bytes = len(message.token_states)
+    raw = message.token_states
+    num_bytes = len(raw)
     if num_bytes == 0 or num_bytes % (BYTES_PER_FLOAT * dimension):
         raise InvalidInput(
             f"{field}.token_states",
             f"expected a positive multiple of {BYTES_PER_FLOAT * dimension} bytes (4 * dimension), got {num_bytes}.",
         )
-    states = np.frombuffer(message.token_states, dtype=FLOAT32_WIRE).reshape(-1, dimension)
+    states = np.frombuffer(raw, dtype=FLOAT32_WIRE).reshape(-1, dimension)
     with _named(field):
         return TextStates(message.encoder_id, np.array(message.pooled, dtype=np.float32), states)
 
@@ -135,9 +167,14 @@ def chromagram_from_proto(message: features_pb2.Chromagram, field: str = "melody
     """Check a melody of at least one frame.
 
     Raises:
-        InvalidInput: If it is missing or empty, or a pitch class or the rate is off.
+        InvalidInput: If it is missing, empty or too long, or a pitch class or the rate is off.
     """
     _require(message, field)
+    num_frames = len(message.pitch_classes)
+    if num_frames > MAX_MELODY_FRAMES:
+        raise InvalidInput(
+            f"{field}.pitch_classes", f"expected 1 to {MAX_MELODY_FRAMES} frames, got {num_frames}. Cut the melody."
+        )
     with _named(field):
         return Chromagram(np.array(message.pitch_classes, dtype=np.int32), message.frame_rate_hz)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 from wsgiref.simple_server import WSGIServer
@@ -63,24 +63,34 @@ class StageMetrics:
     def __init__(self, metrics: Metrics, stage: str) -> None:
         label = ("stage",)
         self._waiting = metrics.gauge(
-            "stretto_stage_waiting_requests", "Requests that wait in the stage's queue", label
+            "stretto_stage_waiting_requests",
+            "Requests that wait in the stage's queue now; in embedding, the texts and melodies of requests",
+            label,
         ).labels(stage)
         self._queue_wait = metrics.histogram(
-            "stretto_request_queue_wait_s", "Seconds between a request's arrival and the start of its work", label
+            "stretto_request_queue_wait_s",
+            "Seconds between a request's arrival and the start of its work; in embedding, of each text and melody",
+            label,
         ).labels(stage)
         self._first_audio = metrics.histogram(
-            "stretto_audio_ttfp_s", "Seconds between a request's arrival and its first audio", label
+            "stretto_audio_ttfp_s",
+            "Seconds between a request's arrival, in codec that of its first chunk's frames, and its first audio",
+            label,
         ).labels(stage)
         self._rtf = metrics.histogram(
             "stretto_audio_rtf", "Seconds of work for one second of audio", label, RTF_BUCKETS
         ).labels(stage)
 
-    def set_waiting(self, num_requests: int) -> None:
-        """How many requests wait now."""
-        self._waiting.set(num_requests)
+    def watch_waiting(self, count_waiting: Callable[[], int]) -> None:
+        """Ask how many requests wait whenever somebody looks, so that also those who gave up are gone at once.
+
+        Args:
+            count_waiting: Called by the thread of the metrics page.
+        """
+        self._waiting.set_function(count_waiting)
 
     def observe_queue_wait(self, wait_s: float) -> None:
-        """How long one request waited."""
+        """How long one request waited for its work to start."""
         self._queue_wait.observe(wait_s)
 
     def observe_first_audio(self, latency_s: float) -> None:

@@ -28,8 +28,9 @@ class GrpcSettings(BaseSettings):
     max_concurrent_streams: int = Field(default=256, ge=1)
     """RPCs at once on one connection; a client holds further ones back."""
 
-    default_deadline_s: float = Field(default=0.0, ge=0)
-    """Deadline of a request that comes without one; 0 gives it none."""
+    default_deadline_s: float = Field(default=600.0, ge=0)
+    """Deadline of a request that comes without one, so that a stream which was opened and forgotten gives its place
+    back. 0 gives it none: then such a stream holds its place until its client goes away."""
 
     keepalive_time_s: float = Field(default=30.0, gt=0)
     """A silent connection is pinged after this time."""

@@ -15,11 +15,13 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from stretto.acoustic.v1 import acoustic_pb2, acoustic_pb2_grpc
 from stretto.common.v1 import features_pb2, model_pb2, tokens_pb2
-from stretto_acoustic.engine import AcousticEngine
+from stretto_acoustic.engine import AcousticEngine, GenerateRequest
 from stretto_acoustic.loading import make_loaded
 from stretto_acoustic.main import host
 from stretto_acoustic.models.musicgen import PRESETS, MusicGenLM
 from stretto_shared.engine.token_engine import TokenEngineConfig
+from stretto_shared.features import SamplingOptions
+from stretto_shared.grpc.metrics import Metrics
 from stretto_shared.grpc.server import StrettoServer
 from stretto_shared.grpc.settings import GrpcSettings
 
@@ -38,19 +40,25 @@ def tiny_model(**changes: Any) -> MusicGenLM:
     return model
 
 
-def engine_of(**limits: int) -> AcousticEngine:
+def engine_of(metrics: Metrics | None = None, **limits: int) -> AcousticEngine:
     return AcousticEngine(
         {
             "tiny": lambda: make_loaded("tiny", tiny_model(), digest_sha256="a" * 64, is_default=True),
             "deaf": lambda: make_loaded("deaf", tiny_model(melody_conditioning="none"), digest_sha256="b" * 64),
         },
         config=TokenEngineConfig(**limits),
+        meter=None if metrics is None else metrics.stage("acoustic"),
     )
 
 
 @pytest.fixture
-async def engine() -> AcousticEngine:
-    return engine_of(max_slots=2, max_queued=2)
+async def metrics() -> Metrics:
+    return Metrics()
+
+
+@pytest.fixture
+async def engine(metrics: Metrics) -> AcousticEngine:
+    return engine_of(metrics, max_slots=2, max_queued=2)
 
 
 @pytest.fixture
@@ -246,6 +254,46 @@ async def test_a_full_service_says_so_with_a_delay_and_recovers(stub: Any, engin
     await asyncio.gather(*readers, return_exceptions=True)
     await until(lambda: engine.num_running() == 0 and engine.num_waiting() == 0)
     assert (await generate(stub)).shape == (4, NUM_FRAMES)
+
+
+async def test_those_who_wait_are_seen_at_once_and_those_who_gave_up_are_not(
+    stub: Any, engine: AcousticEngine, metrics: Metrics
+) -> None:
+    def value(name: str) -> float | None:
+        return metrics.registry.get_sample_value(name, {"stage": "acoustic"})
+
+    calls = [stub.GenerateTokens(Request(duration_s=10, text=text())) for _ in range(4)]
+    readers = [asyncio.ensure_future(anext(aiter(call))) for call in calls]
+    await until(lambda: engine.num_running() == 2 and engine.num_waiting() == 2)
+    assert value("stretto_stage_waiting_requests") == 2
+    assert value("stretto_request_queue_wait_s_count") == 2
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*readers, return_exceptions=True)
+    await until(lambda: engine.num_running() == 0 and engine.num_waiting() == 0)
+    assert value("stretto_stage_waiting_requests") == 0
+
+
+async def test_the_wait_for_a_slot_is_no_work(metrics: Metrics) -> None:
+    busy = engine_of(metrics, max_slots=1)
+    await busy.start()
+    long = busy.generate(GenerateRequest("", 10.0, 0, SamplingOptions()))
+    await anext(long)
+
+    async def generate_short() -> None:
+        async for _ in busy.generate(GenerateRequest("", DURATION_S, 1, SamplingOptions())):
+            pass
+
+    short = asyncio.create_task(generate_short())
+    await asyncio.sleep(1.0)
+    await long.aclose()
+    await short
+    await busy.stop()
+    stage = {"stage": "acoustic"}
+    wait_s = metrics.registry.get_sample_value("stretto_request_queue_wait_s_sum", stage)
+    real_time_factor = metrics.registry.get_sample_value("stretto_audio_rtf_sum", stage)
+    assert wait_s is not None and real_time_factor is not None
+    assert wait_s >= 0.9 and real_time_factor * DURATION_S < wait_s
 
 
 async def test_a_cancelled_or_late_call_frees_its_slot(stub: Any, engine: AcousticEngine) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -90,14 +90,15 @@ Serve = Callable[..., AbstractAsyncContextManager[Any]]
 
 @pytest.fixture
 def serve(weights_dir: Path) -> Serve:
-    """`async with serve(models=..., max_requests=...) as channel`: the codec service on port 0."""
+    """`async with serve(models=..., max_requests=...) as channel`: the codec service on port 0.
+
+    `grpc` holds settings of the server itself.
+    """
 
     @asynccontextmanager
-    async def _serve(*, max_receive_bytes: int = 64 << 20, **options: Any) -> AsyncIterator[Any]:
+    async def _serve(*, grpc: Mapping[str, Any] | None = None, **options: Any) -> AsyncIterator[Any]:
         options = {"models": ",".join(TINY), "weights_dir": weights_dir, "num_threads": 1} | options
-        settings = GrpcSettings(
-            host="127.0.0.1", port=0, drain_s=0.2, log_level="error", max_receive_bytes=max_receive_bytes
-        )
+        settings = GrpcSettings(**{"host": "127.0.0.1", "port": 0, "drain_s": 0.2, "log_level": "error"} | (grpc or {}))
         server = StrettoServer(settings, {"codec": lambda context: build(context, CodecSettings(**options))})
         port = await server.start()
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,35 @@ def test_a_changed_codebook_count_is_a_conflict() -> None:
 def test_a_wrong_number_of_loudnesses_is_refused(scales: tuple[float, ...]) -> None:
     with pytest.raises(InvalidInput, match="chunk_scales"):
         chunks_of(SCALED, [tokens(np.zeros((1, 13)), scales)])
+
+
+def test_loudnesses_far_ahead_of_their_frames_are_refused() -> None:
+    buffer = FrameBuffer(INFO, 32, DecodeGrid(150, is_scaled=True))
+    with pytest.raises(InvalidInput, match="ahead") as caught:
+        for _ in range(100):
+            buffer.add(tokens(np.zeros((1, 1)), (1.0,) * 64))
+            assert buffer.take(at_end=False) is None
+    assert caught.value.field == "tokens.chunk_scales"
+
+
+def test_all_loudnesses_of_a_long_clip_may_come_at_once() -> None:
+    num_chunks = 6000
+    chunks = chunks_of(SCALED, [tokens(np.zeros((1, 10 * num_chunks)), (1.0,) * num_chunks)])
+    assert len(chunks) == num_chunks
+
+
+def test_many_wrong_codes_cost_no_more_memory_than_one() -> None:
+    wrong = tokens(np.full((4, 250_000), 32))
+    buffer = FrameBuffer(INFO, 32, DecodeGrid(10))
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidInput) as caught:
+            buffer.add(wrong)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert caught.value.field == "tokens.codes[0]"
+    assert peak_bytes < 2 * wrong.codes.size
 
 
 def test_a_stream_without_frames_is_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from grpc_status import rpc_status
 from stretto.codec.v1 import codec_pb2, codec_pb2_grpc
 from stretto.common.v1 import audio_pb2, tokens_pb2
 from stretto_shared.errors import NotFound, NotReady
+from stretto_shared.grpc import convert
 
 NAMES = ["encodec_24khz", "encodec_32khz", "encodec_48khz", "framecodec", "soundstream"]
 SERVICE = "stretto.codec.v1.CodecService"
@@ -32,7 +34,9 @@ def configure(model: str = "") -> codec_pb2.DecodeTokensRequest:
     return codec_pb2.DecodeTokensRequest(config=codec_pb2.DecodeConfig(model=model))
 
 
-def run_of(tokens: tokens_pb2.TokenMatrix, start: int, stop: int, *, scales: bool) -> codec_pb2.DecodeTokensRequest:
+def run_of(
+    tokens: tokens_pb2.TokenMatrix, start: int, stop: int, *, scales: Sequence[float] = ()
+) -> codec_pb2.DecodeTokensRequest:
     codes = np.array(tokens.codes).reshape(tokens.codebook_count, -1)[:, start:stop]
     return codec_pb2.DecodeTokensRequest(
         tokens=tokens_pb2.TokenMatrix(
@@ -40,7 +44,7 @@ def run_of(tokens: tokens_pb2.TokenMatrix, start: int, stop: int, *, scales: boo
             frame_rate_hz=tokens.frame_rate_hz,
             codebook_count=tokens.codebook_count,
             codes=codes.ravel().tolist(),
-            chunk_scales=tokens.chunk_scales if scales else (),
+            chunk_scales=scales,
         )
     )
 
@@ -53,8 +57,10 @@ async def decode(
     stub: Any, model: str, tokens: tokens_pb2.TokenMatrix, cuts: Sequence[int] = ()
 ) -> list[codec_pb2.DecodeTokensResponse]:
     edges = [0, *cuts, num_frames(tokens)]
-    requests = [configure(model)]
-    requests += [run_of(tokens, a, b, scales=a == 0) for a, b in itertools.pairwise(edges)]
+    requests, scales = [configure(model)], list(tokens.chunk_scales)
+    for start, stop in itertools.pairwise(edges):  # as early as the wire allows: one scale a frame
+        requests.append(run_of(tokens, start, stop, scales=scales[: stop - start]))
+        del scales[: stop - start]
     return [response async for response in stub.DecodeTokens(iter(requests))]
 
 
@@ -116,9 +122,9 @@ async def test_audio_flows_out_while_tokens_still_come_in(serve: Any) -> None:
         await call.write(configure())
         received = []
         for start in range(0, 80, 40):  # a chunk each
-            await call.write(run_of(clip.tokens, start, start + 40, scales=True))
+            await call.write(run_of(clip.tokens, start, start + 40))
             received.append(await asyncio.wait_for(call.read(), 60))
-        await call.write(run_of(clip.tokens, 80, num_frames(clip.tokens), scales=False))
+        await call.write(run_of(clip.tokens, 80, num_frames(clip.tokens)))
         await call.done_writing()
         while (response := await call.read()) is not grpc.aio.EOF:
             received.append(response)
@@ -248,7 +254,7 @@ async def test_a_full_codec_says_when_to_retry_and_a_cancelled_stream_makes_room
         clip = await encode(stub, waveform=noise(1.0))
         open_call = stub.DecodeTokens()
         await open_call.write(configure())
-        await open_call.write(run_of(clip.tokens, 0, 40, scales=True))
+        await open_call.write(run_of(clip.tokens, 0, 40))
         first = await open_call.read()
 
         error = await failure(encode(stub))
@@ -275,7 +281,7 @@ async def test_a_late_stream_ends_with_its_deadline_and_the_next_request_works(s
 
         async def stalling() -> AsyncIterator[codec_pb2.DecodeTokensRequest]:
             yield configure()
-            yield run_of(clip.tokens, 0, 3, scales=True)
+            yield run_of(clip.tokens, 0, 3)
             await asyncio.sleep(30)
 
         error = await failure(consume(stub.DecodeTokens(stalling(), timeout=0.3)))
@@ -284,8 +290,66 @@ async def test_a_late_stream_ends_with_its_deadline_and_the_next_request_works(s
         assert joined(await decode(stub, "", clip.tokens))
 
 
+async def test_idle_streams_give_their_places_back_at_the_servers_own_deadline(serve: Any) -> None:
+    async with serve(models="framecodec", max_requests=2, grpc={"default_deadline_s": 2.0}) as channel:
+        stub = codec_pb2_grpc.CodecServiceStub(channel)
+        clip = await encode(stub)
+        idle = [stub.DecodeTokens() for _ in range(2)]
+        for call in idle:
+            await call.write(configure())
+        for call in idle:
+            error = await failure(call.read())
+            assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and "default deadline" in error.details()
+        assert joined(await decode(stub, "", clip.tokens))
+
+
+async def test_a_loudness_outside_its_range_is_refused_and_the_loudest_one_decodes(serve: Any) -> None:
+    async with serve(models="encodec_48khz") as channel:
+        stub = codec_pb2_grpc.CodecServiceStub(channel)
+        clip = (await encode(stub, waveform=noise(0.5, rate_hz=48_000))).tokens
+        total = num_frames(clip)
+        for scales in ([3.4e38], [1.1e4], [-1.0], [0.0], [float("nan")], [1.0] * (total + 1)):
+            requests = [configure(), run_of(clip, 0, total, scales=scales)]
+            error = await failure(consume(stub.DecodeTokens(iter(requests))))
+            assert error.code() is grpc.StatusCode.INVALID_ARGUMENT, (scales[:2], error)
+            assert violated_field(error) == "tokens.chunk_scales"
+        loudest = [configure(), run_of(clip, 0, total, scales=[1e4])]
+        audio = np.frombuffer(joined(await consume(stub.DecodeTokens(iter(loudest)))), dtype="<f4")
+        assert np.isfinite(audio).all() and np.abs(audio).max() > 1
+
+
+@pytest.mark.parametrize("level", [2e4, 3e38])
+async def test_a_clip_too_loud_to_be_decoded_again_is_not_encoded(serve: Any, level: float) -> None:
+    samples = np.full((2, 4800), level, dtype="<f4")
+    loud = audio_pb2.Waveform(sample_rate_hz=48_000, channel_count=2, samples=samples.tobytes())
+    async with serve(models="encodec_48khz") as channel:
+        stub = codec_pb2_grpc.CodecServiceStub(channel)
+        error = await failure(encode(stub, waveform=loud))
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT and violated_field(error) == "waveform"
+        assert "[-1, 1]" in error.details()
+
+
+async def test_whole_clips_are_converted_beside_the_event_loop(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[threading.Thread] = []
+
+    def watched(name: str) -> None:
+        function = getattr(convert, name)
+
+        def call(*args: Any) -> Any:
+            seen.append(threading.current_thread())
+            return function(*args)
+
+        monkeypatch.setattr(convert, name, call)
+
+    watched("waveform_from_proto")
+    watched("tokens_to_proto")
+    async with serve(models="framecodec") as channel:
+        await encode(codec_pb2_grpc.CodecServiceStub(channel))
+    assert len(seen) == 2 and threading.current_thread() not in seen
+
+
 async def test_malformed_and_oversized_requests_are_refused_and_the_next_request_works(serve: Any) -> None:
-    async with serve(models="framecodec", max_receive_bytes=200_000) as channel:
+    async with serve(models="framecodec", grpc={"max_receive_bytes": 200_000}) as channel:
         stub = codec_pb2_grpc.CodecServiceStub(channel)
         unary = channel.unary_unary(f"/{SERVICE}/EncodeAudio", request_serializer=bytes)
         assert (await failure(unary(b"\xff\xff\xff"))).code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -6,10 +6,12 @@ import threading
 import numpy as np
 import pytest
 import torch
+from stretto_embedding import engine as engine_module
 from stretto_embedding.engine import EmbeddingEngine
 from stretto_embedding.loading import TextEncoder
 from stretto_embedding.models.minilm import MiniLm, MiniLmConfig
 from stretto_shared.audio import Waveform
+from stretto_shared.dsp.chroma import extract_chroma
 from stretto_shared.errors import NotFound, NotReady, Overloaded
 from stretto_shared.features import ModelInfo
 from stretto_shared.grpc.metrics import Metrics
@@ -90,6 +92,57 @@ async def test_a_full_queue_is_refused_with_an_estimate():
     await asyncio.gather(*waiting)
     assert len((await engine.embed_text("", ["piano"]))[0]) == 1
     await engine.stop()
+
+
+async def test_texts_and_melodies_that_wait_are_seen_and_those_that_gave_up_are_not(monkeypatch):
+    gate = threading.Event()
+    encoder = tiny_encoder()
+
+    class Slow:
+        pool = staticmethod(encoder.model.pool)
+
+        def __call__(self, ids):
+            gate.wait(10)
+            return encoder.model(ids)
+
+    def slow_chroma(waveform):
+        gate.wait(10)
+        return extract_chroma(waveform)
+
+    metrics = Metrics()
+
+    def value(name):
+        return metrics.registry.get_sample_value(name, {"stage": "embedding"})
+
+    async def until(is_true):
+        async with asyncio.timeout(20):
+            while not is_true():  # noqa: ASYNC110 - the engine tells nobody who waits
+                await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(engine_module, "extract_chroma", slow_chroma)
+    engine = EmbeddingEngine(
+        {"tiny": lambda: TextEncoder(encoder.info, encoder.tokenizer, Slow(), 32)},
+        max_batch_size=1,
+        meter=metrics.stage("embedding"),
+    )
+    await engine.start()
+    melody = Waveform(np.zeros(16_000), 16_000)
+    running = [
+        asyncio.create_task(engine.embed_text("", ["piano"])),
+        asyncio.create_task(engine.embed_melody(melody)),
+    ]
+    await until(lambda: value("stretto_request_queue_wait_s_count") == 2)
+    texts = asyncio.create_task(engine.embed_text("", ["waltz", "slow"]))
+    waiting = asyncio.create_task(engine.embed_melody(melody))
+    await until(lambda: value("stretto_stage_waiting_requests") == 3)
+    for task in (texts, waiting):
+        task.cancel()
+    await asyncio.gather(texts, waiting, return_exceptions=True)
+    await until(lambda: value("stretto_stage_waiting_requests") == 0)
+    gate.set()
+    await asyncio.gather(*running)
+    await engine.stop()
+    assert value("stretto_request_queue_wait_s_count") == 2
 
 
 async def test_the_wait_of_every_text_is_counted():

@@ -1,14 +1,18 @@
 """EmbeddingService over a real channel, with the encoder that is served by default."""
 
 import asyncio
+import threading
 
 import grpc
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from stretto.common.v1 import audio_pb2
 from stretto.embedding.v1 import embedding_pb2, embedding_pb2_grpc
 from stretto_embedding import main
+from stretto_embedding.engine import MAX_TEXTS
 from stretto_embedding.settings import EmbeddingSettings
+from stretto_shared.grpc import convert
 from stretto_shared.grpc.server import StrettoServer
 from stretto_shared.grpc.settings import GrpcSettings
 
@@ -19,7 +23,7 @@ def service():
     loop = asyncio.new_event_loop()
     server = StrettoServer(
         GrpcSettings(port=0, drain_s=0.0, log_level="error"),
-        {"embedding": lambda context: main.build(context, EmbeddingSettings(max_batch_size=4))},
+        {"embedding": lambda context: main.build(context, EmbeddingSettings(max_batch_size=4, max_queued=64))},
     )
 
     async def start():
@@ -97,6 +101,13 @@ def test_an_invalid_text_is_named_and_the_next_request_works(service, request_, 
     assert len(service.call("EmbedText", texts("fine")).states) == 1
 
 
+def test_an_idle_service_with_the_shortest_queue_takes_the_largest_request(service):
+    largest = texts(*(f"text {i}" for i in range(MAX_TEXTS)))
+    assert len(service.call("EmbedText", largest).states) == MAX_TEXTS
+    with pytest.raises(ValidationError, match="max_queued"):
+        EmbeddingSettings(max_queued=MAX_TEXTS - 1)
+
+
 def test_an_unknown_encoder_is_not_found_and_the_known_are_named(service):
     error = service.fails("EmbedText", texts("fine", model="mulan"))
     assert error.code() is grpc.StatusCode.NOT_FOUND and "minilm" in error.details()
@@ -105,6 +116,18 @@ def test_an_unknown_encoder_is_not_found_and_the_known_are_named(service):
 def test_a_melody_is_heard_at_its_pitch(service):
     answer = service.call("EmbedMelody", melody(2.0)).melody
     assert answer.frame_rate_hz == 7.8125 and set(answer.pitch_classes) == {9} and len(answer.pitch_classes) == 16
+
+
+def test_a_melody_is_converted_beside_the_event_loop(service, monkeypatch):
+    seen, waveform_from_proto = [], convert.waveform_from_proto
+
+    def watched(message):
+        seen.append(threading.current_thread())
+        return waveform_from_proto(message)
+
+    monkeypatch.setattr(convert, "waveform_from_proto", watched)
+    service.call("EmbedMelody", melody(1.0))
+    assert len(seen) == 1 and seen[0] is not threading.current_thread()
 
 
 @pytest.mark.parametrize("duration_s", [0.05, 60.1])

@@ -181,6 +181,29 @@ async def test_a_request_cancelled_while_it_waits_leaves_the_queue_and_is_never_
         assert model.num_open == 1
 
 
+async def test_a_request_hears_of_its_slot_before_its_first_step_and_one_that_gave_up_never_does() -> None:
+    model, heard = HashModel(step_s=0.002), []
+
+    async def run(name: str, wanted: TokenRequest[int]) -> None:
+        async for _ in engine.generate(wanted, on_start=lambda: heard.append((name, model.num_steps))):
+            pass
+
+    async with running(model, max_slots=1) as engine:
+        known = np.zeros((K, 40), dtype=np.int32)  # to be read again before the first new frame
+        await run("resumed", request(41, resume_from=known))
+        assert heard == [("resumed", 0)]
+        async with aclosing(engine.generate(request(10_000))) as blocks:
+            await anext(blocks)
+            impatient = asyncio.ensure_future(run("impatient", request(1)))
+            patient = asyncio.ensure_future(run("patient", request(1)))
+            await asyncio.sleep(0.02)
+            impatient.cancel()
+            await asyncio.gather(impatient, return_exceptions=True)
+            assert len(heard) == 1
+        await patient
+    assert [name for name, _ in heard] == ["resumed", "patient"]
+
+
 async def test_a_full_engine_refuses_with_an_estimate_and_recovers() -> None:
     async with running(HashModel(step_s=0.002), max_slots=1, max_queued=1) as engine:
         async with aclosing(engine.generate(request(5_000))) as blocks:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -34,9 +36,17 @@ def test_stereo_is_interleaved_little_endian_floats():
 @settings(max_examples=25, deadline=None)
 @given(hnp.arrays(np.int32, st.tuples(st.integers(1, 8), st.integers(0, 20)), elements=st.integers(0, 2**31 - 1)))
 def test_tokens_cross_the_wire_unchanged(codes):
-    back = convert.tokens_from_proto(convert.tokens_to_proto(TokenMatrix(codes, 50.0, "c@1", (0.5, 2.0))))
+    scales = (0.5, 1e4)[: codes.shape[1]]
+    back = convert.tokens_from_proto(convert.tokens_to_proto(TokenMatrix(codes, 50.0, "c@1", scales)))
     np.testing.assert_array_equal(back.codes, codes)
-    assert (back.frame_rate_hz, back.codec_id, back.chunk_scales) == (50.0, "c@1", (0.5, 2.0))
+    assert (back.frame_rate_hz, back.codec_id, back.chunk_scales) == (50.0, "c@1", scales)
+
+
+def test_the_tokens_of_a_long_clip_cross_the_wire_unchanged():
+    codes = np.random.default_rng(0).integers(0, 1024, (32, 1000))
+    message = convert.tokens_to_proto(TokenMatrix(codes, 50.0, "c@1"))
+    assert list(message.codes) == codes.ravel().tolist()
+    np.testing.assert_array_equal(convert.tokens_from_proto(message).codes, codes)
 
 
 def test_codes_are_row_major_by_codebook():
@@ -131,12 +141,57 @@ def test_a_malformed_waveform_names_the_callers_field(message, field):
         (proto_tokens(frame_rate_hz=float("nan")), "resume_from.frame_rate_hz"),
         (proto_tokens(chunk_scales=[float("nan")]), "resume_from.chunk_scales"),
         (proto_tokens(chunk_scales=[0.0]), "resume_from.chunk_scales"),
+        (proto_tokens(chunk_scales=[1.0, -1.0]), "resume_from.chunk_scales"),
+        (proto_tokens(chunk_scales=[1.0, float("inf")]), "resume_from.chunk_scales"),
+        (proto_tokens(chunk_scales=[3.4e38]), "resume_from.chunk_scales"),
+        (proto_tokens(chunk_scales=[1.0] * 3), "resume_from.chunk_scales"),
     ],
 )
 def test_malformed_tokens_name_the_callers_field(message, field):
     with pytest.raises(InvalidInput) as caught:
         convert.tokens_from_proto(message, field="resume_from")
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("field", "num_codes", "num_scales"),
+    [
+        ("tokens.chunk_scales", 2, 2_000_000),
+        ("tokens.chunk_scales", 10_000, 4097),
+        ("tokens.codes", 2**22 + 2, 0),
+    ],
+)
+def test_more_tokens_than_one_message_may_bring_are_refused(field, num_codes, num_scales):
+    with pytest.raises(InvalidInput) as caught:
+        convert.tokens_from_proto(proto_tokens(codes=[1] * num_codes, chunk_scales=[1.0] * num_scales))
+    assert caught.value.field == field
+
+
+def test_more_features_than_one_message_may_bring_are_refused():
+    with pytest.raises(InvalidInput) as caught:
+        convert.text_states_from_proto(
+            proto_text(dimension=16_385, pooled=[0] * 16_385, token_states=bytes(4 * 16_385))
+        )
+    assert caught.value.field == "text.dimension"
+    with pytest.raises(InvalidInput) as caught:
+        convert.chromagram_from_proto(features_pb2.Chromagram(frame_rate_hz=8, pitch_classes=[1] * 65_537))
+    assert caught.value.field == "melody.pitch_classes"
+
+
+def test_a_message_is_checked_at_once_and_not_value_by_value():
+    message = proto_tokens(codes=[1] * 8000, chunk_scales=[1.0] * 4000)
+    num_calls = 0
+
+    def count(frame, event, argument):
+        nonlocal num_calls
+        num_calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        convert.tokens_from_proto(message)
+    finally:
+        sys.setprofile(None)
+    assert num_calls < 200
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from stretto.codec.v1 import codec_pb2, codec_pb2_grpc
 from stretto.common.v1 import audio_pb2
 from stretto_shared.errors import Conflict, NotFound, NotReady
+from stretto_shared.grpc.call import current_call
 from stretto_shared.grpc.hosting import ServiceHost, load_builders
 from stretto_shared.grpc.logs import make_logger
 from stretto_shared.grpc.server import StrettoServer
@@ -157,6 +158,22 @@ async def test_a_request_without_a_deadline_gets_the_default_one(serve):
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert "default deadline" in caught.value.details()
     assert held.ended_by is asyncio.CancelledError
+
+
+async def test_unless_it_is_set_the_default_deadline_is_ten_minutes_and_a_callers_own_comes_first(serve):
+    remaining_s = []
+
+    async def encode(request, context):
+        remaining_s.append(current_call().remaining_s)
+        return codec_pb2.EncodeAudioResponse()
+
+    served = await serve(serve.fake(encode=encode))
+    await served.codec.EncodeAudio(codec_pb2.EncodeAudioRequest())
+    await served.codec.EncodeAudio(codec_pb2.EncodeAudioRequest(), timeout=3600)
+    unlimited = await serve(serve.fake(encode=encode), default_deadline_s=0)
+    await unlimited.codec.EncodeAudio(codec_pb2.EncodeAudioRequest())
+    assert 500 < remaining_s[0] <= 600 < 3500 < remaining_s[1]
+    assert remaining_s[2] is None
 
 
 async def test_a_cancelled_call_cancels_its_handler(serve):

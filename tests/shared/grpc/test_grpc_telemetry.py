@@ -52,7 +52,9 @@ async def test_the_metrics_page_counts_calls_by_method_and_code_and_shows_what_e
     value = served.server.metrics.registry.get_sample_value
     await serve.eventually(lambda: value("stretto_rpc_in_flight", {"method": METHOD}) == 0)
     stage = codec.contexts[0].metrics.stage("codec")
-    stage.set_waiting(3)
+    waiting = ["a", "b", "c", "d"]
+    stage.watch_waiting(lambda: len(waiting))
+    waiting.pop()  # the page shows how many wait when it is asked for
     stage.observe_first_audio(0.25)
     stage.observe_rtf(0.4)
     stage.observe_queue_wait(0.01)

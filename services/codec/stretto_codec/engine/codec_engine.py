@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, M
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import soxr
@@ -22,7 +22,7 @@ from stretto_shared.audio import Waveform
 from stretto_shared.engine.thread import ModelThread
 from stretto_shared.errors import InvalidInput, NotFound, NotReady, Overloaded
 from stretto_shared.features import ModelInfo
-from stretto_shared.tokens import TokenMatrix
+from stretto_shared.tokens import MAX_CHUNK_SCALE, TokenMatrix
 from torch import Tensor
 
 from stretto_codec.engine.encoding import Encoded, encode_work, join
@@ -32,6 +32,7 @@ from stretto_codec.models.streaming import ChunkDecoder
 
 MAX_ENCODE_S = 600.0
 MIN_RETRY_AFTER_S = 0.1
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,11 +56,14 @@ class DecodedChunk:
 class Meter(Protocol):
     """Where the engine reports what only it knows; called from any thread."""
 
-    def set_waiting(self, num_requests: int) -> None:
-        """How many calls wait for a model thread now."""
+    def watch_waiting(self, count_waiting: Callable[[], int]) -> None:
+        """Whom to ask how many requests wait for a model thread; asked from any thread."""
+
+    def observe_queue_wait(self, wait_s: float) -> None:
+        """How long a request waited for its first turn on the model thread."""
 
     def observe_first_audio(self, latency_s: float) -> None:
-        """How long a stream took from its first frames to its first audio."""
+        """How long a stream took from the frames of its first chunk to its first audio."""
 
     def observe_rtf(self, real_time_factor: float) -> None:
         """How much work one second of audio took."""
@@ -95,6 +99,8 @@ class CodecEngine:
         self._threads = {name: ModelThread(name, max_queued=max_requests) for name in loaders}
         self._num_requests = dict.fromkeys(loaders, 0)
         self._codecs: dict[str, LoadedCodec] = {}
+        if meter is not None:
+            meter.watch_waiting(self._count_waiting)
 
     async def start(self) -> None:
         """Load every codec on its own thread.
@@ -125,10 +131,11 @@ class CodecEngine:
             num_codebooks: Codebooks to keep, coarsest first; 0 keeps all.
 
         Raises:
-            InvalidInput: On a clip or a count outside its range.
+            InvalidInput: On a clip or a count outside its range, or a clip too loud for a codec that normalises.
             NotFound: If there is no such codec.
             Overloaded: If the codec serves `max_requests` already.
         """
+        arrived_s = time.perf_counter()
         codec = self._find(model, "model")
         if not 0 <= num_codebooks <= codec.config.num_codebooks:
             raise InvalidInput(
@@ -144,7 +151,8 @@ class CodecEngine:
             )
         thread = self._thread(codec)
         with self._admitted(codec):
-            works, num_samples = await thread.run(partial(_encode_works, codec, waveform))
+            first = partial(_encode_works, codec, waveform)
+            works, num_samples = await thread.run(partial(self._started, arrived_s, first))
             parts = [await thread.run(work) for work in works]
             return await thread.run(partial(_to_clip, codec, parts, num_codebooks, num_samples))
 
@@ -163,10 +171,11 @@ class CodecEngine:
             NotFound: If there is no such codec.
             Overloaded: If the codec serves `max_requests` already.
         """
+        arrived_s = time.perf_counter()
         codec = self._find(model, "config.model")
         thread = self._thread(codec)
         with self._admitted(codec):
-            decoder = await thread.run(codec.open_decoder)
+            decoder = await thread.run(partial(self._started, arrived_s, codec.open_decoder))
             next_sample = 0
             async for work in _decode_work(codec, decoder, tokens):
                 began_s = time.perf_counter()
@@ -178,14 +187,22 @@ class CodecEngine:
                 yield DecodedChunk(waveform, next_sample, codec.info)
                 next_sample += waveform.num_samples
 
+    def _started(self, arrived_s: float, work: Callable[[], T]) -> T:
+        """Do a request's first piece of work on the model thread and report how long it waited for it."""
+        if self._meter is not None:
+            self._meter.observe_queue_wait(time.perf_counter() - arrived_s)
+        return work()
+
     def _measured(self, work: Callable[[], Waveform | None]) -> Waveform | None:
         """Decode one chunk on the model thread and report what it took."""
         began_s = time.perf_counter()
         waveform = work()
         if waveform is not None and self._meter is not None:
             self._meter.observe_rtf((time.perf_counter() - began_s) / waveform.duration_s)
-            self._meter.set_waiting(sum(thread.num_queued for thread in self._threads.values()))
         return waveform
+
+    def _count_waiting(self) -> int:
+        return sum(thread.num_queued for thread in self._threads.values())
 
     def _load(self, name: str) -> LoadedCodec:
         if self._num_threads:
@@ -260,6 +277,12 @@ def _encode_works(codec: LoadedCodec, waveform: Waveform) -> tuple[list[Callable
 
 def _to_clip(codec: LoadedCodec, parts: list[Encoded], num_codebooks: int, num_samples: int) -> EncodedClip:
     codes, scales = join(parts)
+    if not bool((scales <= MAX_CHUNK_SCALE).all()):
+        raise InvalidInput(
+            "waveform",
+            f"expected a root mean square of at most {MAX_CHUNK_SCALE:g} times full scale for codec "
+            f"{codec.info.name!r}, got {float(scales.max()):g}. Scale the samples to [-1, 1].",
+        )
     kept = codes[0, : num_codebooks or codec.config.num_codebooks].numpy().astype(np.int32)
     tokens = TokenMatrix(kept, codec.config.frame_rate_hz, codec.info.model_id, tuple(scales[0].tolist()))
     return EncodedClip(tokens, codec.info, num_samples)

@@ -13,6 +13,8 @@ from stretto_shared.tokens import TokenMatrix
 
 from stretto_codec.models.streaming import DecodeGrid
 
+MAX_SCALES_AHEAD = 4096
+
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
@@ -27,7 +29,7 @@ class FrameBuffer:
     """The frames of one clip that came and are not decoded yet.
 
     Invariant: the chunks that `take` gives depend on the frames only, never on how they were cut into messages.
-    It holds less than a chunk and its lookahead beside the last message.
+    It holds less than a chunk and its lookahead beside the last message, and few loudnesses that have no frames yet.
     """
 
     def __init__(self, info: ModelInfo, cardinality: int, grid: DecodeGrid) -> None:
@@ -42,7 +44,7 @@ class FrameBuffer:
         """Append the next run of frames.
 
         Raises:
-            InvalidInput: If they are not of this codec, or there are none.
+            InvalidInput: If they are not of this codec, there are none, or too many loudnesses come ahead of them.
             Conflict: If the number of codebooks is not that of the frames before.
         """
         self._check(tokens)
@@ -52,7 +54,7 @@ class FrameBuffer:
                 f"got {tokens.num_codebooks}. Send one codebook count per stream."
             )
         self._codes = np.concatenate([self._codes, tokens.codes], axis=1) if self._num_messages else tokens.codes
-        self._scales.extend(tokens.chunk_scales)
+        self._add_scales(tokens.chunk_scales)
         self._num_messages += 1
 
     def take(self, *, at_end: bool) -> Chunk | None:
@@ -97,14 +99,25 @@ class FrameBuffer:
             raise InvalidInput("tokens.codes", "expected at least one frame, got none. Leave empty messages out.")
         if tokens.chunk_scales and not self._grid.is_scaled:
             raise InvalidInput("tokens.chunk_scales", f"expected none, since codec {info.name!r} does not normalise.")
-        outside = np.argwhere(tokens.codes >= self._cardinality)
-        if len(outside):
-            codebook, frame = (int(index) for index in outside[0])
+        if int(tokens.codes.max()) >= self._cardinality:
+            position = int((tokens.codes >= self._cardinality).argmax())  # the first, in the order of the wire
+            codebook, frame = divmod(position, tokens.num_frames)
             raise InvalidInput(
-                f"tokens.codes[{codebook * tokens.num_frames + frame}]",
+                f"tokens.codes[{position}]",
                 f"expected 0 to {self._cardinality - 1} for codec {info.name!r}, "
                 f"got {tokens.codes[codebook, frame]} (codebook {codebook}, frame {frame} of the message).",
             )
+
+    def _add_scales(self, scales: tuple[float, ...]) -> None:
+        num_chunks = -(-self._codes.shape[1] // self._grid.chunk_frames)
+        num_ahead = len(self._scales) + len(scales) - num_chunks
+        if num_ahead > MAX_SCALES_AHEAD:
+            raise InvalidInput(
+                "tokens.chunk_scales",
+                f"expected one for each chunk of {self._grid.chunk_frames} frames, at most {MAX_SCALES_AHEAD} of them "
+                f"ahead of their frames, got {num_ahead} ahead. Send a chunk's own with its first frame.",
+            )
+        self._scales.extend(scales)
 
     def _check_end(self) -> None:
         if self._num_messages == 0:
