@@ -6,6 +6,7 @@ or takes protobuf, and every failure is a `StrettoError`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -18,10 +19,12 @@ from stretto.codec.v1 import codec_pb2, codec_pb2_grpc
 from stretto.embedding.v1 import embedding_pb2, embedding_pb2_grpc
 from stretto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from stretto_shared.audio import Waveform
+from stretto_shared.errors import InvalidInput
 from stretto_shared.features import SamplingOptions
 from stretto_shared.grpc import convert
 from stretto_shared.grpc.channel import open_channel
-from stretto_shared.grpc.settings import ChannelSettings
+from stretto_shared.grpc.setting_errors import named_settings
+from stretto_shared.grpc.settings import MEBIBYTE, ChannelSettings
 from stretto_shared.tokens import TokenMatrix
 
 from stretto_client.calls import answer, stream
@@ -32,6 +35,7 @@ MUSIC_TIMEOUT_S = 300.0
 CODEC_TIMEOUT_S = 300.0
 SHORT_TIMEOUT_S = 30.0
 FRAMES_PER_MESSAGE = 512
+MAX_HEARD_S = 10.0  # what every cascade hears of a recording at most; the proto of ContinueMusic says so
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,9 @@ class StrettoClient:
         self._channel: Any = None
 
     async def __aenter__(self) -> Self:
-        self._channel = open_channel(self.address, _channel_settings(self._tls))
+        settings = _channel_settings(self._tls)
+        self._max_bytes = settings.max_receive_bytes
+        self._channel = open_channel(self.address, settings)
         self._orchestrator = orchestrator_pb2_grpc.OrchestratorServiceStub(self._channel)
         self._codec = codec_pb2_grpc.CodecServiceStub(self._channel)
         self._embedding = embedding_pb2_grpc.EmbeddingServiceStub(self._channel)
@@ -101,6 +107,7 @@ class StrettoClient:
             request.sampling.CopyFrom(convert.sampling_to_proto(sampling))
         if melody is not None:
             request.melody.CopyFrom(convert.waveform_to_proto(melody))
+            self._check_size(request, melody, "melody")
         async with aclosing(stream(self._orchestrator.GenerateMusic(request, timeout=timeout_s))) as messages:
             async for message in messages:
                 yield event_from_proto(message)
@@ -120,7 +127,8 @@ class StrettoClient:
         """New music that goes on where a recording ends.
 
         Args:
-            audio: The recording; the model hears at most its last 10 seconds.
+            audio: The recording, of any length; the model hears at most its last 10 seconds, and only they are sent,
+                so that the receipt's `input_sha256` is theirs.
             prompt: What the music should be; empty goes on as the recording.
             cascade: Empty takes the server's default.
             duration_s: Seconds of new music, at most 20.
@@ -131,7 +139,7 @@ class StrettoClient:
         """
         request = orchestrator_pb2.ContinueMusicRequest(
             cascade=cascade,
-            audio=convert.waveform_to_proto(audio),
+            audio=convert.waveform_to_proto(_last_seconds(audio, MAX_HEARD_S)),
             prompt=prompt,
             duration_s=duration_s,
             seed=check_seed(seed),
@@ -146,10 +154,15 @@ class StrettoClient:
     async def encode_audio(
         self, waveform: Waveform, *, model: str = "", num_codebooks: int = 0, timeout_s: float = CODEC_TIMEOUT_S
     ) -> EncodedAudio:
-        """Audio to tokens. `model` empty takes the default codec, `num_codebooks` 0 keeps all, coarsest first."""
+        """Audio to tokens. `model` empty takes the default codec, `num_codebooks` 0 keeps all, coarsest first.
+
+        Raises:
+            InvalidInput: If the audio does not fit in one message; it says how many seconds would.
+        """
         request = codec_pb2.EncodeAudioRequest(
             model=model, waveform=convert.waveform_to_proto(waveform), codebook_count=num_codebooks
         )
+        self._check_size(request, waveform, "waveform")
         reply = await answer(self._codec.EncodeAudio(request, timeout=timeout_s))
         return EncodedAudio(
             convert.tokens_from_proto(reply.tokens), convert.model_info_from_proto(reply.model), reply.sample_count
@@ -197,6 +210,28 @@ class StrettoClient:
         reply = await answer(self._health.Check(request, timeout=timeout_s))
         return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
+    def _check_size(self, request: Any, audio: Waveform, field: str) -> None:
+        """Raise InvalidInput, in seconds, where gRPC would say only how many bytes are too many."""
+        num_bytes = request.ByteSize()
+        if num_bytes <= self._max_bytes:
+            return
+        fitting_s = math.floor(audio.duration_s * self._max_bytes / num_bytes * 10) / 10
+        channels = "mono" if audio.num_channels == 1 else "stereo"
+        raise InvalidInput(
+            field,
+            f"expected at most {fitting_s:g} s of {channels} audio at {audio.sample_rate_hz} Hz "
+            f"({self._max_bytes / MEBIBYTE:g} MiB in one message), got {audio.duration_s:.1f} s. Send it in parts, in "
+            "mono or at a lower rate.",
+        )
+
+
+def _last_seconds(audio: Waveform, max_s: float) -> Waveform:
+    """The end of a recording, or all of a shorter one."""
+    num_samples = round(max_s * audio.sample_rate_hz)
+    if audio.num_samples <= num_samples:
+        return audio
+    return Waveform(audio.samples[:, -num_samples:], audio.sample_rate_hz)
+
 
 async def _parts(tokens: TokenMatrix | AsyncIterator[TokenMatrix]) -> AsyncIterator[TokenMatrix]:
     """Messages of a size that streams."""
@@ -212,12 +247,13 @@ async def _parts(tokens: TokenMatrix | AsyncIterator[TokenMatrix]) -> AsyncItera
 
 
 def _channel_settings(tls: TlsFiles | Literal[False] | None) -> ChannelSettings:
-    if tls is None:
-        return ChannelSettings()
-    files = tls or TlsFiles()
-    return ChannelSettings(
-        tls=tls is not False,
-        tls_ca_path=files.ca_path,
-        tls_cert_path=files.cert_path,
-        tls_key_path=files.key_path,
-    )
+    with named_settings():
+        if tls is None:
+            return ChannelSettings()
+        files = tls or TlsFiles()
+        return ChannelSettings(
+            tls=tls is not False,
+            tls_ca_path=files.ca_path,
+            tls_cert_path=files.cert_path,
+            tls_key_path=files.key_path,
+        )

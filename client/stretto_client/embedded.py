@@ -13,6 +13,7 @@ from stretto_shared.errors import NotReady
 from stretto_shared.grpc.hosting import load_builders
 from stretto_shared.grpc.logs import make_logger
 from stretto_shared.grpc.server import StrettoServer
+from stretto_shared.grpc.setting_errors import named_settings
 from stretto_shared.grpc.settings import GrpcSettings
 
 DOOR = "orchestrator"
@@ -25,22 +26,24 @@ async def embedded_server() -> AsyncIterator[str]:
 
     Raises:
         NotReady: If the services are not installed in this environment, or one cannot load its models.
+        InvalidSetting: If the environment holds a wrong setting of the server or of a service.
     """
     builders = load_builders(None)
     if DOOR not in builders:
         raise NotReady(no_services_message(list(builders)))
-    settings = GrpcSettings(
-        host=LOOPBACK_HOST,
-        port=0,
-        log_level="error",
-        metrics_port=0,
-        drain_s=1.0,
-        tls_cert_path=None,
-        tls_key_path=None,
-        tls_client_ca_path=None,
-    )
-    server = StrettoServer(settings, builders, log=_UnseenLog(make_logger(settings.log_level, as_json=False)))
-    port = await server.start()
+    with named_settings():
+        settings = GrpcSettings(
+            host=LOOPBACK_HOST,
+            port=0,
+            log_level="error",
+            metrics_port=0,
+            drain_s=1.0,
+            tls_cert_path=None,
+            tls_key_path=None,
+            tls_client_ca_path=None,
+        )
+        server = StrettoServer(settings, builders, log=_UnseenLog(make_logger(settings.log_level, as_json=False)))
+        port = await server.start()
     try:
         await server.wait_until_ready()
         yield f"{LOOPBACK_HOST}:{port}"

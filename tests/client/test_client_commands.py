@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from stretto_client import read_audio, read_tokens, write_audio
+from stretto_client import read_audio, read_tokens, up, write_audio
 from stretto_client.audio_files import Waveform
 from stretto_client.cli import main as cli
-from stretto_client.up import parse_ports
+from stretto_client.up import parse_ports, settings_of
 from stretto_shared.errors import InvalidInput
 
 Run = Callable[..., tuple[int, str, str]]
@@ -159,6 +159,80 @@ def test_up_takes_names_with_ports() -> None:
     for bad in (["codec"], ["=1"], ["codec=x"], ["codec=70000"], []):
         with pytest.raises(InvalidInput, match="services"):
             parse_ports(bad)
+
+
+def test_up_gives_every_service_a_metrics_page_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    ports = {"orchestrator": 50051, "codec": 50052, "acoustic": 50054}
+    monkeypatch.setenv("STRETTO_GRPC_METRICS_PORT", "9100")
+    settings = settings_of(ports).values()
+    assert [each.port for each in settings] == list(ports.values())
+    assert [each.metrics_port for each in settings] == [9100, 9101, 9102]
+    monkeypatch.setenv("STRETTO_GRPC_METRICS_PORT", "65534")
+    with pytest.raises(InvalidInput, match=r"STRETTO_GRPC_METRICS_PORT: expected at most 65533, .* got 65534"):
+        settings_of(ports)
+    monkeypatch.delenv("STRETTO_GRPC_METRICS_PORT")
+    assert {each.metrics_port for each in settings_of(ports).values()} == {0}
+
+
+def test_up_says_one_line_where_a_setting_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STRETTO_GRPC_METRICS_PORT", "abc")
+    monkeypatch.setattr(sys, "argv", ["up", "codec=50052"])
+    with pytest.raises(SystemExit) as ended:
+        up.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("stretto: STRETTO_GRPC_METRICS_PORT: expected a valid integer")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variable", "value", "said"),
+    [
+        (
+            ("models", "--address", "127.0.0.1:1"),
+            "STRETTO_CHANNEL_MAX_ATTEMPTS",
+            "9",
+            "less than or equal to 5, got '9'",
+        ),
+        (("serve", "--services", "orchestrator"), "STRETTO_GRPC_METRICS_PORT", "abc", "a valid integer"),
+        (
+            ("serve", "--services", "orchestrator"),
+            "STRETTO_ORCHESTRATOR_EXTRA_CASCADES",
+            '{"mine": {"text": "t5"}}',
+            "text_model, acoustic_model, codec_model in cascade 'mine', got 'text'",
+        ),
+        (("serve", "--services", "orchestrator"), "STRETTO_ORCHESTRATOR_EXTRA_CASCADES", "nonsense", "got 'nonsense'"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_the_variable(
+    run: Run, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], variable: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    (line,) = [line for line in err.splitlines() if line.startswith("stretto: ")]
+    assert line.startswith(f"stretto: {variable}: expected ") and said in line
+    assert "Traceback" not in err
+
+
+def test_a_whole_song_is_continued_from_its_last_ten_seconds(run: Run, door: Any, tmp_path: Path) -> None:
+    song = tmp_path / "song.wav"
+    samples = np.sin(np.arange(2 * 8_000 * 60).reshape(2, -1) / 99) / 2
+    write_audio(song, Waveform(samples, 8_000))  # 3.8 MB on the wire, of which the door takes 1 MB
+    assert run("generate", "--continue", song, "--duration-s", 1, "-o", tmp_path / "b.wav")[0] == 0
+    sent = door.seen.requests[-1].audio
+    assert (sent.sample_rate_hz, sent.channel_count, len(sent.samples)) == (8_000, 2, 640_000)
+    assert sent.samples == read_audio(song).samples[:, -80_000:].T.tobytes()
+
+
+def test_a_recording_that_is_too_long_to_encode_says_how_much_fits(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, recording: Path
+) -> None:
+    monkeypatch.setenv("STRETTO_CHANNEL_MAX_RECEIVE_BYTES", str(100_000))
+    status, out, err = run("encode", recording, "-o", tmp_path / "a.tokens")
+    assert (status, out) == (1, "")
+    assert "waveform: expected at most 1 s of mono audio at 24000 Hz" in err and "got 1.2 s" in err
+    assert not (tmp_path / "a.tokens").exists()
 
 
 def test_no_command_shows_the_help_and_an_unknown_one_fails(run: Run) -> None:

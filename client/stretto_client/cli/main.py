@@ -6,6 +6,7 @@ import sys
 
 import typer
 from stretto_shared.errors import StrettoError
+from stretto_shared.grpc.setting_errors import InvalidSetting, named_settings
 from typer.exceptions import TyperException
 
 from stretto_client.cli import doctor, music, serving, tokens
@@ -37,10 +38,13 @@ def build_app() -> typer.Typer:
 def main() -> None:
     """Run the command line and exit."""
     try:
-        status = build_app()(sys.argv[1:] or ["--help"], prog_name="stretto", standalone_mode=False)
+        with named_settings():
+            status = build_app()(sys.argv[1:] or ["--help"], prog_name="stretto", standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
     except TyperException as error:  # a wrong command line
         fail(f"{error.format_message().rstrip('.')}. See: stretto --help", EXIT_USAGE)
+    except InvalidSetting as error:
+        fail(error.message, EXIT_USAGE)
     except StrettoError as error:
         fail(error.message)
     except OSError as error:

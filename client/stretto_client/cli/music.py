@@ -44,7 +44,9 @@ def generate(
     ] = 10.0,
     seed: Annotated[int, typer.Option(min=0, help="Same request and seed, same bytes.")] = 0,
     melody: Annotated[Path | None, typer.Option(help="A recording whose melody the music follows.")] = None,
-    continued: Annotated[Path | None, typer.Option("--continue", help="A recording to continue.")] = None,
+    continued: Annotated[
+        Path | None, typer.Option("--continue", help="A recording to continue; its last 10 s are heard.")
+    ] = None,
     temperature: Annotated[
         float | None, typer.Option(min=0.0, max=10.0, help="Divides the logits; 0 takes the likeliest token.")
     ] = None,

@@ -19,6 +19,7 @@ from stretto_shared.audio import Waveform
 from stretto_shared.errors import InvalidInput, NotFound, NotReady
 from stretto_shared.features import Chromagram, ModelInfo, SamplingOptions, TextStates
 from stretto_shared.grpc import convert
+from stretto_shared.grpc.call import current_call
 from stretto_shared.grpc.status import error_from_rpc
 from stretto_shared.grpc.streams import exchange
 from stretto_shared.tokens import TokenMatrix
@@ -198,6 +199,17 @@ class Stages:
     codec: CodecClient
 
 
+def remaining_s() -> float | None:
+    """The time that the request being served has left for its stages; None without a deadline."""
+    served = current_call()
+    return None if served is None else served.remaining_s
+
+
+def unreachable(stage: str) -> NotReady:
+    """The error of a stage that nobody answers for: by its name, and not by the address that failed."""
+    return NotReady(f"The {stage} service cannot be reached. Try again.", reason="UNREACHABLE")
+
+
 async def _decode_requests(
     first: TokenMatrix, others: AsyncGenerator[TokenMatrix, None]
 ) -> AsyncGenerator[bytes, None]:
@@ -241,8 +253,7 @@ def _errors_of(stage: str, fields: Mapping[str, str] | None = None) -> Iterator[
             case None:
                 raise
             case NotReady(reason="UNREACHABLE"):
-                message = f"The {stage} service cannot be reached. Try again."
-                raise NotReady(message, reason="UNREACHABLE") from error
+                raise unreachable(stage) from error
             case InvalidInput() | NotFound() if fields is not None:
                 raise _in_clients_words(known, stage, fields) from error
         raise known from error

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from stretto.codec.v1 import codec_pb2
+from stretto.embedding.v1 import embedding_pb2
 from stretto.orchestrator.v1 import orchestrator_pb2_grpc
-from stretto_shared.errors import InvalidInput
-from stretto_shared.grpc import server
 from stretto_shared.grpc.channel import open_channel
 from stretto_shared.grpc.hosting import HostContext, ServiceHost
 from stretto_shared.grpc.metrics import Metrics
-from stretto_shared.grpc.settings import GrpcSettings
+from stretto_shared.grpc.program import serve_alone
+from stretto_shared.grpc.setting_errors import InvalidSetting
 
 from stretto_orchestrator.clients import AcousticClient, CodecClient, EmbeddingClient, Stages
 from stretto_orchestrator.flows.cascades import cascades_with
 from stretto_orchestrator.flows.rendering import RenderOptions
 from stretto_orchestrator.flows.resuming import ResumePolicy
-from stretto_orchestrator.forwarding import StageForwarder
+from stretto_orchestrator.forwarding import ForwardedStage, StageForwarder
 from stretto_orchestrator.servicer import FlowSetup, OrchestratorServicer
 from stretto_orchestrator.settings import OrchestratorSettings
 
@@ -23,7 +24,10 @@ STAGE_SERVICES = {
     "acoustic": "stretto.acoustic.v1.AcousticService",
     "codec": "stretto.codec.v1.CodecService",
 }
-FORWARDED = ("embedding", "codec")
+FORWARDED = {
+    "embedding": embedding_pb2.DESCRIPTOR.services_by_name["EmbeddingService"],
+    "codec": codec_pb2.DESCRIPTOR.services_by_name["CodecService"],
+}
 
 
 class CascadeMetrics:
@@ -47,7 +51,7 @@ def build(context: HostContext, settings: OrchestratorSettings | None = None) ->
     """The orchestrator, not started.
 
     Raises:
-        InvalidInput: If the address of a stage is neither set nor that of this very server.
+        InvalidSetting: If the address of a stage is neither set nor that of this very server.
     """
     settings = settings or OrchestratorSettings()
     asked = {
@@ -78,7 +82,7 @@ def build(context: HostContext, settings: OrchestratorSettings | None = None) ->
         for channel in channels.values():
             await channel.close()
 
-    elsewhere = {STAGE_SERVICES[name]: channels[name] for name in FORWARDED if asked[name]}
+    elsewhere = [ForwardedStage(name, service, channels[name]) for name, service in FORWARDED.items() if asked[name]]
     return ServiceHost(
         name="orchestrator",
         full_name="stretto.orchestrator.v1.OrchestratorService",
@@ -93,13 +97,15 @@ def build(context: HostContext, settings: OrchestratorSettings | None = None) ->
 
 def main() -> None:
     """Serve the orchestrator alone until SIGTERM or SIGINT."""
-    server.run(GrpcSettings(), {"orchestrator": build})
+    serve_alone("orchestrator", build)
 
 
 def _own_address(context: HostContext, stage: str) -> str:
     if context.loopback_address is None:
         variable = f"STRETTO_ORCHESTRATOR_{stage.upper()}_ADDRESS"
-        raise InvalidInput(variable, f"is required when the orchestrator runs alone. Set it to where {stage} listens.")
+        raise InvalidSetting(
+            variable, f"is required when the orchestrator runs alone. Set it to where {stage} listens."
+        )
     return context.loopback_address
 
 

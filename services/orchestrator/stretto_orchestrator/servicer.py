@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         self, request: orchestrator_pb2.GenerateMusicRequest, context: Context
     ) -> AsyncIterator[orchestrator_pb2.GenerateMusicResponse]:
         setup = self._setup
-        wanted = _music_request(request)
+        wanted = await asyncio.to_thread(_music_request, request)  # a melody may be 60 MB
         events = generate_music(setup.stages, setup.cascades, wanted, setup.options, setup.observer)
         async with aclosing(_written(events, orchestrator_pb2.GenerateMusicResponse)) as responses:
             async for response in responses:
@@ -61,7 +62,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         self, request: orchestrator_pb2.ContinueMusicRequest, context: Context
     ) -> AsyncIterator[orchestrator_pb2.ContinueMusicResponse]:
         setup = self._setup
-        wanted = _continuation_request(request)
+        wanted = await asyncio.to_thread(_continuation_request, request)  # a recording may be 60 MB
         events = continue_music(setup.stages, setup.cascades, wanted, setup.options, setup.observer)
         async with aclosing(_written(events, orchestrator_pb2.ContinueMusicResponse)) as responses:
             async for response in responses:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+CASCADE_MODELS = ("text_model", "acoustic_model", "codec_model")
 
 
 class OrchestratorSettings(BaseSettings):
@@ -31,3 +33,14 @@ class OrchestratorSettings(BaseSettings):
     extra_cascades: dict[str, dict[str, str]] = Field(default_factory=dict)
     """Cascades beside `musicgen`, as JSON: `{"musicgen-small": {"text_model": "t5-base", "acoustic_model":
     "musicgen-small", "codec_model": "encodec_32khz"}}`. A model that is not named is its service's default."""
+
+    @field_validator("extra_cascades")
+    @classmethod
+    def _cascades_name_known_models(cls, cascades: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+        for name, models in cascades.items():
+            unknown = [key for key in models if key not in CASCADE_MODELS]
+            if unknown:
+                raise ValueError(
+                    f"expected the keys {', '.join(CASCADE_MODELS)} in cascade {name!r}, got {unknown[0]!r}. Rename it."
+                )
+        return cascades

@@ -15,7 +15,7 @@ from stretto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from stretto_orchestrator import main
 from stretto_orchestrator.settings import OrchestratorSettings
 from stretto_shared.audio import Waveform
-from stretto_shared.errors import InvalidInput, NotFound, NotReady
+from stretto_shared.errors import InvalidInput, NotReady
 from stretto_shared.features import Chromagram, ModelInfo, SamplingOptions, TextStates
 from stretto_shared.grpc import convert
 from stretto_shared.grpc.hosting import ServiceHost
@@ -43,7 +43,7 @@ CODEC = model_info("codec", "tinycodec")
 
 @dataclass
 class Watched:
-    """What the tests look at, and the faults that they set."""
+    """What the tests look at, and the faults that they set; `refusals` are those of the next calls, one each."""
 
     num_calls: int = 0
     num_cancelled: int = 0
@@ -51,6 +51,7 @@ class Watched:
     remaining_s: float | None = None
     lose_after: list[int] = field(default_factory=list)
     error: Exception | None = None
+    refusals: list[Exception | None] = field(default_factory=list)
     gate: asyncio.Event | None = None
     step_s: float = 0.0
     num_sent: int = 0
@@ -65,8 +66,9 @@ class Watched:
         self.remaining_s = context.time_remaining()
         self.metadata = dict(context.invocation_metadata() or ())
         try:
-            if self.error is not None:
-                raise self.error
+            refusal = self.refusals.pop(0) if self.refusals else self.error
+            if refusal is not None:
+                raise refusal
             yield
         except (asyncio.CancelledError, GeneratorExit):
             self.num_cancelled += 1
@@ -113,7 +115,8 @@ class FakeAcoustic(acoustic_pb2_grpc.AcousticServiceServicer):
             self.requests.append(request)
             if request.sampling.top_k > 64:
                 raise InvalidInput("sampling.top_k", "expected 0 to 64, got more.")
-            num_done = len(request.prompt.codes) // NUM_CODEBOOKS + len(request.resume_from.codes) // NUM_CODEBOOKS
+            num_codebooks = watched.info.num_codebooks
+            num_done = len(request.prompt.codes) // num_codebooks + len(request.resume_from.codes) // num_codebooks
             num_total = int(np.ceil(request.duration_s * FRAME_RATE_HZ - 1e-6))
             key = zlib.crc32(
                 request.text.token_states + bytes(p + 1 for p in request.melody.pitch_classes)
@@ -124,7 +127,7 @@ class FakeAcoustic(acoustic_pb2_grpc.AcousticServiceServicer):
             while num_done < num_total:
                 stop = min(num_total, num_done + FRAMES_PER_MESSAGE)
                 frames = np.arange(num_done, stop)
-                codes = np.stack([(key // (k + 1) + 7 * frames) % 64 for k in range(NUM_CODEBOOKS)])
+                codes = np.stack([(key // (k + 1) + 7 * frames) % 64 for k in range(num_codebooks)])
                 yield acoustic_pb2.GenerateTokensResponse(
                     tokens=convert.tokens_to_proto(TokenMatrix(codes, FRAME_RATE_HZ, CODEC.model_id)),
                     first_frame_index=num_done,
@@ -178,7 +181,10 @@ class FakeCodec(codec_pb2_grpc.CodecServiceServicer):
                     request = await anext(requests, None)
                     is_open = request is not None
                     if is_open:
-                        codes = np.concatenate([codes, convert.tokens_from_proto(request.tokens).codes], axis=1)
+                        tokens = convert.tokens_from_proto(request.tokens)
+                        if tokens.codec_id != watched.info.model_id:
+                            raise InvalidInput("tokens.codec_id", f"expected '{watched.info.model_id}'.")
+                        codes = np.concatenate([codes, tokens.codes], axis=1)
                 chunk, codes = codes[:, :FRAMES_PER_CHUNK], codes[:, FRAMES_PER_CHUNK:]
                 if not chunk.shape[1]:
                     break
@@ -193,13 +199,11 @@ class FakeCodec(codec_pb2_grpc.CodecServiceServicer):
                 if lose_after is not None:
                     lose_after -= 1
                     if lose_after == 0:
+                        watched.info = watched.info_after_loss or watched.info
                         raise NotReady("This replica is going away.")
 
-    async def ListModels(self, request, context):
-        async with self.watched.call(context):
-            if self.watched.info is None:
-                raise NotFound("model", "nothing here.")
-            return codec_pb2.ListModelsResponse(models=[convert.model_info_to_proto(self.watched.info)])
+    async def ListModels(self, request, context):  # neither counted nor refused: a full codec lists its models too
+        return codec_pb2.ListModelsResponse(models=[convert.model_info_to_proto(self.watched.info)])
 
 
 ADD = {
@@ -239,8 +243,9 @@ class House:
         self.channel = None
         self.stub = None
 
-    async def start_stage(self, name, port=0):
-        self.servers[name], self.ports[name] = await serve({name: host_of(name, getattr(self, name))}, port)
+    async def start_stage(self, name, port=0, build=None):
+        builders = {name: build or host_of(name, getattr(self, name))}
+        self.servers[name], self.ports[name] = await serve(builders, port)
 
     async def start_orchestrator(self, **settings):
         addresses = {f"{name}_address": f"127.0.0.1:{self.ports[name]}" for name in ADD}
@@ -305,7 +310,7 @@ def collect():
         expected = 0
         for chunk in chunks:
             assert chunk.first_sample_index == expected
-            expected += len(chunk.waveform.samples) // 4
+            expected += len(chunk.waveform.samples) // (4 * chunk.waveform.channel_count)
         samples = np.frombuffer(b"".join(chunk.waveform.samples for chunk in chunks), "<f4")
         return Music(samples, chunks, progress, receipt)
 

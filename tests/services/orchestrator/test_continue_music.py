@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from stretto.common.v1 import audio_pb2
 from stretto.orchestrator.v1 import orchestrator_pb2
-from stretto_orchestrator.flows.continue_music import last_whole_frames
+from stretto_client import client
+from stretto_orchestrator.flows.continue_music import MAX_HEARD_S, last_whole_frames
 from stretto_shared.audio import Waveform
 
 
@@ -35,6 +36,17 @@ async def test_the_last_ten_seconds_are_heard_and_counted_in_the_duration(house,
     asked = house.acoustic.requests[-1]
     assert len(asked.prompt.codes) == 2 * 500
     assert asked.duration_s == pytest.approx(12.0)
+
+
+@pytest.mark.parametrize("rate_hz", [16_000, 44_100])
+async def test_what_lies_before_the_last_ten_seconds_changes_only_the_digest_of_the_input(house, collect, rate_hz):
+    long = recording(17.3, rate_hz)
+    end = audio_pb2.Waveform(sample_rate_hz=rate_hz, channel_count=1, samples=long.samples[-10 * rate_hz * 4 :])
+    whole = await collect(house.stub.ContinueMusic(request(audio=long, include_recording=True)))
+    cut = await collect(house.stub.ContinueMusic(request(audio=end, include_recording=True)))
+    assert cut.samples.tobytes() == whole.samples.tobytes()
+    assert cut.receipt.input_sha256 == hashlib.sha256(end.samples).hexdigest() != whole.receipt.input_sha256
+    assert client.MAX_HEARD_S == MAX_HEARD_S, "what our own client sends"
 
 
 async def test_without_a_prompt_the_text_encoder_is_not_asked(house, collect):
@@ -67,6 +79,7 @@ async def test_acoustic_lost_in_mid_stream_resumes_after_the_prompt(house, colle
         ({"audio": recording(0.05)}, "audio"),
         ({"audio": None}, "audio"),
         ({"duration_s": 20.5}, "duration_s"),
+        ({"duration_s": 1e-5}, "duration_s"),
         ({"prompt": "x" * 2001}, "prompt"),
     ],
 )

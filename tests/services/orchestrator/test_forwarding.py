@@ -31,6 +31,21 @@ def decode_requests(num_frames=25):
     ]
 
 
+def assert_unreachable(error, stage, port):
+    """UNAVAILABLE with a reason for programs, and for people the stage's name and not its address."""
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert error.details() == f"The {stage} service cannot be reached. Try again."
+    info = error_details_pb2.ErrorInfo()
+    assert any(detail.Unpack(info) for detail in rpc_status.from_call(error).details)
+    assert (info.reason, info.domain) == ("UNREACHABLE", "stretto.dev")
+    assert str(port) not in str(error.trailing_metadata())
+
+
+def counted_methods(server):
+    samples = [sample for metric in server.metrics.registry.collect() for sample in metric.samples]
+    return {sample.labels["method"] for sample in samples if "method" in sample.labels}
+
+
 async def test_unary_methods_pass_through(house):
     states = await embedding_pb2_grpc.EmbeddingServiceStub(house.channel).EmbedText(
         embedding_pb2.EmbedTextRequest(texts=["a waltz"])
@@ -99,7 +114,58 @@ async def test_an_unreachable_stage_is_unavailable(house):
         await codec_pb2_grpc.CodecServiceStub(house.channel).EncodeAudio(
             codec_pb2.EncodeAudioRequest(waveform=audio_pb2.Waveform()), timeout=20
         )
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert_unreachable(caught.value, "codec", house.ports["codec"])
+
+
+async def test_a_unary_call_to_a_dead_stage_is_unavailable_by_name(house):
+    await house.servers["embedding"].stop()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await embedding_pb2_grpc.EmbeddingServiceStub(house.channel).ListModels(
+            embedding_pb2.ListModelsRequest(), timeout=20
+        )
+    assert_unreachable(caught.value, "embedding", house.ports["embedding"])
+
+
+async def test_a_method_that_a_stage_is_too_old_for_is_unimplemented_by_name(house):
+    await house.channel.close()
+    await house.servers["orchestrator"].stop()
+    await house.start_orchestrator(embedding_address=f"127.0.0.1:{house.ports['codec']}")  # which knows no EmbedText
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await embedding_pb2_grpc.EmbeddingServiceStub(house.channel).EmbedText(
+            embedding_pb2.EmbedTextRequest(texts=["a"]), timeout=20
+        )
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert caught.value.details() == "The embedding service does not offer this method."
+
+
+async def test_a_stage_that_is_slower_than_the_deadline_is_late(house):
+    house.codec.watched.gate = asyncio.Event()
+    call = codec_pb2_grpc.CodecServiceStub(house.channel).DecodeTokens(timeout=0.5)
+    await call.write(decode_requests()[0])
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call.read()
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "/stretto.codec.v1.CodecService/MadeUp",
+        "/stretto.codec.v1.CodecService/",
+        "/stretto.codec.v1.CodecService/x/ListModels",
+        "/stretto.acoustic.v1.AcousticService/ListModels",
+        "/made.up.Service/ListModels",
+        "/stretto.orchestrator.v1.OrchestratorService/MadeUp",
+    ],
+)
+async def test_a_method_that_no_proto_has_is_unimplemented_and_makes_no_series(house, method):
+    await codec_pb2_grpc.CodecServiceStub(house.channel).ListModels(codec_pb2.ListModelsRequest())
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await house.channel.unary_unary(method)(b"", timeout=20)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    for name in ("orchestrator", "codec", "acoustic"):
+        assert method not in counted_methods(house.servers[name])
+    assert "/stretto.codec.v1.CodecService/ListModels" in counted_methods(house.servers["orchestrator"])
 
 
 async def test_other_services_stay_unimplemented(house):

@@ -59,6 +59,12 @@ async def test_duration_zero_takes_ten_seconds(house, collect, request_music):
     assert len(music.samples) == 80_000 and music.receipt.duration_s == 10
 
 
+async def test_a_tenth_of_a_second_is_the_shortest_piece(house, collect, request_music):
+    assert len((await collect(house.stub.GenerateMusic(request_music(duration_s=0.1)))).samples) == 800
+    await failure(house.stub.GenerateMusic(request_music(duration_s=1e-5)))
+    assert house.embedding.watched.num_calls == house.acoustic.watched.num_calls == 1, "refused before any stage works"
+
+
 async def test_progress_counts_up_to_the_whole_piece(house, collect, request_music):
     music = await collect(house.stub.GenerateMusic(request_music()))
     assert music.progress[0].stage == "embedding"
@@ -141,6 +147,8 @@ async def test_sampling_reaches_the_acoustic_stage_as_it_came(house, collect, re
         ({"prompt": "x" * 2001}, "prompt"),
         ({"prompt": "x" * 1500}, "prompt"),  # the embedding stage refuses it, and calls it texts[0]
         ({"duration_s": -1}, "duration_s"),
+        ({"duration_s": 1e-5}, "duration_s"),
+        ({"duration_s": 0.0999}, "duration_s"),
         ({"duration_s": 30.5}, "duration_s"),
         ({"duration_s": float("nan")}, "duration_s"),
         ({"sampling": model_pb2.SamplingOptions(top_p=2)}, "sampling.top_p"),

@@ -3,15 +3,35 @@
 import asyncio
 import dataclasses
 import itertools
+import time
 
 import grpc
 import numpy as np
 import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 from stretto_orchestrator.clients import DecodedAudio
 from stretto_orchestrator.flows.resuming import ResumePolicy, Resumes, TokenLog, resumed_audio
 from stretto_shared.audio import Waveform
-from stretto_shared.errors import NotReady
+from stretto_shared.errors import InvalidInput, NotReady, Overloaded
 from stretto_shared.tokens import TokenMatrix
+
+
+def detail_of(error, kind):
+    found = kind()
+    assert any(packed.Unpack(found) for packed in rpc_status.from_call(error).details)
+    return found
+
+
+def reason_of(error):
+    return detail_of(error, error_details_pb2.ErrorInfo).reason
+
+
+async def failure(call):
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        async for _ in call:
+            pass
+    return caught.value
 
 
 @pytest.mark.parametrize("lose_after", [[1], [3], [19], [2, 1, 5]])
@@ -77,6 +97,61 @@ async def test_a_stage_that_comes_back_as_another_model_is_a_conflict(house, req
             pass
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert "tinylm@bbb" in caught.value.details() and "tinylm@ccc" in caught.value.details()
+    assert reason_of(caught.value) == "MODEL_CHANGED"
+
+
+async def test_a_codec_that_comes_back_with_other_weights_is_a_conflict_and_not_the_cascades_fault(
+    house, request_music
+):
+    house.codec.watched.lose_after = [2]
+    house.codec.watched.info_after_loss = dataclasses.replace(house.codec.watched.info, digest_sha256="c" * 64)
+    error = await failure(house.stub.GenerateMusic(request_music()))
+    assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert reason_of(error) == "MODEL_CHANGED"
+    assert "codec stage began with tinycodec@aaa" in error.details() and "cascade" not in error.details()
+
+
+async def test_an_acoustic_stage_that_refuses_the_frames_it_made_is_a_conflict(house, request_music):
+    house.acoustic.watched.lose_after = [2]
+    house.acoustic.watched.refusals = [None, InvalidInput("resume_from.codec_id", "expected those of another codec.")]
+    error = await failure(house.stub.GenerateMusic(request_music()))
+    assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert reason_of(error) == "MODEL_CHANGED" and "tinylm@bbb" in error.details()
+
+
+@pytest.mark.parametrize("stage", ["acoustic", "codec"])
+async def test_a_full_replica_is_waited_for_and_gives_the_same_bytes(house, collect, request_music, stage):
+    whole = await collect(house.stub.GenerateMusic(request_music()))
+    watched = getattr(house, stage).watched
+    watched.lose_after = [1]
+    watched.refusals = [None, Overloaded("Full.", retry_after_s=0.05), Overloaded("Full.", retry_after_s=0.05)]
+    resumed = await collect(house.stub.GenerateMusic(request_music()))
+    assert resumed.samples.tobytes() == whole.samples.tobytes()
+    assert resumed.receipt.resume_count == 3 and watched.refusals == []
+
+
+@pytest.mark.parametrize("stage", ["acoustic", "codec"])
+async def test_a_replica_that_stays_full_ends_with_its_own_retry_time(house_with, request_music, stage):
+    async with house_with(max_resumes=2, resume_backoff_s=0.01) as house:
+        watched = getattr(house, stage).watched
+        watched.lose_after = [1]
+        watched.refusals = [None, *[Overloaded("Full.", retry_after_s=0.125)] * 3]
+        error = await failure(house.stub.GenerateMusic(request_music()))
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert detail_of(error, error_details_pb2.RetryInfo).retry_delay.ToMilliseconds() == 125
+        assert len(watched.refusals) == 1
+
+
+@pytest.mark.parametrize("stage", ["acoustic", "codec"])
+async def test_a_full_replica_is_not_waited_for_beyond_the_deadline(house, request_music, stage):
+    watched = getattr(house, stage).watched
+    watched.lose_after = [1]
+    watched.refusals = [None, Overloaded("Full.", retry_after_s=500)]
+    began_s = time.monotonic()
+    error = await failure(house.stub.GenerateMusic(request_music(), timeout=60))
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert detail_of(error, error_details_pb2.RetryInfo).retry_delay.seconds == 500
+    assert time.monotonic() - began_s < 30
 
 
 async def test_resumes_are_counted_by_stage_in_the_metrics(house, collect, request_music):
@@ -101,6 +176,21 @@ async def test_the_wait_between_resumes_doubles_and_the_last_error_is_raised(mon
     with pytest.raises(NotReady, match="at last"):
         await resumes.wait_or_raise("codec", NotReady("at last"))
     assert waits_s == pytest.approx([0.2, 0.4, 0.8]) and stages == ["codec"] * 3
+
+
+async def test_a_full_stage_is_given_the_longer_of_its_own_time_and_the_wait_that_doubles(monkeypatch):
+    waits_s = []
+
+    async def sleep(delay_s):
+        waits_s.append(delay_s)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    resumes = Resumes(ResumePolicy(max_resumes=3, backoff_s=0.2), lambda stage: None, lambda: 10.0)
+    await resumes.wait_or_raise("codec", Overloaded("Full.", retry_after_s=3.0))
+    await resumes.wait_or_raise("codec", Overloaded("Full.", retry_after_s=0.3))
+    with pytest.raises(Overloaded, match="For long"):
+        await resumes.wait_or_raise("codec", Overloaded("For long.", retry_after_s=11.0))
+    assert waits_s == pytest.approx([3.0, 0.4]) and resumes.count == 2
 
 
 async def test_a_codec_that_comes_back_with_other_chunks_repeats_and_skips_nothing():

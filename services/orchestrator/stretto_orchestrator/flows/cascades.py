@@ -24,7 +24,7 @@ def cascades_with(extra: Mapping[str, Mapping[str, str]]) -> dict[str, Cascade]:
     """`musicgen` and the operator's own.
 
     Raises:
-        TypeError: If one names another field than those of `Cascade`.
+        TypeError: If one names another field than those of `Cascade`; the settings let none through.
     """
     return {DEFAULT_CASCADE: Cascade(DEFAULT_CASCADE)} | {
         name: Cascade(name=name, **models) for name, models in extra.items()

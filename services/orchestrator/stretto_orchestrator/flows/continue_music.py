@@ -15,6 +15,7 @@ from stretto_orchestrator.clients import EncodedAudio, Stages, TokenRequest
 from stretto_orchestrator.flows.cascades import Cascade, find_cascade
 from stretto_orchestrator.flows.generate_music import check_duration, check_prompt
 from stretto_orchestrator.flows.rendering import CascadeObserver, MusicEvent, Progress, Rendering, RenderOptions
+from stretto_orchestrator.flows.stereo import encode_audio
 
 MAX_NEW_S = 20.0
 MAX_HEARD_S = 10.0
@@ -26,7 +27,7 @@ class ContinuationRequest:
     """What somebody has, and what should follow.
 
     Raises:
-        InvalidInput: On a recording below 0.1 s, a too long prompt, or a duration outside (0, 20].
+        InvalidInput: On a recording below 0.1 s, a too long prompt, or a duration outside [0.1, 20].
     """
 
     cascade: str
@@ -64,7 +65,9 @@ async def continue_music(
     yield Progress("codec")
     acoustic = _named(await stages.acoustic.list_models(), cascade.acoustic_model)
     heard = last_whole_frames(request.audio, acoustic.frame_rate_hz)
-    encoded = await stages.codec.encode(cascade.codec_model, heard, num_codebooks=acoustic.num_codebooks, field="audio")
+    encoded = await encode_audio(
+        stages.codec, cascade.codec_model, heard, num_codebooks=acoustic.num_codebooks, field="audio"
+    )
     prompt = whole_frames(encoded)
     yield Progress("acoustic")
     tokens = TokenRequest(

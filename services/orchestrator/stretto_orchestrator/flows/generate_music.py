@@ -15,6 +15,7 @@ from stretto_orchestrator.flows.cascades import Cascade, find_cascade
 from stretto_orchestrator.flows.rendering import CascadeObserver, MusicEvent, Progress, Rendering, RenderOptions
 
 DEFAULT_DURATION_S = 10.0
+MIN_DURATION_S = 0.1  # below half a sample there would be no music at all; this much can be heard
 MAX_DURATION_S = 30.0
 MAX_PROMPT_CHARACTERS = 2_000
 
@@ -24,7 +25,7 @@ class MusicRequest:
     """What somebody wants to hear.
 
     Raises:
-        InvalidInput: On an empty or too long prompt, or a duration outside (0, 30].
+        InvalidInput: On an empty or too long prompt, or a duration outside [0.1, 30].
     """
 
     cascade: str
@@ -82,8 +83,9 @@ def check_prompt(prompt: str, *, min_characters: int) -> None:
 
 
 def check_duration(duration_s: float, *, max_s: float) -> None:
-    """Raise InvalidInput unless the duration is above 0 and at most `max_s`."""
-    if not 0 < duration_s <= max_s:
+    """Raise InvalidInput unless the duration lies between 0.1 s and `max_s`."""
+    if not MIN_DURATION_S <= duration_s <= max_s:
         raise InvalidInput(
-            "duration_s", f"expected above 0 and at most {max_s:g} s, got {duration_s:g} s. Ask for less at a time."
+            "duration_s",
+            f"expected {MIN_DURATION_S:g} to {max_s:g} s, got {duration_s:g} s. Ask for a length between the two.",
         )

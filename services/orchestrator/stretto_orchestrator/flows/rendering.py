@@ -19,8 +19,9 @@ from stretto_shared.audio import Waveform
 from stretto_shared.features import ModelInfo, SamplingOptions
 from stretto_shared.tokens import TokenMatrix
 
-from stretto_orchestrator.clients import GeneratedTokens, Stages, TokenRequest
-from stretto_orchestrator.flows.resuming import ResumePolicy, Resumes, TokenLog, resumed_audio, resumed_tokens
+from stretto_orchestrator.clients import GeneratedTokens, Stages, TokenRequest, remaining_s
+from stretto_orchestrator.flows.resuming import ResumePolicy, Resumes, TokenLog, resumed_tokens
+from stretto_orchestrator.flows.stereo import decoded_audio
 
 T = TypeVar("T")
 
@@ -93,7 +94,7 @@ class Rendering:
     def __init__(self, stages: Stages, options: RenderOptions, observer: CascadeObserver) -> None:
         self._stages = stages
         self._observer = observer
-        self._resumes = Resumes(options.resume_policy, observer.observe_resume)
+        self._resumes = Resumes(options.resume_policy, observer.observe_resume, remaining_s)
         self._log = TokenLog(options.max_messages_ahead)
         self._began_s = time.monotonic()
         self._first_audio_s = 0.0
@@ -113,7 +114,7 @@ class Rendering:
         num_sent = 0
         try:
             async with (
-                aclosing(resumed_audio(self._stages.codec.decode, self._log, self._resumes)) as audio,
+                aclosing(decoded_audio(self._stages.codec, self._log, self._resumes)) as audio,
                 aclosing(_or_nothing_for(audio, PROGRESS_INTERVAL_S)) as parts,
             ):
                 async for part in parts:

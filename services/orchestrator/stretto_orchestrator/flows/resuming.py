@@ -1,7 +1,8 @@
 """A stage that is lost in mid-stream costs a pause, not a piece: open it again and go on where it stopped.
 
 The acoustic stage takes the frames that it had made and continues at the next one. The codec is sent all tokens again;
-what it had already delivered is skipped. Both give the bytes of an unbroken run (laws 3 to 5 of the design).
+what it had already delivered is skipped. Both give the bytes of an unbroken run (laws 3 to 5 of the design). A replica
+that is full when a stage is opened again is asked once more after the time that it names: what was made is kept.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from stretto_shared.audio import Waveform
-from stretto_shared.errors import Conflict, NotReady
+from stretto_shared.errors import Conflict, InvalidInput, NotFound, NotReady, Overloaded
 from stretto_shared.features import ModelInfo
 from stretto_shared.tokens import TokenMatrix, concatenate
 
@@ -27,21 +28,47 @@ class ResumePolicy:
     backoff_s: float = 0.2
 
 
-class Resumes:
-    """Counts the resumes of one request, over all stages; `count` never exceeds the policy's maximum."""
+def _no_deadline() -> float | None:
+    return None
 
-    def __init__(self, policy: ResumePolicy, on_resume: Callable[[str], None]) -> None:
+
+class Resumes:
+    """Counts the resumes of one request, over all stages; `count` never exceeds the policy's maximum.
+
+    Args:
+        policy: How often, and how long to wait.
+        on_resume: Told the stage of each resume.
+        remaining_s: The time that the request has left; None without a deadline.
+    """
+
+    def __init__(
+        self,
+        policy: ResumePolicy,
+        on_resume: Callable[[str], None],
+        remaining_s: Callable[[], float | None] = _no_deadline,
+    ) -> None:
         self.count = 0
         self._policy = policy
         self._on_resume = on_resume
+        self._remaining_s = remaining_s
 
-    async def wait_or_raise(self, stage: str, error: NotReady) -> None:
-        """Return when `stage` may be tried again; raise `error` if it was tried often enough."""
+    async def wait_or_raise(self, stage: str, error: NotReady | Overloaded) -> None:
+        """Return when `stage` may be tried again, which for a full one is not before the time that it asks for.
+
+        Raises `error` at once if the stage was tried often enough, or if the wait would outlast the request's deadline:
+        the error says more than the deadline would.
+        """
         if self.count >= self._policy.max_resumes:
+            raise error
+        wait_s = self._policy.backoff_s * 2**self.count
+        if isinstance(error, Overloaded):
+            wait_s = max(wait_s, error.retry_after_s)
+        remaining_s = self._remaining_s()
+        if remaining_s is not None and wait_s >= remaining_s:
             raise error
         self.count += 1
         self._on_resume(stage)
-        await asyncio.sleep(self._policy.backoff_s * 2 ** (self.count - 1))
+        await asyncio.sleep(wait_s)
 
 
 async def resumed_tokens(
@@ -51,27 +78,34 @@ async def resumed_tokens(
 
     Raises:
         NotReady: If it was never reached, or lost too often.
-        Conflict: If another model answers than the one that began.
+        Overloaded: If it was full from the start, or once too often after it was lost.
+        Conflict: If another model answers than the one that began, or refuses what that one had made.
     """
     received: list[TokenMatrix] = []
     model: ModelInfo | None = None
     is_whole = False
     while not is_whole:
+        has_answered = False
         try:
             async with aclosing(open_stream(concatenate(received) if received else None)) as stream:
                 async for part in stream:
                     model = _same_model(model, part.model, "acoustic")
+                    has_answered = True
                     received.append(part.tokens)
                     is_whole = part.first_frame_index + part.tokens.num_frames >= part.num_total_frames
                     yield part
             if not is_whole:
                 raise NotReady("The acoustic stage ended its stream before the last frame. Try again.")
-        except NotReady as error:
+        except (NotReady, Overloaded) as error:
             if is_whole:
                 return
             if not received:
                 raise
             await resumes.wait_or_raise("acoustic", error)
+        except (InvalidInput, NotFound) as error:
+            if not received or has_answered:
+                raise
+            raise _other_model(model, "acoustic") from error
 
 
 class TokenLog:
@@ -134,24 +168,31 @@ async def resumed_audio(
 
     Raises:
         NotReady: If the codec was never reached, or lost too often.
-        Conflict: If another codec answers than the one that began.
+        Overloaded: If it was full from the start, or once too often after it was lost.
+        Conflict: If another codec answers than the one that began, or refuses the tokens that that one took.
     """
     num_delivered = 0
     model: ModelInfo | None = None
     while True:
+        has_answered = False
         try:
             async with aclosing(open_stream(log.read())) as stream:
                 async for part in stream:
                     model = _same_model(model, part.model, "codec")
+                    has_answered = True
                     stop = part.first_sample_index + part.waveform.num_samples
                     if stop > num_delivered:
                         yield _from(part, num_delivered)
                         num_delivered = stop
             return
-        except NotReady as error:
+        except (NotReady, Overloaded) as error:
             if log.error is not None or num_delivered == 0:
                 raise
             await resumes.wait_or_raise("codec", error)
+        except (InvalidInput, NotFound) as error:
+            if log.error is not None or num_delivered == 0 or has_answered:
+                raise
+            raise _other_model(model, "codec") from error
 
 
 def _from(part: DecodedAudio, first_sample_index: int) -> DecodedAudio:
@@ -170,3 +211,13 @@ def _same_model(began: ModelInfo | None, now: ModelInfo | None, stage: str) -> M
             reason="MODEL_CHANGED",
         )
     return began or now
+
+
+def _other_model(began: ModelInfo | None, stage: str) -> Conflict:
+    """The error of a stage that was lost and refuses, before it has said who it is, what it took or made before."""
+    name = "one model" if began is None else began.model_id
+    return Conflict(
+        f"The {stage} stage began with {name} and came back with a model that refuses what that one had taken, so the "
+        "music cannot be continued. Send the request again.",
+        reason="MODEL_CHANGED",
+    )
