@@ -104,6 +104,12 @@ class ModelInfo:
     sample_rate_hz: int = 0
     frame_rate_hz: float = 0.0
     num_codebooks: int = 0
+    num_channels: int = 0
+
+    @property
+    def is_stereo(self) -> bool:
+        """Whether its audio, or that which a language model's tokens stand for, has two channels."""
+        return self.num_channels == 2
 
     @property
     def model_id(self) -> str:

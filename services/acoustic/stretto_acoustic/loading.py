@@ -128,6 +128,7 @@ def make_loaded(
         sample_rate_hz=module.config.sample_rate_hz,
         frame_rate_hz=module.config.frame_rate_hz,
         num_codebooks=module.config.num_codebooks,
+        num_channels=module.config.num_channels,
     )
     return LoadedLM(info, module)
 

@@ -231,6 +231,7 @@ def load(name: str, source: str, *, weights_dir: Path, is_default: bool = False)
         sample_rate_hz=config.sample_rate_hz,
         frame_rate_hz=config.frame_rate_hz,
         num_codebooks=config.num_codebooks,
+        num_channels=config.num_channels,
     )
     return LoadedCodec(info, config, architecture.grid(config), module, architecture)
 

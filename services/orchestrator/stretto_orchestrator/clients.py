@@ -106,13 +106,14 @@ class EmbeddingClient:
 
 
 class AcousticClient:
-    """`stretto.acoustic.v1.AcousticService`."""
+    """`stretto.acoustic.v1.AcousticService`; remembers which language model answered to which name."""
 
     stage = "acoustic"
 
     def __init__(self, channel: grpc.aio.Channel, *, timeout_s: float) -> None:
         self._stub = acoustic_pb2_grpc.AcousticServiceStub(channel)
         self._timeout_s = timeout_s
+        self._last_known: dict[str, ModelInfo] = {}
 
     async def generate(
         self, request: TokenRequest, resume_from: TokenMatrix | None = None
@@ -122,15 +123,35 @@ class AcousticClient:
         try:
             with _errors_of(self.stage, _OWN_TOKEN_FIELDS):
                 async for response in call:
+                    model = _read_model(response, self.stage)
+                    if model is not None:
+                        self._last_known[request.model] = model
                     yield GeneratedTokens(
                         _read(convert.tokens_from_proto, response.tokens, self.stage),
                         response.first_frame_index,
                         response.total_frame_count,
-                        _read_model(response, self.stage),
+                        model,
                         convert.sampling_from_proto(response.sampling) if response.HasField("sampling") else None,
                     )
         finally:
             call.cancel()
+
+    async def last_known(self, name: str) -> ModelInfo:
+        """The language model that answered to that name last, which need not be the next; asked for if none has."""
+        return self._last_known.get(name) or await self.ask_for(name)
+
+    async def ask_for(self, name: str) -> ModelInfo:
+        """The language model that the stage lists under that name; empty is its default one.
+
+        Raises:
+            NotFound: If there is none.
+        """
+        for model in await self.list_models():
+            if model.name == name or (not name and model.is_default):
+                self._last_known[name] = model
+                return model
+        wanted = f"acoustic model {name!r}" if name else "default acoustic model"
+        raise NotFound("cascade", f"its {wanted} is not served. Choose another cascade.")
 
     async def list_models(self) -> list[ModelInfo]:
         """The language models that the stage can serve."""

@@ -59,7 +59,7 @@ def waveform_from_proto(message: audio_pb2.Waveform, field: str = "waveform") ->
             f"got {num_bytes}. Send float32 samples, interleaved.",
         )
     samples = np.frombuffer(raw, dtype=FLOAT32_WIRE).reshape(-1, num_channels).T
-    with _named(field):
+    with errors_named(field):
         return Waveform(samples, message.sample_rate_hz)
 
 
@@ -102,7 +102,7 @@ def tokens_from_proto(message: tokens_pb2.TokenMatrix, field: str = "tokens") ->
         )
     scales = _chunk_scales_from_proto(message, num_codes // num_codebooks, f"{field}.chunk_scales")
     codes = np.array(message.codes, dtype=np.int32).reshape(num_codebooks, -1)
-    with _named(field):
+    with errors_named(field):
         return TokenMatrix(codes, message.frame_rate_hz, message.codec_id, scales)
 
 
@@ -154,7 +154,7 @@ def text_states_from_proto(message: features_pb2.TextStates, field: str = "text"
             f"expected a positive multiple of {BYTES_PER_FLOAT * dimension} bytes (4 * dimension), got {num_bytes}.",
         )
     states = np.frombuffer(raw, dtype=FLOAT32_WIRE).reshape(-1, dimension)
-    with _named(field):
+    with errors_named(field):
         return TextStates(message.encoder_id, np.array(message.pooled, dtype=np.float32), states)
 
 
@@ -175,7 +175,7 @@ def chromagram_from_proto(message: features_pb2.Chromagram, field: str = "melody
         raise InvalidInput(
             f"{field}.pitch_classes", f"expected 1 to {MAX_MELODY_FRAMES} frames, got {num_frames}. Cut the melody."
         )
-    with _named(field):
+    with errors_named(field):
         return Chromagram(np.array(message.pitch_classes, dtype=np.int32), message.frame_rate_hz)
 
 
@@ -195,7 +195,7 @@ def sampling_from_proto(message: model_pb2.SamplingOptions, field: str = "sampli
     Raises:
         InvalidInput: On a value outside its range.
     """
-    with _named(field):
+    with errors_named(field):
         return SamplingOptions(
             temperature=message.temperature if message.HasField("temperature") else None,
             top_k=message.top_k if message.HasField("top_k") else None,
@@ -218,6 +218,7 @@ def model_info_to_proto(info: ModelInfo) -> model_pb2.ModelInfo:
         sample_rate_hz=info.sample_rate_hz,
         frame_rate_hz=info.frame_rate_hz,
         codebook_count=info.num_codebooks,
+        channel_count=info.num_channels,
     )
 
 
@@ -242,20 +243,21 @@ def model_info_from_proto(message: model_pb2.ModelInfo, field: str = "model") ->
         sample_rate_hz=message.sample_rate_hz,
         frame_rate_hz=message.frame_rate_hz,
         num_codebooks=message.codebook_count,
+        num_channels=message.channel_count,
     )
 
 
-def _require(message: Message, field: str) -> None:
-    """A message that nobody set arrives as one without fields."""
-    if not message.ListFields():
-        raise InvalidInput(field, "is required, but was not set.")
-
-
 @contextmanager
-def _named(field: str) -> Iterator[None]:
+def errors_named(field: str) -> Iterator[None]:
     """Put the caller's field path in place of the value type's own first word."""
     try:
         yield
     except InvalidInput as error:
         _, dot, rest = error.field.partition(".")
         raise InvalidInput(f"{field}{dot}{rest}", error.description, reason=error.reason) from None
+
+
+def _require(message: Message, field: str) -> None:
+    """A message that nobody set arrives as one without fields."""
+    if not message.ListFields():
+        raise InvalidInput(field, "is required, but was not set.")

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from stretto.common.v1 import score_pb2
 
-from stretto_shared.grpc.convert import _named
+from stretto_shared.grpc.convert import errors_named
 from stretto_shared.score import (
     MAX_BEATS,
     MAX_MARKS,
@@ -72,7 +72,7 @@ def score_from_proto(message: score_pb2.Score, field: str = "score") -> Score:
         lambda m: TimeSignature(m.time_s, m.numerator, m.denominator),
     )
     keys = _read_all(message.keys, f"{field}.keys", MAX_MARKS, lambda m: Key(m.time_s, m.tonic_fifths, m.is_minor))
-    with _named(field):
+    with errors_named(field):
         return Score(
             onset_s=np.array(message.onset_s, np.float64),
             duration_s=np.array(message.duration_s, np.float64),
@@ -94,6 +94,6 @@ def _read_all(messages: Sequence[M], field: str, most: int, read: Callable[[M], 
     check_count(field, len(messages), most)
     values = []
     for index, message in enumerate(messages):
-        with _named(f"{field}[{index}]"):
+        with errors_named(f"{field}[{index}]"):
             values.append(read(message))
     return tuple(values)

@@ -136,9 +136,9 @@ async def test_a_piece_has_its_frames_in_range_in_order_and_a_receipt_first(stub
 
 async def test_models_are_listed_by_name(stub: Any) -> None:
     models = (await stub.ListModels(acoustic_pb2.ListModelsRequest())).models
-    assert [(m.name, m.is_default, m.codebook_count, m.frame_rate_hz) for m in models] == [
-        ("deaf", False, 4, 50.0),
-        ("tiny", True, 4, 50.0),
+    assert [(m.name, m.is_default, m.codebook_count, m.channel_count, m.frame_rate_hz) for m in models] == [
+        ("deaf", False, 4, 1, 50.0),
+        ("tiny", True, 4, 1, 50.0),
     ]
 
 

@@ -119,6 +119,7 @@ def test_a_saved_checkpoint_gives_the_reference_logits(tmp_path: Path, num_codeb
     stepped = [loaded.module.step(codes[:, :, t], state) for t in range(T)]
     assert_same(torch.stack([each for each in stepped if each is not None], dim=2), theirs)
     assert loaded.config.delays == delays_for(num_codebooks, audio_channels)
+    assert loaded.info.num_channels == audio_channels
     assert (loaded.config.frame_rate_hz, loaded.config.codec_id) == (50.0, "encodec_32khz")
 
 

@@ -87,6 +87,7 @@ async def test_without_a_list_every_codec_in_the_folder_is_served(serve: Any) ->
         listed = await codec_pb2_grpc.CodecServiceStub(channel).ListModels(codec_pb2.ListModelsRequest())
     assert [model.name for model in listed.models] == NAMES
     assert [model.name for model in listed.models if model.is_default] == ["framecodec"]
+    assert [model.name for model in listed.models if model.channel_count != 1] == ["encodec_48khz"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -202,8 +202,9 @@ class FakeCodec(codec_pb2_grpc.CodecServiceServicer):
                         watched.info = watched.info_after_loss or watched.info
                         raise NotReady("This replica is going away.")
 
-    async def ListModels(self, request, context):  # neither counted nor refused: a full codec lists its models too
-        return codec_pb2.ListModelsResponse(models=[convert.model_info_to_proto(self.watched.info)])
+    async def ListModels(self, request, context):
+        async with self.watched.call(context):
+            return codec_pb2.ListModelsResponse(models=[convert.model_info_to_proto(self.watched.info)])
 
 
 ADD = {

@@ -7,6 +7,8 @@ import grpc
 import numpy as np
 import pytest
 import torch
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 from stretto.acoustic.v1 import acoustic_pb2, acoustic_pb2_grpc
 from stretto.common.v1 import audio_pb2
 from stretto.embedding.v1 import embedding_pb2, embedding_pb2_grpc
@@ -22,7 +24,7 @@ from stretto_codec.models.streaming import decode_on_grid
 from stretto_codec.settings import CodecSettings
 from stretto_orchestrator.clients import DecodedAudio
 from stretto_orchestrator.flows.resuming import ResumePolicy, Resumes, TokenLog
-from stretto_orchestrator.flows.stereo import decoded_audio
+from stretto_orchestrator.flows.stereo import resumed_stereo
 from stretto_shared import weights
 from stretto_shared.audio import Waveform
 from stretto_shared.errors import Conflict, InvalidInput, Overloaded
@@ -30,12 +32,13 @@ from stretto_shared.features import ModelInfo
 from stretto_shared.tokens import TokenMatrix
 
 HOP = 160
+STEREO = {"num_codebooks": 4, "num_channels": 2}
 
 
 @pytest.fixture
 def stereo_house(house):
-    """The tiny codec has two codebooks, so a language model with four speaks for two channels."""
-    house.acoustic.watched.info = dataclasses.replace(house.acoustic.watched.info, num_codebooks=4)
+    """The language model speaks for two channels, with both of the tiny codec's codebooks each."""
+    house.acoustic.watched.info = dataclasses.replace(house.acoustic.watched.info, **STEREO)
     return house
 
 
@@ -69,10 +72,21 @@ async def test_even_rows_sound_left_and_odd_rows_right(stereo_house, collect, re
         np.testing.assert_array_equal(samples, np.repeat((coarse * 64 + fine) / 4096, HOP)[: samples.size])
 
 
-async def test_a_mono_cascade_stays_mono(house, collect, request_music):
+def num_calls(house):
+    return {stage: getattr(house, stage).watched.num_calls for stage in ("embedding", "acoustic", "codec")}
+
+
+@pytest.mark.parametrize("num_channels", [0, 1])
+async def test_mono_music_calls_each_stage_once_and_stays_mono(house, collect, request_music, num_channels):
+    house.acoustic.watched.info = dataclasses.replace(house.acoustic.watched.info, num_channels=num_channels)
     music = await collect(house.stub.GenerateMusic(request_music()))
     assert {chunk.waveform.channel_count for chunk in music.chunks} == {1}
-    assert house.codec.watched.num_calls == 1
+    assert num_calls(house) == {"embedding": 1, "acoustic": 1, "codec": 1}
+
+
+async def test_stereo_music_takes_one_stream_of_the_codec_for_each_side(stereo_house, collect, request_music):
+    await collect(stereo_house.stub.GenerateMusic(request_music()))
+    assert num_calls(stereo_house) == {"embedding": 1, "acoustic": 1, "codec": 2}
 
 
 @pytest.mark.parametrize("lost", [{"codec": [1]}, {"codec": [3, 4]}, {"acoustic": [5], "codec": [2]}])
@@ -117,14 +131,56 @@ async def test_both_sides_of_a_recording_are_heard_and_mono_is_heard_on_both(ste
     assert set(stereo_house.acoustic.requests[-1].prompt.codes) == {2}
 
 
+async def test_a_language_model_is_asked_for_once_and_then_known_by_its_answers(house, collect, request_music):
+    soft = continuation(recording(np.full(8_000, 0.2)))
+    await collect(house.stub.ContinueMusic(soft))
+    assert num_calls(house) == {"embedding": 0, "acoustic": 2, "codec": 2}, "listed, and the recording was encoded"
+    await collect(house.stub.ContinueMusic(soft))
+    assert num_calls(house) == {"embedding": 0, "acoustic": 3, "codec": 4}
+    house.acoustic.watched.info = dataclasses.replace(house.acoustic.watched.info, digest_sha256="c" * 64, **STEREO)
+    sides(await collect(house.stub.GenerateMusic(request_music())))
+    sides(await collect(house.stub.ContinueMusic(soft)))
+    assert num_calls(house)["acoustic"] == 5
+
+
+@pytest.mark.parametrize("change", [STEREO, {"num_channels": 2}, {"frame_rate_hz": 25.0}])
+@pytest.mark.parametrize("refusal", [None, InvalidInput("prompt.codebook_count", "expected 4, got 2.")])
+async def test_a_recording_is_not_continued_by_a_model_that_it_was_not_encoded_for(house, collect, change, refusal):
+    soft = continuation(recording(np.full(8_000, 0.2)))
+    await collect(house.stub.ContinueMusic(soft))
+    watched = house.acoustic.watched
+    watched.info = dataclasses.replace(watched.info, digest_sha256="c" * 64, **change)
+    watched.refusals = [refusal]
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await collect(house.stub.ContinueMusic(soft))
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "tinylm@bbb" in caught.value.details() and "tinylm@ccc" in caught.value.details()
+    info = error_details_pb2.ErrorInfo()
+    assert any(packed.Unpack(info) for packed in rpc_status.from_call(caught.value).details)
+    assert info.reason == "MODEL_CHANGED"
+    if change != {"num_channels": 2}:  # the tiny codec has no sound for one codebook a side
+        again = await collect(house.stub.ContinueMusic(soft))
+        assert {chunk.waveform.channel_count for chunk in again.chunks} == {change.get("num_channels", 1)}
+
+
+async def test_a_model_that_hears_as_the_one_before_it_goes_on_at_once(house, collect):
+    soft = continuation(recording(np.full(8_000, 0.2)))
+    watched = house.acoustic.watched
+    await collect(house.stub.ContinueMusic(soft))
+    watched.info = dataclasses.replace(watched.info, digest_sha256="c" * 64, num_channels=1)
+    music = await collect(house.stub.ContinueMusic(soft))
+    assert [model.digest_sha256[0] for model in music.receipt.models] == ["c", "a"]
+    watched.refusals = [InvalidInput("prompt.codec_id", "expected another.")]
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await collect(house.stub.ContinueMusic(soft))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT and "cascade" in caught.value.details()
+
+
 class TwoCodecs:
     """Stands for a codec client whose two streams are answered by different replicas."""
 
     def __init__(self, models, num_channels=1):
         self.models, self.num_channels = list(models), num_channels
-
-    async def list_models(self):
-        return [ModelInfo("c", "codec", "1" * 64, "", num_codebooks=2)]
 
     async def decode(self, tokens):
         await anext(tokens)
@@ -142,7 +198,7 @@ async def test_sides_that_do_not_belong_together_are_refused(digests, num_channe
     codec = TwoCodecs((ModelInfo("c", "codec", digit * 64, "") for digit in digests), num_channels)
     log = TokenLog(max_ahead=4)
     await log.fill(one_part(np.zeros((4, 5))))
-    audio = decoded_audio(codec, log, Resumes(ResumePolicy(), lambda stage: None))
+    audio = resumed_stereo(codec, log, Resumes(ResumePolicy(), lambda stage: None))
     if error is None:
         assert [part.waveform.samples.shape async for part in audio] == [(2, 8)]
         return
@@ -151,9 +207,9 @@ async def test_sides_that_do_not_belong_together_are_refused(digests, num_channe
 
 
 class RealStages:
-    """A tiny untrained MusicGen with eight codebooks in stereo, and a tiny EnCodec of 32 kHz with four."""
+    """A tiny untrained MusicGen in stereo, and a tiny EnCodec of 32 kHz with four codebooks."""
 
-    def __init__(self, weights_dir):
+    def __init__(self, weights_dir, num_codebooks):
         sizes = {"num_filters": 4, "hidden_size": 16, "cardinality": 32}
         config = dataclasses.replace(GEOMETRIES["encodec_32khz"], **sizes)
         torch.manual_seed(0)
@@ -168,8 +224,8 @@ class RealStages:
         self.codec = load("encodec_32khz", "default", weights_dir=weights_dir)
         self._weights_dir = weights_dir
         self.config = dataclasses.replace(
-            PRESETS["tiny"], num_codebooks=8, num_channels=2, cardinality=32, text_dim=4, sample_rate_hz=32_000,
-            codec_id="encodec_32khz", text_encoder_id="tinytext", max_frames=500,
+            PRESETS["tiny"], num_codebooks=num_codebooks, num_channels=2, cardinality=32, text_dim=4, max_frames=500,
+            sample_rate_hz=32_000, codec_id="encodec_32khz", text_encoder_id="tinytext",
         )  # fmt: skip
 
     def load_lm(self):
@@ -190,8 +246,9 @@ class RealStages:
             await house.start_stage(name, house.ports[name], build)
 
 
-async def test_real_stages_make_stereo_music_and_continue_it(house, collect, request_music, tmp_path):
-    stages = RealStages(tmp_path)
+@pytest.mark.parametrize("num_codebooks", [8, 4])  # 4 are the coarser half of each side, and not mono
+async def test_real_stages_make_stereo_music_and_continue_it(house, collect, request_music, tmp_path, num_codebooks):
+    stages = RealStages(tmp_path, num_codebooks)
     await stages.move_into(house)
     music = await collect(house.stub.GenerateMusic(request_music(duration_s=2.0)))
     left, right = sides(music)
@@ -199,7 +256,7 @@ async def test_real_stages_make_stereo_music_and_continue_it(house, collect, req
         stub = embedding_pb2_grpc.EmbeddingServiceStub(channel)
         text = (await stub.EmbedText(embedding_pb2.EmbedTextRequest(texts=["a slow waltz"]))).states[0]
     codes = await tokens_of(
-        house, acoustic_pb2.GenerateTokensRequest(text=text, duration_s=2.0, seed=7), num_codebooks=8
+        house, acoustic_pb2.GenerateTokensRequest(text=text, duration_s=2.0, seed=7), num_codebooks=num_codebooks
     )
     for side, samples in enumerate((left, right)):
         rows = torch.from_numpy(codes[side::2].astype(np.int64))[None]

@@ -79,7 +79,7 @@ def test_sampling_options_cross_the_wire_unchanged_and_zero_is_not_unset(samplin
 
 
 def test_model_info_crosses_the_wire_unchanged():
-    info = ModelInfo("framecodec", "codec", "ab" * 32, "CC-BY-4.0", "mel .3", 7, True, "default", 24_000, 50.0, 4)
+    info = ModelInfo("framecodec", "codec", "ab" * 32, "CC-BY-4.0", "mel .3", 7, True, "default", 24_000, 50.0, 4, 2)
     assert convert.model_info_from_proto(convert.model_info_to_proto(info)) == info
     assert info.model_id == "framecodec@abababababab"
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from stretto_shared.audio import Waveform
@@ -11,11 +11,18 @@ from stretto_shared.errors import InvalidInput, NotFound
 from stretto_shared.features import ModelInfo, SamplingOptions
 from stretto_shared.tokens import TokenMatrix
 
-from stretto_orchestrator.clients import EncodedAudio, Stages, TokenRequest
+from stretto_orchestrator.clients import AcousticClient, EncodedAudio, Stages, TokenRequest
 from stretto_orchestrator.flows.cascades import Cascade, find_cascade
 from stretto_orchestrator.flows.generate_music import check_duration, check_prompt
-from stretto_orchestrator.flows.rendering import CascadeObserver, MusicEvent, Progress, Rendering, RenderOptions
-from stretto_orchestrator.flows.stereo import encode_audio
+from stretto_orchestrator.flows.rendering import (
+    CascadeObserver,
+    MusicEvent,
+    Progress,
+    Rendering,
+    RenderOptions,
+    was_replaced,
+)
+from stretto_orchestrator.flows.stereo import encode_stereo
 
 MAX_NEW_S = 20.0
 MAX_HEARD_S = 10.0
@@ -63,27 +70,29 @@ async def continue_music(
         yield Progress("embedding")
         text, text_model = await stages.embedding.embed_text(cascade.text_model, request.prompt, field="prompt")
     yield Progress("codec")
-    acoustic = _named(await stages.acoustic.list_models(), cascade.acoustic_model)
-    heard = last_whole_frames(request.audio, acoustic.frame_rate_hz)
-    encoded = await encode_audio(
-        stages.codec, cascade.codec_model, heard, num_codebooks=acoustic.num_codebooks, field="audio"
-    )
-    prompt = whole_frames(encoded)
-    yield Progress("acoustic")
-    tokens = TokenRequest(
-        model=cascade.acoustic_model,
-        text=text,
-        melody=None,
-        prompt=prompt,
-        duration_s=prompt.duration_s + request.duration_s,
-        seed=request.seed,
-        sampling=request.sampling,
-    )
-    async with aclosing(
-        rendering.events(tokens, duration_s=request.duration_s, keep_prompt=request.include_recording)
-    ) as events:
-        async for event in events:
-            yield event
+    listener = await stages.acoustic.last_known(cascade.acoustic_model)
+    async with _noticing_a_replacement(listener, cascade.acoustic_model, stages.acoustic):
+        prompt = await _encoded_for(listener, stages, cascade, request.audio)
+        yield Progress("acoustic")
+        tokens = TokenRequest(
+            model=cascade.acoustic_model,
+            text=text,
+            melody=None,
+            prompt=prompt,
+            duration_s=prompt.duration_s + request.duration_s,
+            seed=request.seed,
+            sampling=request.sampling,
+        )
+        async with aclosing(
+            rendering.events(
+                tokens,
+                duration_s=request.duration_s,
+                keep_prompt=request.include_recording,
+                prompt_model=listener,
+            )
+        ) as events:
+            async for event in events:
+                yield event
     yield rendering.receipt(
         cascade=cascade.name,
         prompt=request.prompt,
@@ -111,9 +120,28 @@ def whole_frames(encoded: EncodedAudio) -> TokenMatrix:
     return encoded.tokens.frames(0, min(num_frames, encoded.tokens.num_frames))
 
 
-def _named(models: list[ModelInfo], name: str) -> ModelInfo:
-    """The model of that name; empty is the default one."""
-    for model in models:
-        if model.name == name or (not name and model.is_default):
-            return model
-    raise NotFound("cascade", f"its acoustic model {name or 'by default'!r} is not served. Choose another cascade.")
+async def _encoded_for(listener: ModelInfo, stages: Stages, cascade: Cascade, recording: Waveform) -> TokenMatrix:
+    """The end of a recording as that language model hears it: with so many codebooks, in mono or in stereo."""
+    heard = last_whole_frames(recording, listener.frame_rate_hz)
+    num_codebooks = listener.num_codebooks
+    if listener.is_stereo:
+        encoded = await encode_stereo(
+            stages.codec, cascade.codec_model, heard, num_codebooks=num_codebooks, field="audio"
+        )
+    else:
+        encoded = await stages.codec.encode(cascade.codec_model, heard, num_codebooks=num_codebooks, field="audio")
+    return whole_frames(encoded)
+
+
+@asynccontextmanager
+async def _noticing_a_replacement(expected: ModelInfo, name: str, acoustic: AcousticClient) -> AsyncIterator[None]:
+    """Raise what a stage refuses as a Conflict if that name is by now another language model's."""
+    try:
+        yield
+    except (InvalidInput, NotFound) as error:
+        if error.field != "cascade":
+            raise
+        found = await acoustic.ask_for(name)
+        if found.model_id == expected.model_id:
+            raise
+        raise was_replaced(expected, found) from error

@@ -16,12 +16,13 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 from stretto_shared.audio import Waveform
+from stretto_shared.errors import Conflict
 from stretto_shared.features import ModelInfo, SamplingOptions
 from stretto_shared.tokens import TokenMatrix
 
-from stretto_orchestrator.clients import GeneratedTokens, Stages, TokenRequest, remaining_s
-from stretto_orchestrator.flows.resuming import ResumePolicy, Resumes, TokenLog, resumed_tokens
-from stretto_orchestrator.flows.stereo import decoded_audio
+from stretto_orchestrator.clients import DecodedAudio, GeneratedTokens, Stages, TokenRequest, remaining_s
+from stretto_orchestrator.flows.resuming import ResumePolicy, Resumes, TokenLog, resumed_audio, resumed_tokens
+from stretto_orchestrator.flows.stereo import resumed_stereo
 
 T = TypeVar("T")
 
@@ -107,14 +108,29 @@ class Rendering:
         self._told_at_s = -math.inf
 
     async def events(
-        self, request: TokenRequest, *, duration_s: float, keep_prompt: bool = False
+        self,
+        request: TokenRequest,
+        *,
+        duration_s: float,
+        keep_prompt: bool = False,
+        prompt_model: ModelInfo | None = None,
     ) -> AsyncGenerator[Progress | AudioChunk, None]:
-        """Progress and audio of `duration_s` of new music, after the prompt's own if that is kept."""
-        pump = asyncio.create_task(self._log.fill(self._tokens(request)))
+        """Progress and audio of `duration_s` of new music, after the prompt's own if that is kept.
+
+        Args:
+            request: What the acoustic stage should make.
+            duration_s: How much of it is new.
+            keep_prompt: Whether the audio begins with the prompt's.
+            prompt_model: The language model that the request's prompt was made for.
+
+        Raises:
+            Conflict: If another one answers, and it would have taken another prompt.
+        """
+        pump = asyncio.create_task(self._log.fill(self._tokens(request, prompt_model)))
         num_sent = 0
         try:
             async with (
-                aclosing(decoded_audio(self._stages.codec, self._log, self._resumes)) as audio,
+                aclosing(self._audio(prompt_model)) as audio,
                 aclosing(_or_nothing_for(audio, PROGRESS_INTERVAL_S)) as parts,
             ):
                 async for part in parts:
@@ -170,7 +186,7 @@ class Rendering:
             num_resumes=self._resumes.count,
         )
 
-    async def _tokens(self, request: TokenRequest) -> AsyncGenerator[TokenMatrix, None]:
+    async def _tokens(self, request: TokenRequest, prompt_model: ModelInfo | None) -> AsyncGenerator[TokenMatrix, None]:
         """The prompt's frames, so that the codec is warm when the music begins, then the new ones."""
         if request.prompt is not None:
             yield request.prompt
@@ -180,14 +196,47 @@ class Rendering:
 
         async with aclosing(resumed_tokens(open_stream, self._resumes)) as stream:
             async for part in stream:
+                if prompt_model is not None and part.model is not None and not _hear_alike(prompt_model, part.model):
+                    raise was_replaced(prompt_model, part.model)
                 self._num_total_frames = part.num_total_frames
                 self._acoustic_model = self._acoustic_model or part.model
                 self._sampling = part.sampling or self._sampling
                 yield part.tokens
 
+    async def _audio(self, prompt_model: ModelInfo | None) -> AsyncGenerator[DecodedAudio, None]:
+        """What the codec makes of the tokens: in two streams if the language model is stereo, else in one."""
+        async with aclosing(self._log.read()) as tokens:
+            await anext(tokens, None)  # the prompt, or the first answer of a language model, which says what it is
+        model = prompt_model or self._acoustic_model
+        if model is not None and model.is_stereo:
+            audio = resumed_stereo(self._stages.codec, self._log, self._resumes)
+        else:
+            audio = resumed_audio(self._stages.codec.decode, self._log, self._resumes)
+        async with aclosing(audio):
+            async for part in audio:
+                yield part
+
     def _note(self, chunk: Waveform) -> None:
         self._first_audio_s = self._first_audio_s or time.monotonic() - self._began_s
         self._digest.update(_wire_bytes(chunk))
+
+
+def was_replaced(expected: ModelInfo, found: ModelInfo) -> Conflict:
+    """The error of a recording that was encoded for one language model when another answers by now."""
+    return Conflict(
+        f"The recording was encoded for the language model {expected.model_id}, which {found.model_id} has replaced. "
+        "Send the request again.",
+        reason="MODEL_CHANGED",
+    )
+
+
+def _hear_alike(one: ModelInfo, other: ModelInfo) -> bool:
+    """Whether a recording is encoded in the same way for both language models."""
+    return (one.num_codebooks, one.frame_rate_hz, one.is_stereo) == (
+        other.num_codebooks,
+        other.frame_rate_hz,
+        other.is_stereo,
+    )
 
 
 async def _or_nothing_for(source: AsyncGenerator[T, None], interval_s: float) -> AsyncGenerator[T | None, None]:

@@ -2,14 +2,14 @@
 
 The published stereo checkpoints of MusicGen interleave the codebooks of a mono codec as L0, R0, L1, R1, and so on: even
 rows are left, odd ones right, as in audiocraft and `transformers`. The codec takes each side as a clip of its own, in
-two streams that are resumed apart, so that each side has the bytes of an unbroken run. A language model is stereo if
-it has twice the codebooks that its codec has; nothing else could decode these.
+two streams that are resumed apart, so that each side has the bytes of an unbroken run. A language model says itself
+that it is stereo, in its `ModelInfo`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from functools import partial
 
@@ -24,12 +24,10 @@ from stretto_orchestrator.clients import CodecClient, DecodedAudio, EncodedAudio
 from stretto_orchestrator.flows.resuming import Resumes, TokenLog, resumed_audio
 
 
-async def encode_audio(
+async def encode_stereo(
     codec: CodecClient, name: str, recording: Waveform, *, num_codebooks: int, field: str
 ) -> EncodedAudio:
-    """A recording as `num_codebooks` rows: of its mean, or interleaved of both sides; mono sounds on both."""
-    if not _is_stereo(await codec.list_models(), name, num_codebooks):
-        return await codec.encode(name, recording, num_codebooks=num_codebooks, field=field)
+    """A recording as `num_codebooks` rows, interleaved of both sides; mono sounds on both."""
     sides = [
         await codec.encode(
             name, Waveform(samples, recording.sample_rate_hz), num_codebooks=num_codebooks // 2, field=field
@@ -44,35 +42,15 @@ async def encode_audio(
     )
 
 
-async def decoded_audio(codec: CodecClient, log: TokenLog, resumes: Resumes) -> AsyncGenerator[DecodedAudio, None]:
-    """All audio of the log's tokens as `resumed_audio` gives it, of one channel or of two.
+def resumed_stereo(codec: CodecClient, log: TokenLog, resumes: Resumes) -> AsyncGenerator[DecodedAudio, None]:
+    """All audio of the log's tokens as `resumed_audio` gives it, in two channels.
 
     Raises:
         InvalidInput: If the codec that should give one of two channels gives two.
         Conflict: If another codec answers for one side than for the other.
     """
-    codecs = await codec.list_models()  # while the first tokens are being made
-    async with aclosing(log.read()) as tokens:
-        first = await anext(tokens, None)
-    if first is None:
-        return
-    if _is_stereo(codecs, first.codec_id.partition("@")[0], first.num_codebooks):
-        left, right = (resumed_audio(partial(_decode_side, codec, side), log, resumes) for side in (0, 1))
-        audio = _interleaved(left, right)
-    else:
-        audio = resumed_audio(codec.decode, log, resumes)
-    async with aclosing(audio):
-        async for part in audio:
-            yield part
-
-
-def _is_stereo(codecs: Sequence[ModelInfo], name: str, num_codebooks: int) -> bool:
-    """Whether so many codebooks are those of two channels of that codec; an empty name is the default one."""
-    return any(
-        num_codebooks == 2 * model.num_codebooks
-        for model in codecs
-        if model.name == name or (not name and model.is_default)
-    )
+    left, right = (resumed_audio(partial(_decode_side, codec, side), log, resumes) for side in (0, 1))
+    return _interleaved(left, right)
 
 
 async def _decode_side(

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dstretto/common/v1/model.proto\x12\x11stretto.common.v1\"\xe5\x01\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12\x15\n\rdigest_sha256\x18\x03 \x01(\t\x12\x0f\n\x07licence\x18\x04 \x01(\t\x12\r\n\x05score\x18\x05 \x01(\t\x12\x17\n\x0fparameter_count\x18\x06 \x01(\x03\x12\x12\n\nis_default\x18\x07 \x01(\x08\x12\x0e\n\x06source\x18\x08 \x01(\t\x12\x16\n\x0esample_rate_hz\x18\t \x01(\x05\x12\x15\n\rframe_rate_hz\x18\n \x01(\x01\x12\x16\n\x0e\x63odebook_count\x18\x0b \x01(\x05\"\xa7\x01\n\x0fSamplingOptions\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_k\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x1b\n\x0eguidance_scale\x18\x04 \x01(\x01H\x03\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x11\n\x0f_guidance_scaleb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dstretto/common/v1/model.proto\x12\x11stretto.common.v1\"\xfc\x01\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12\x15\n\rdigest_sha256\x18\x03 \x01(\t\x12\x0f\n\x07licence\x18\x04 \x01(\t\x12\r\n\x05score\x18\x05 \x01(\t\x12\x17\n\x0fparameter_count\x18\x06 \x01(\x03\x12\x12\n\nis_default\x18\x07 \x01(\x08\x12\x0e\n\x06source\x18\x08 \x01(\t\x12\x16\n\x0esample_rate_hz\x18\t \x01(\x05\x12\x15\n\rframe_rate_hz\x18\n \x01(\x01\x12\x16\n\x0e\x63odebook_count\x18\x0b \x01(\x05\x12\x15\n\rchannel_count\x18\x0c \x01(\x05\"\xa7\x01\n\x0fSamplingOptions\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_k\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x1b\n\x0eguidance_scale\x18\x04 \x01(\x01H\x03\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x11\n\x0f_guidance_scaleb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,7 +32,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stretto.common.v1.model_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODELINFO']._serialized_start=53
-  _globals['_MODELINFO']._serialized_end=282
-  _globals['_SAMPLINGOPTIONS']._serialized_start=285
-  _globals['_SAMPLINGOPTIONS']._serialized_end=452
+  _globals['_MODELINFO']._serialized_end=305
+  _globals['_SAMPLINGOPTIONS']._serialized_start=308
+  _globals['_SAMPLINGOPTIONS']._serialized_end=475
 # @@protoc_insertion_point(module_scope)

@@ -5,7 +5,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ModelInfo(_message.Message):
-    __slots__ = ("name", "service", "digest_sha256", "licence", "score", "parameter_count", "is_default", "source", "sample_rate_hz", "frame_rate_hz", "codebook_count")
+    __slots__ = ("name", "service", "digest_sha256", "licence", "score", "parameter_count", "is_default", "source", "sample_rate_hz", "frame_rate_hz", "codebook_count", "channel_count")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     DIGEST_SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -17,6 +17,7 @@ class ModelInfo(_message.Message):
     SAMPLE_RATE_HZ_FIELD_NUMBER: _ClassVar[int]
     FRAME_RATE_HZ_FIELD_NUMBER: _ClassVar[int]
     CODEBOOK_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_COUNT_FIELD_NUMBER: _ClassVar[int]
     name: str
     service: str
     digest_sha256: str
@@ -28,7 +29,8 @@ class ModelInfo(_message.Message):
     sample_rate_hz: int
     frame_rate_hz: float
     codebook_count: int
-    def __init__(self, name: _Optional[str] = ..., service: _Optional[str] = ..., digest_sha256: _Optional[str] = ..., licence: _Optional[str] = ..., score: _Optional[str] = ..., parameter_count: _Optional[int] = ..., is_default: _Optional[bool] = ..., source: _Optional[str] = ..., sample_rate_hz: _Optional[int] = ..., frame_rate_hz: _Optional[float] = ..., codebook_count: _Optional[int] = ...) -> None: ...
+    channel_count: int
+    def __init__(self, name: _Optional[str] = ..., service: _Optional[str] = ..., digest_sha256: _Optional[str] = ..., licence: _Optional[str] = ..., score: _Optional[str] = ..., parameter_count: _Optional[int] = ..., is_default: _Optional[bool] = ..., source: _Optional[str] = ..., sample_rate_hz: _Optional[int] = ..., frame_rate_hz: _Optional[float] = ..., codebook_count: _Optional[int] = ..., channel_count: _Optional[int] = ...) -> None: ...
 
 class SamplingOptions(_message.Message):
     __slots__ = ("temperature", "top_k", "top_p", "guidance_scale")
