@@ -11,6 +11,7 @@ Cost: about 4 GB of memory and two minutes. Only a quiet machine gives valid num
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from harness import Outcome, Table, parser, publish
 from stretto_acoustic.settings import AcousticSettings
-from stretto_shared.nn.lowbit import LowBitLinear, load_native_kernel, quantise_int4, quantise_int8
+from stretto_shared.nn.lowbit import LowBitLinear, NativeKernel, load_native_kernel, quantise_int4, quantise_int8
 from stretto_shared.nn.packed_linear import PackedLinear
 from timing import spread, take_turns
 
@@ -39,7 +40,7 @@ PROTOCOL = (
     "Milliseconds for all products of one decode step, median of the rounds with its 95 % interval; in a round every "
     "route runs once for each number of rows, after one warm-up each. Rows are float32 and so are results, whatever a "
     "route computes with. `own row`: 16 random rows, one of them 40 times as large, give the same bytes each alone and "
-    "in every batch measured, at first and at last place. Bandwidth: the best of the rounds of summing 1 GiB of float32."
+    "in every batch measured, at first and at last place. Bandwidth: the best round of summing 1 GiB of float32."
 )
 
 Product = Callable[[Tensor], Tensor]
@@ -55,32 +56,32 @@ class Route:
 
 
 def fp32(weight: Tensor) -> Product:
-    """torch's own linear layer."""
+    """Torch's own linear layer."""
     return lambda x: nn.functional.linear(x, weight)
 
 
 def bf16(weight: Tensor) -> Product:
-    """torch's own linear layer in bfloat16."""
+    """Torch's own linear layer in bfloat16."""
     half = weight.bfloat16()
     return lambda x: nn.functional.linear(x.bfloat16(), half).float()
 
 
 def packed(weight: Tensor) -> Product:
-    """oneDNN with weights packed once."""
+    """OneDNN with weights packed once."""
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     linear.weight = nn.Parameter(weight, requires_grad=False)
     return PackedLinear(linear)
 
 
 def torch_int8(weight: Tensor) -> Product:
-    """torch's weight-only int8."""
+    """Torch's weight-only int8."""
     matrix = quantise_int8(weight)
     values, scales = matrix.values, matrix.scales.bfloat16()
     return lambda x: torch.ops.aten._weight_int8pack_mm(x.bfloat16(), values, scales).float()
 
 
 def torch_int4(weight: Tensor) -> Product:
-    """torch's weight-only int4, groups of 32."""
+    """Torch's weight-only int4, groups of 32."""
     groups = weight.view(weight.shape[0], -1, GROUP)
     scales = groups.abs().amax(2, keepdim=True) / 7
     values = ((groups / scales).round().clamp(-8, 7) + 8).view(weight.shape).to(torch.int32)
@@ -90,29 +91,40 @@ def torch_int4(weight: Tensor) -> Product:
 
 
 def fbgemm(weight: Tensor) -> Product:
-    """torch's dynamic int8: one scale for the whole batch."""
+    """Torch's dynamic int8: one scale for the whole batch."""
     scale = float(weight.abs().max()) / 127
     ready = torch.ops.quantized.linear_prepack(torch.quantize_per_tensor(weight, scale, 0, torch.qint8), None)
     return lambda x: torch.ops.quantized.linear_dynamic(x, ready)
 
 
-def own(quantise: Callable[[Tensor], Any]) -> Callable[[Tensor], Product]:
-    """Stretto's, by the native kernel."""
+@functools.cache
+def native() -> NativeKernel:
+    """The native kernel, loaded once."""
     kernel = load_native_kernel(AcousticSettings().native_kernel_dir)
     if kernel is None:
         raise RuntimeError("this machine makes no native kernel: see the warning above")
-    return lambda weight: LowBitLinear(quantise(weight), kernel)
+    return kernel
 
 
-ROUTES: tuple[Callable[[], Route], ...] = (
-    lambda: Route("torch fp32 linear", 4, fp32),
-    lambda: Route("oneDNN packed fp32 (PackedLinear)", 4, packed),
-    lambda: Route("torch bf16 linear", 2, bf16),
-    lambda: Route("torch _weight_int8pack_mm", 1, torch_int8),
-    lambda: Route("torch fbgemm dynamic int8", 1, fbgemm),
-    lambda: Route("torch _weight_int4pack_mm_for_cpu", 0.5 + 4 / GROUP, torch_int4),
-    lambda: Route("Stretto int8, VNNI", 1, own(quantise_int8)),
-    lambda: Route("Stretto int4, VNNI", 0.5 + 1 / GROUP, own(quantise_int4)),
+def own_int8(weight: Tensor) -> Product:
+    """Stretto's int8."""
+    return LowBitLinear(quantise_int8(weight), native())
+
+
+def own_int4(weight: Tensor) -> Product:
+    """Stretto's int4."""
+    return LowBitLinear(quantise_int4(weight), native())
+
+
+ROUTES = (
+    Route("torch fp32 linear", 4, fp32),
+    Route("oneDNN packed fp32 (PackedLinear)", 4, packed),
+    Route("torch bf16 linear", 2, bf16),
+    Route("torch _weight_int8pack_mm", 1, torch_int8),
+    Route("torch fbgemm dynamic int8", 1, fbgemm),
+    Route("torch _weight_int4pack_mm_for_cpu", 0.5 + 4 / GROUP, torch_int4),
+    Route("Stretto int8, VNNI", 1, own_int8),
+    Route("Stretto int4, VNNI", 0.5 + 1 / GROUP, own_int4),
 )
 
 
@@ -209,13 +221,12 @@ def main() -> None:
             works[f"{name}\n{rows}"] = lambda step=step, x=inputs[rows]: step(x)  # type: ignore[misc]
 
     with torch.inference_mode():
-        for make in ROUTES:
+        for route in ROUTES:
             try:
-                route = make()
                 products = build(route, args.layers)
                 is_kept = all(keeps_rows_apart(product, k, args.rows) for k, product in products[-3:])
             except (AttributeError, RuntimeError) as error:  # this build of torch lacks it, or the machine does
-                left_out.append(f"{make}: {str(error).splitlines()[0]}")
+                left_out.append(f"{route.name}: {str(error).splitlines()[0]}")
                 continue
             step = lambda x, all_of=products: [product(x[k]) for k, product in all_of]  # noqa: E731
             add(route.name, step, route.bytes_per_weight, "yes" if is_kept else "no")
@@ -237,7 +248,9 @@ def main() -> None:
     for name, (bytes_per_weight, is_kept) in kept.items():
         spreads = {rows: spread(taken[f"{name}\n{rows}"] * 1e3) for rows in args.rows}
         least_ms = num_weights * bytes_per_weight / gb_s / 1e6
-        rows_out.append((name, *(f"{s.median:.1f} [{s.low:.1f}, {s.high:.1f}]" for s in spreads.values()), least_ms, is_kept))
+        rows_out.append(
+            (name, *(f"{s.median:.1f} [{s.low:.1f}, {s.high:.1f}]" for s in spreads.values()), least_ms, is_kept)
+        )
         numbers[name] = {
             "ms": {str(rows): s.numbers() for rows, s in spreads.items()},
             "least_ms": least_ms,

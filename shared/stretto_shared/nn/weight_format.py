@@ -50,7 +50,8 @@ def check_weight_format(weight_format: str, dtype: torch.dtype) -> None:
         raise InvalidInput("weight_format", f"expected one of {', '.join(WEIGHT_FORMATS)}, got {weight_format!r}.")
     if weight_format == "fp32" and dtype != torch.float32:
         raise InvalidInput(
-            "weight_format", f"expected bf16, int8, int4 or as_dtype beside dtype {dtype}, got 'fp32'. Set dtype float32."
+            "weight_format",
+            f"expected bf16, int8, int4 or as_dtype beside dtype {dtype}, got 'fp32'. Set dtype float32.",
         )
 
 
@@ -60,8 +61,8 @@ def set_weight_format(module: nn.Module, weight_format: str, *, native_kernel_di
     Args:
         module: In eval mode, on the CPU.
         weight_format: One of `WEIGHT_FORMATS`.
-        native_kernel_dir: Where the kernel of int8 and int4 lies or is compiled to; None computes them with torch, which
-            gives the same bytes.
+        native_kernel_dir: Where the kernel of int8 and int4 lies or is compiled to; None computes them with torch, for
+            the same bytes.
 
     Raises:
         ValueError: If a weight is not finite.

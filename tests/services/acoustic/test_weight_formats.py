@@ -57,7 +57,7 @@ def test_the_setting_offers_every_format(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_wrong_setting_names_the_variable_and_the_choices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STRETTO_ACOUSTIC_WEIGHT_FORMAT", "int3")
-    with pytest.raises(InvalidSetting, match="int4.*got 'int3'") as caught, named_settings():
+    with pytest.raises(InvalidSetting, match=r"int4.*got 'int3'") as caught, named_settings():
         AcousticSettings()
     assert caught.value.field == "STRETTO_ACOUSTIC_WEIGHT_FORMAT"
 

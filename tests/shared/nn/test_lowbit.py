@@ -119,9 +119,7 @@ def test_a_row_that_is_not_finite_gives_nan_and_leaves_the_others_alone(
 
 @FORMATS
 @pytest.mark.parametrize("is_native", [True, False])
-def test_zero_tiny_and_huge_rows_are_rows(
-    request: pytest.FixtureRequest, quantise: Quantise, is_native: bool
-) -> None:
+def test_zero_tiny_and_huge_rows_are_rows(request: pytest.FixtureRequest, quantise: Quantise, is_native: bool) -> None:
     layer = layer_of((37, 50), quantise, request.getfixturevalue("kernel") if is_native else None)
     rows = torch.stack([torch.zeros(50), torch.full((50,), 1e-38), torch.full((50,), 1e36)])
     out = layer(rows)

@@ -40,7 +40,7 @@ def test_moving_a_model_to_bfloat16_leaves_integer_weights_alone() -> None:
 
 
 def test_an_unknown_format_is_refused_with_the_choices() -> None:
-    with pytest.raises(InvalidInput, match="as_dtype, fp32, bf16, int8, int4.*got 'int3'") as caught:
+    with pytest.raises(InvalidInput, match=r"as_dtype, fp32, bf16, int8, int4.*got 'int3'") as caught:
         check_weight_format("int3", torch.float32)
     assert caught.value.field == "weight_format"
 

@@ -75,7 +75,7 @@ def quantise_int4(weight: Tensor) -> IntegerMatrix:
         ValueError: If the weights are no matrix, too wide, or not finite.
     """
     weight = _checked(weight)
-    parts = [_int4_rows(rows) for rows in weight.split(_ROWS_AT_ONCE)]
+    parts = [_int4_rows(rows) for rows in torch.split(weight, _ROWS_AT_ONCE)]
     values, multipliers, scales = (torch.cat(part) for part in zip(*parts, strict=True))
     return IntegerMatrix(values[:, : weight.shape[1]].contiguous(), multipliers, scales)
 

@@ -70,9 +70,8 @@ class LowBitLinear(nn.Module):
     def _by_torch(self, rows: Tensor) -> Tensor:
         integers, row_scales = quantise_rows(rows)
         sums = torch.zeros((rows.shape[0], self.out_features), dtype=torch.int32)
-        for some, weights in zip(
-            integers.split(_EXACT_INPUTS, 1), self._weights.split(_EXACT_INPUTS, 0), strict=True
-        ):
+        slices = torch.split(integers, _EXACT_INPUTS, 1), torch.split(self._weights, _EXACT_INPUTS, 0)
+        for some, weights in zip(*slices, strict=True):
             sums += (some @ weights).to(torch.int32)
         return (sums.float() * self._scales) * row_scales
 

@@ -37,7 +37,7 @@ class NativeKernel:
     library: Any
 
     def multiply(self, rows: Tensor, weights: Tensor, multipliers: Tensor | None, scales: Tensor, out: Tensor) -> None:
-        """Write rows [B, K] times the weights to `out` [B, N]; all contiguous, on the CPU, as `LowBitLinear` has them."""
+        """Write rows [B, K] times the weights to `out` [B, N]; all contiguous, laid out as kernels.cpp says."""
         self.library.stretto_multiply(
             rows.data_ptr(),
             rows.shape[0],
