@@ -38,8 +38,8 @@ FORMATS = ("bf16", "int8", "int4")
 
 PROTOCOL = (
     "Teacher forced on clips of the test split, each with one caption of a held-out template, chosen by seed. KL in "
-    "nats a token, from the float32 model's distribution to the format's, mean over tokens and codebooks, at temperature "
-    "1 without top-k; `guided` is of the logits after classifier-free guidance at the model's own scale. Cross-entropy "
+    "nats a token, from the float32 model's distribution to the format's, mean over tokens and codebooks, without "
+    "top-k; `guided` is of the logits after classifier-free guidance at the model's own scale. Cross-entropy "
     "is the format's minus float32's, without guidance. Intervals: 95 % bootstrap over clips, paired."
 )
 

@@ -55,11 +55,11 @@ def load_native_kernel(folder: Path) -> NativeKernel | None:
     """The kernel, compiled into `folder` where it is not there yet; None, with one line in the log, where none can be.
 
     Args:
-        folder: Made if need be, for this user alone.
+        folder: Made if need be, for this user alone; `~` is this user's home.
     """
     try:
-        kernel = NativeKernel(_bind(_compiled(folder)))
-    except (OSError, subprocess.SubprocessError, LookupError) as error:
+        kernel = NativeKernel(_bind(_compiled(folder.expanduser())))
+    except (OSError, RuntimeError, subprocess.SubprocessError, LookupError) as error:  # RuntimeError: no home
         _log.warning("no_native_kernel", reason=str(error), effect="same results from torch, several times slower")
         return None
     if not kernel.library.stretto_is_supported():
