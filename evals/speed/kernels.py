@@ -6,7 +6,7 @@ run: a step cannot be faster than its weights are read. ONNX Runtime takes part 
 
     python evals/speed/kernels.py [--threads 2] [--limit 5] [--layers 24] [--rows 1 2 4 8 16]
 
-Cost: about 4 GB of memory and two minutes. Only a quiet machine gives valid numbers.
+Cost: about 5 GB of memory and two minutes. Only a quiet machine gives valid numbers.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ SEED = 0
 
 PROTOCOL = (
     "Milliseconds for all products of one decode step, median of the rounds with its 95 % interval; in a round every "
-    "route runs once for each number of rows, after one warm-up each. Rows are float32 and so are results, whatever a "
+    "route runs once for each number of rows, after one run that does not count, so that caches hold what they hold when "
+    "only this route runs. Rows are float32 and so are results, whatever a "
     "route computes with. `own row`: 16 random rows, one of them 40 times as large, give the same bytes each alone and "
     "in every batch measured, at first and at last place. Bandwidth: the best round of summing 1 GiB of float32."
 )
@@ -135,28 +136,23 @@ def shapes(num_layers: int) -> Iterator[tuple[int, int]]:
     yield HEADS
 
 
-def random_weight(inputs: int, outputs: int, generator: torch.Generator) -> Tensor:
-    """A weight [N, K] as large as a trained one."""
-    return torch.randn((outputs, inputs), generator=generator) / inputs**0.5
-
-
-def build(route: Route, num_layers: int) -> list[tuple[int, Product]]:
-    """The inputs and the product of each weight of a step."""
+def random_weights(num_layers: int) -> list[Tensor]:
+    """A weight [N, K] for every product of a step, as large as trained ones."""
     generator = torch.Generator().manual_seed(SEED)
-    return [(k, route.make(random_weight(k, n, generator))) for k, n in shapes(num_layers)]
+    return [torch.randn((n, k), generator=generator) / k**0.5 for k, n in shapes(num_layers)]
 
 
-def onnx_step(num_layers: int) -> Callable[[dict[int, Tensor]], Sequence[Any]] | None:
+def onnx_step(weights: Sequence[Tensor]) -> Callable[[dict[int, Tensor]], Sequence[Any]] | None:
     """A step by ONNX Runtime's MatMulNBits (int4 in groups of 32, int8 activations); None where it is not installed."""
     try:
         import onnxruntime
         from onnx import TensorProto, helper
     except ImportError:
         return None
-    generator = torch.Generator().manual_seed(SEED)
     nodes, constants, outputs = [], [], []
-    for at, (k, n) in enumerate(shapes(num_layers)):
-        groups = random_weight(k, n, generator).view(n, -1, GROUP)
+    for at, weight in enumerate(weights):
+        n, k = weight.shape
+        groups = weight.view(n, -1, GROUP)
         scales = groups.abs().amax(2) / 7
         values = ((groups / scales[..., None]).round().clamp(-8, 7) + 8).to(torch.uint8)
         halves = (values[..., 0::2] | values[..., 1::2] << 4).numpy()
@@ -217,13 +213,15 @@ def main() -> None:
 
     def add(name: str, step: Callable[[dict[int, Tensor]], object], bytes_per_weight: float, is_kept: str) -> None:
         kept[name] = (bytes_per_weight, is_kept)
+        works[f"{name}\nwarm"] = lambda: step(inputs[args.rows[0]])
         for rows in args.rows:
             works[f"{name}\n{rows}"] = lambda step=step, x=inputs[rows]: step(x)  # type: ignore[misc]
 
     with torch.inference_mode():
+        weights = random_weights(args.layers)
         for route in ROUTES:
             try:
-                products = build(route, args.layers)
+                products = [(weight.shape[1], route.make(weight)) for weight in weights]
                 is_kept = all(keeps_rows_apart(product, k, args.rows) for k, product in products[-3:])
             except (AttributeError, RuntimeError) as error:  # this build of torch lacks it, or the machine does
                 left_out.append(f"{route.name}: {str(error).splitlines()[0]}")
@@ -231,7 +229,7 @@ def main() -> None:
             step = lambda x, all_of=products: [product(x[k]) for k, product in all_of]  # noqa: E731
             add(route.name, step, route.bytes_per_weight, "yes" if is_kept else "no")
             print(f"built: {route.name}", flush=True)
-        if (by_onnx := onnx_step(args.layers)) is None:
+        if (by_onnx := onnx_step(weights)) is None:
             left_out.append("ONNX Runtime MatMulNBits: not installed")
         else:
             probe = {k: torch.randn((16, k), generator=torch.Generator().manual_seed(SEED + 1)) for k in (1024, 4096)}
