@@ -38,10 +38,10 @@ SEED = 0
 
 PROTOCOL = (
     "Milliseconds for all products of one decode step, median of the rounds with its 95 % interval; in a round every "
-    "route runs once for each number of rows, after one run that does not count, so that caches hold what they hold when "
-    "only this route runs. Rows are float32 and so are results, whatever a "
-    "route computes with. `own row`: 16 random rows, one of them 40 times as large, give the same bytes each alone and "
-    "in every batch measured, at first and at last place. Bandwidth: the best round of summing 1 GiB of float32."
+    "route runs once for each number of rows, after one run that does not count, so that caches hold what they hold "
+    "when only this route runs. Rows are float32 and so are results, whatever a route computes with. `own row`: 16 "
+    "random rows, one of them 40 times as large, give the same bytes each alone and in every batch measured, at first "
+    "and at last place. Bandwidth: the best round of summing 1 GiB of float32."
 )
 
 Product = Callable[[Tensor], Tensor]
