@@ -139,7 +139,7 @@ def model_loss(model: MusicGenLM, split: Split, indices: Sequence[int], conditio
     for start in range(0, len(chosen), BATCH_SIZE):
         own, other = chosen[start : start + BATCH_SIZE], others[start : start + BATCH_SIZE]
         codes = torch.from_numpy(split.codes[own].astype(np.int64))
-        states, mask = _texts(split, other if condition.text == "other" else own, config.text_dim)
+        states, mask = captions_of(split, other if condition.text == "other" else own, config.text_dim)
         if condition.text == "none":
             mask = torch.zeros_like(mask)
         chroma = None
@@ -154,7 +154,7 @@ def model_loss(model: MusicGenLM, split: Split, indices: Sequence[int], conditio
     return np.concatenate(losses).astype(np.float64)
 
 
-def _texts(split: Split, indices: NDArray[np.int64], dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+def captions_of(split: Split, indices: NDArray[np.int64], dim: int) -> tuple[torch.Tensor, torch.Tensor]:
     """One caption of each clip, padded: states [B, L, D] and mask [B, L]."""
     texts = [split.captions[i][int(np.random.default_rng(i).integers(len(split.captions[i])))] for i in indices]
     longest = max(len(text) for text in texts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from stretto_shared import weights
 from stretto_shared.errors import NotFound, NotReady
 from stretto_shared.features import ModelInfo
-from stretto_shared.nn.packed_linear import pack_linears
+from stretto_shared.nn.weight_format import check_weight_format, set_weight_format
 from torch import Tensor, nn
 
 from stretto_acoustic.models.musicgen import MusicGenConfig, MusicGenLM
@@ -56,6 +57,8 @@ def load(
     weights_dir: Path,
     is_default: bool = False,
     dtype: str = "float32",
+    weight_format: str = "as_dtype",
+    native_kernel_dir: Path | None = None,
     num_threads: int = 0,
 ) -> LoadedLM:
     """Find, verify and build one language model.
@@ -66,30 +69,22 @@ def load(
         weights_dir: Where `default` looks.
         is_default: Whether an empty `model` field selects it.
         dtype: `float32` or `bfloat16`.
+        weight_format: One of `stretto_shared.nn.weight_format.WEIGHT_FORMATS`.
+        native_kernel_dir: Where the kernel of int8 and int4 is compiled to; None does without, for the same bytes.
         num_threads: Threads inside one operation of the calling thread; 0 leaves the choice to torch.
 
     Raises:
-        InvalidInput: If the name or the source is malformed, or the weights are pickled.
+        InvalidInput: If the name, the source or the weight format is malformed, or the weights are pickled.
         NotFound: If the architecture is not in the registry.
         NotReady: If a file is missing or damaged, or its tensors do not fit its config.
     """
+    check_weight_format(weight_format, DTYPES[dtype])
     if num_threads:
         torch.set_num_threads(num_threads)
     resolved = weights.resolve(source, name=name, default_dir=weights_dir)
-    try:
-        config, tensors = _read(resolved)
-        with torch.device("meta"):
-            module = ARCHITECTURES["MusicGenLM"].module_class(config)
-        module.load_state_dict(tensors, assign=True)
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise NotReady(
-            f"Weights of {name!r} from {source!r} do not fit their config.json: {error}. Restore the pair.",
-            reason="WEIGHTS_DAMAGED",
-        ) from error
-    module.reset_buffers()
     return make_loaded(
         name,
-        module.to(DTYPES[dtype]),
+        _build(resolved),
         digest_sha256=resolved.digest_sha256,
         licence=str(
             resolved.config.get(
@@ -99,6 +94,9 @@ def load(
         score=str(resolved.config.get("score", "")),
         is_default=is_default,
         source=source,
+        dtype=dtype,
+        weight_format=weight_format,
+        native_kernel_dir=native_kernel_dir,
     )
 
 
@@ -111,11 +109,31 @@ def make_loaded(
     score: str = "",
     is_default: bool = False,
     source: str = "default",
+    dtype: str = "float32",
+    weight_format: str = "as_dtype",
+    native_kernel_dir: Path | None = None,
 ) -> LoadedLM:
-    """Put a module in eval mode, pack its matrices, and write down what the service says of it."""
+    """Put a module in eval mode, bring its matrices into their format, and write down what the service says of it.
+
+    What does not give the bytes of the checkpoint in float32 has a digest of its own, and says so after its source, so
+    that a receipt tells formats apart and a piece is not resumed in another one.
+
+    Raises:
+        NotReady: If a weight that is to be rounded is not finite.
+    """
     parameter_count = module.num_parameters()
     _freeze(module)
-    pack_linears(module)
+    if weight_format not in ("as_dtype", "fp32"):  # from the checkpoint's own numbers, before any rounding to dtype
+        try:
+            set_weight_format(module, weight_format, native_kernel_dir=native_kernel_dir)
+        except ValueError as error:
+            raise NotReady(f"Weights of {name!r} from {source!r}: {error}", reason="WEIGHTS_DAMAGED") from error
+    module.to(DTYPES[dtype])
+    set_weight_format(module, "as_dtype")
+    variant = "+".join(part for part, plain in ((dtype, "float32"), (weight_format, "as_dtype")) if part != plain)
+    if variant and variant != "fp32":
+        digest_sha256 = hashlib.sha256(f"{digest_sha256} {variant}".encode()).hexdigest()
+        source = f"{source}#{variant}"
     info = ModelInfo(
         name=name,
         service="acoustic",
@@ -131,6 +149,23 @@ def make_loaded(
         num_channels=module.config.num_channels,
     )
     return LoadedLM(info, module)
+
+
+def _build(resolved: weights.ResolvedWeights) -> MusicGenLM:
+    """The module with its weights, as they were stored; holds no second reference to them."""
+    try:
+        config, tensors = _read(resolved)
+        with torch.device("meta"):
+            module = ARCHITECTURES["MusicGenLM"].module_class(config)
+        module.load_state_dict(tensors, assign=True)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise NotReady(
+            f"Weights of {resolved.name!r} from {resolved.source!r} do not fit their config.json: {error}. "
+            "Restore the pair.",
+            reason="WEIGHTS_DAMAGED",
+        ) from error
+    module.reset_buffers()
+    return module
 
 
 def _read(resolved: weights.ResolvedWeights) -> tuple[MusicGenConfig, Mapping[str, Tensor]]:

@@ -30,6 +30,8 @@ def build(context: HostContext, settings: AcousticSettings | None = None) -> Ser
                 weights_dir=settings.weights_dir,
                 is_default=name == default_name,
                 dtype=settings.dtype,
+                weight_format=settings.weight_format,
+                native_kernel_dir=settings.native_kernel_dir,
                 num_threads=settings.num_threads,
             )
             for name, source in sources.items()

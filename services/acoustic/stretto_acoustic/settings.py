@@ -29,6 +29,14 @@ class AcousticSettings(BaseSettings):
     """Frames in the messages after it."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of weights and caches. Another format gives other bytes for the same seed."""
+    weight_format: Literal["as_dtype", "fp32", "bf16", "int8", "int4"] = "as_dtype"
+    """How the matrices of the transformer are held; norms, embeddings, attention and caches keep `dtype`. `as_dtype`:
+    as they are, which is `fp32` unless `dtype` is set. `bf16`, `int8` and `int4` read a half, a quarter and an eighth
+    of the bytes of float32 in each step, and are made from the same checkpoint when it is loaded. Each gives other
+    bytes for the same seed, and shows as another digest. In int8 and int4 a row's result depends on no other row."""
+    native_kernel_dir: Path = Path("~/.cache/stretto")
+    """Where the kernel for int8 and int4 is compiled to, once, by this machine's C++ compiler. Without one, or without
+    AVX-512 VNNI, the same bytes come from torch, more slowly."""
     num_threads: int = Field(default=1, ge=0, le=256)
     """CPU threads inside one operation; 0 leaves the choice to torch. One is fastest for the default models: pools of
     several model threads get in each other's way. Equal requests give equal bytes only where it is equal."""

@@ -1,0 +1,106 @@
+"""`LowBitLinear`: `nn.Linear` without a bias over integer weights, by the native kernel or by torch, with equal bytes.
+
+What it computes, for each row by itself: the row is rounded to multiples of a 127th of its largest magnitude; products
+are summed as integers, exactly; (sum * weight scale) * row scale is the result. Since sums are exact, their order is
+free, and a row gives the same bytes alone, in any batch at any place, on one thread or several, with the kernel and
+without (`tests/shared/nn/test_lowbit.py`).
+
+A row with a NaN or an infinity gives NaN throughout and leaves the other rows alone. A row whose largest magnitude is
+below 1e-30 counts as zeros.
+
+Without the kernel the integers lie in float32 and go through torch's own products in slices of 512 inputs, whose sums
+stay below 2^24 and are therefore exact in single precision too: as large and as slow as a float32 layer.
+
+Legend: B rows, N outputs, K inputs, G groups of 32 inputs, P panels of 64 outputs.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from stretto_shared.nn.lowbit.formats import GROUP_SIZE, MAX_INT8, IntegerMatrix
+from stretto_shared.nn.lowbit.native import NativeKernel
+
+_PANEL_SIZE = 64
+_EXACT_INPUTS = 512  # 127 * 255 * 512 < 2^24
+_LEAST_MAGNITUDE = 1e-30
+_MAX_FLOAT = torch.finfo(torch.float32).max
+
+
+class LowBitLinear(nn.Module):
+    """A linear layer over integer weights, for inference on a CPU.
+
+    Invariant: a row's result is a function of that row and the weights alone, whatever computes it.
+
+    Args:
+        matrix: The weights [N, K].
+        kernel: The native kernel, or None for torch.
+    """
+
+    def __init__(self, matrix: IntegerMatrix, kernel: NativeKernel | None = None) -> None:
+        super().__init__()
+        self.out_features, self.in_features = matrix.values.shape
+        self.num_bits = matrix.num_bits
+        self._kernel = kernel
+        # Plain attributes: moving a model to another number format must not touch them.
+        self._weights, self._multipliers, self._scales = (
+            (matrix.integers().t().contiguous(), None, matrix.scales) if kernel is None else _panels(matrix)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., K] to [..., N], in the number format of `x`."""
+        rows = x.reshape(-1, self.in_features).float().contiguous()
+        if self._kernel is None:
+            out = self._by_torch(rows)
+        else:
+            out = rows.new_empty((rows.shape[0], self.out_features))
+            self._kernel.multiply(rows, self._weights, self._multipliers, self._scales, out)
+        return out.view(*x.shape[:-1], self.out_features).to(x.dtype)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that one product reads: weights, multipliers and scales."""
+        parts = (self._weights, self._multipliers, self._scales)
+        return sum(part.nbytes for part in parts if part is not None)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, bits={self.num_bits}, native={self._kernel is not None}"
+
+    def _by_torch(self, rows: Tensor) -> Tensor:
+        integers, row_scales = quantise_rows(rows)
+        sums = torch.zeros((rows.shape[0], self.out_features), dtype=torch.int32)
+        slices = torch.split(integers, _EXACT_INPUTS, 1), torch.split(self._weights, _EXACT_INPUTS, 0)
+        for some, weights in zip(*slices, strict=True):
+            sums += (some @ weights).to(torch.int32)
+        return (sums.float() * self._scales) * row_scales
+
+
+def quantise_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Integers [B, K], as float32, and scales [B, 1] of float32 rows [B, K], as the module's docstring says."""
+    magnitudes = rows.abs().amax(1, keepdim=True)
+    is_finite = magnitudes <= _MAX_FLOAT
+    is_heard = is_finite & (magnitudes >= _LEAST_MAGNITUDE)
+    safe = torch.where(is_heard, magnitudes, 1.0)
+    most = torch.full_like(safe, MAX_INT8)  # a tensor: torch may multiply by the reciprocal of a plain number
+    integers = torch.where(is_heard, (rows * (most / safe)).round(), 0.0)
+    scales = torch.where(is_heard, safe / most, torch.where(is_finite, 0.0, torch.nan))
+    return integers, scales
+
+
+def _panels(matrix: IntegerMatrix) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Weights, multipliers and scales as `kernels.cpp` reads them; its head says how they lie."""
+    num_outputs, num_inputs = matrix.values.shape
+    num_panels, num_groups = -(-num_outputs // _PANEL_SIZE), -(-num_inputs // GROUP_SIZE)
+    more_outputs, more_inputs = num_panels * _PANEL_SIZE - num_outputs, num_groups * GROUP_SIZE - num_inputs
+    values = nn.functional.pad(matrix.values, (0, more_inputs, 0, more_outputs))
+    scales = nn.functional.pad(matrix.scales, (0, more_outputs))
+    if matrix.multipliers is None:
+        unsigned = (values.to(torch.int16) + 128).to(torch.uint8)
+        lanes = unsigned.view(num_panels, 4, 16, num_groups * 8, 4)  # [P, block, lane, word, 4]
+        return lanes.permute(0, 3, 1, 2, 4).contiguous(), None, scales
+    halves = (values + 8).to(torch.uint8).view(num_panels, 4, 16, num_groups, 4, 2, 4)
+    halves = halves.permute(5, 0, 3, 1, 4, 2, 6)  # [half, P, G, block, pair of words, lane, 4]
+    multipliers = nn.functional.pad(matrix.multipliers, (0, 0, 0, more_outputs))
+    multipliers = multipliers.view(num_panels, _PANEL_SIZE, num_groups).transpose(1, 2)
+    return (halves[0] | halves[1] << 4).contiguous(), multipliers.contiguous(), scales

@@ -1,0 +1,114 @@
+"""The native kernel: `kernels.cpp`, compiled once with the machine's own C++ compiler and kept in a folder.
+
+A machine without a compiler, or a processor without AVX-512 VNNI, has no kernel, and layers compute the same bytes with
+torch. A library is loaded only from a folder and a file that belong to this user and that nobody else may write: what
+is loaded runs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+import torch
+from torch import Tensor
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+COMPILERS = ("g++", "clang++", "c++")
+FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-ffp-contract=off")
+THREADS = "-fopenmp"  # the library then shares torch's own threads; without it the kernel has one
+COMPILE_TIMEOUT_S = 120.0
+_WRITABLE_BY_OTHERS = 0o022
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class NativeKernel:
+    """The compiled product, ready to call from any thread."""
+
+    library: Any
+
+    def multiply(self, rows: Tensor, weights: Tensor, multipliers: Tensor | None, scales: Tensor, out: Tensor) -> None:
+        """Write rows [B, K] times the weights to `out` [B, N]; all contiguous, laid out as kernels.cpp says."""
+        self.library.stretto_multiply(
+            rows.data_ptr(),
+            rows.shape[0],
+            rows.shape[1],
+            out.shape[1],
+            weights.data_ptr(),
+            None if multipliers is None else multipliers.data_ptr(),
+            scales.data_ptr(),
+            out.data_ptr(),
+            torch.get_num_threads(),
+        )
+
+
+def load_native_kernel(folder: Path) -> NativeKernel | None:
+    """The kernel, compiled into `folder` where it is not there yet; None, with one line in the log, where none can be.
+
+    Args:
+        folder: Made if need be, for this user alone; `~` is this user's home.
+    """
+    try:
+        kernel = NativeKernel(_bind(_compiled(folder.expanduser())))
+    except (OSError, RuntimeError, subprocess.SubprocessError, LookupError) as error:  # RuntimeError: no home
+        _log.warning("no_native_kernel", reason=str(error), effect="same results from torch, several times slower")
+        return None
+    if not kernel.library.stretto_is_supported():
+        _log.warning(
+            "no_native_kernel",
+            reason="this processor has no AVX-512 VNNI",
+            effect="same results from torch, several times slower",
+        )
+        return None
+    return kernel
+
+
+def _compiled(folder: Path) -> Path:
+    """Path of the library of this source; compiled beside its place and renamed, so that nobody loads half of one."""
+    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
+    version = "" if compiler is None else _run(compiler, "-dumpfullversion", "-dumpmachine")
+    key = hashlib.sha256("\n".join((SOURCE.read_text("utf-8"), *FLAGS, THREADS, str(compiler), version)).encode())
+    path = folder / f"stretto_lowbit_{key.hexdigest()[:16]}.so"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_owned(folder)
+    if not path.exists():
+        if compiler is None:
+            raise LookupError(f"no C++ compiler ({', '.join(COMPILERS)}) on the PATH")
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            made = Path(scratch) / path.name
+            try:
+                _run(compiler, *FLAGS, THREADS, str(SOURCE), "-o", str(made))
+            except subprocess.CalledProcessError:  # a compiler without OpenMP
+                _run(compiler, *FLAGS, str(SOURCE), "-o", str(made))
+            made.replace(path)
+    _check_owned(path)
+    return path
+
+
+def _check_owned(path: Path) -> None:
+    found = path.stat()
+    if found.st_uid != os.getuid() or found.st_mode & _WRITABLE_BY_OTHERS:
+        raise PermissionError(f"{path} belongs to another user or may be written by others, and is not used")
+
+
+def _bind(path: Path) -> Any:
+    library = ctypes.CDLL(str(path))
+    library.stretto_is_supported.restype = ctypes.c_int
+    pointer, size = ctypes.c_void_p, ctypes.c_int64
+    library.stretto_multiply.argtypes = [pointer, size, size, size, pointer, pointer, pointer, pointer, ctypes.c_int]
+    library.stretto_multiply.restype = None
+    return library
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S)
+    return done.stdout

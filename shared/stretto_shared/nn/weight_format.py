@@ -1,0 +1,87 @@
+"""`WeightFormat`: how the matrices of a model are held, chosen when it is loaded, made from one checkpoint.
+
+| format | bytes a weight | a row's result depends on | made of |
+|---|---|---|---|
+| `as_dtype`, `fp32` | 4 (2 in bfloat16) | the number of rows | the checkpoint as it is, packed for oneDNN in float32 |
+| `bf16` | 2 | as torch's bfloat16 product does | weights rounded to bfloat16; rows too, on their way in |
+| `int8` | 1 | itself | `lowbit`: a scale per output, rows rounded to int8 with a scale each |
+| `int4` | 0.53 | itself | `lowbit`: besides, a multiplier per 32 weights |
+
+Only linear layers without a bias are replaced: those of a transformer's blocks and heads. Speed and the choice:
+`docs/adr/0007-weights-of-eight-and-four-bits.md`; quality: `evals/quality/weight_formats.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from stretto_shared.errors import InvalidInput
+from stretto_shared.nn.lowbit import LowBitLinear, load_native_kernel, quantise_int4, quantise_int8
+from stretto_shared.nn.packed_linear import pack_linears
+
+WeightFormat = Literal["as_dtype", "fp32", "bf16", "int8", "int4"]
+WEIGHT_FORMATS: tuple[str, ...] = get_args(WeightFormat)
+
+
+class Bf16Linear(nn.Module):
+    """`nn.Linear` without a bias whose weights and products are bfloat16, whatever comes in and goes out."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self._weight = linear.weight.detach().bfloat16()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in_features] to [..., out_features], in the number format of `x`."""
+        return nn.functional.linear(x.bfloat16(), self._weight).to(x.dtype)
+
+
+def check_weight_format(weight_format: str, dtype: torch.dtype) -> None:
+    """Refuse what cannot be served.
+
+    Raises:
+        InvalidInput: If there is no such format, or `fp32` meets a model that computes in another number format.
+    """
+    if weight_format not in WEIGHT_FORMATS:
+        raise InvalidInput("weight_format", f"expected one of {', '.join(WEIGHT_FORMATS)}, got {weight_format!r}.")
+    if weight_format == "fp32" and dtype != torch.float32:
+        raise InvalidInput(
+            "weight_format",
+            f"expected bf16, int8, int4 or as_dtype beside dtype {dtype}, got 'fp32'. Set dtype float32.",
+        )
+
+
+def set_weight_format(module: nn.Module, weight_format: str, *, native_kernel_dir: Path | None = None) -> int:
+    """Replace the linear layers below `module` that have no bias; return how many.
+
+    Args:
+        module: In eval mode, on the CPU.
+        weight_format: One of `WEIGHT_FORMATS`.
+        native_kernel_dir: Where the kernel of int8 and int4 lies or is compiled to; None computes them with torch, for
+            the same bytes.
+
+    Raises:
+        ValueError: If a weight is not finite.
+    """
+    if weight_format in ("as_dtype", "fp32"):
+        return pack_linears(module)
+    if weight_format == "bf16":
+        return _replace(module, Bf16Linear)
+    kernel = None if native_kernel_dir is None else load_native_kernel(native_kernel_dir)
+    quantise = quantise_int8 if weight_format == "int8" else quantise_int4
+    return _replace(module, lambda linear: LowBitLinear(quantise(linear.weight), kernel))
+
+
+def _replace(module: nn.Module, make: Callable[[nn.Linear], nn.Module]) -> int:
+    count = 0
+    for name, child in module.named_children():
+        if not isinstance(child, nn.Linear):
+            count += _replace(child, make)
+        elif child.bias is None:
+            setattr(module, name, make(child))
+            count += 1
+    return count
