@@ -35,7 +35,9 @@ def draw_levels(path: Path, levels: Sequence[LevelSummary], title: str) -> None:
     for column, (chosen, label) in enumerate(kinds):
         _draw_continuity(axes[0][column], chosen)
         _draw_first_audio(axes[1][column], chosen)
-        axes[1][column].set_xlabel(label)
+        loads = [_load(level) for level in chosen]
+        axes[1][column].set(xlabel=label, xlim=(0, 1.08 * loads[-1]))
+        axes[1][column].set_xticks(loads, [f"{load:g}" for load in loads])
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=110, format=path.suffix.lower().removeprefix("."))
 
@@ -54,7 +56,7 @@ def _draw_first_audio(axes: Any, levels: Sequence[LevelSummary]) -> None:
 
     _line(axes, levels, percentile("p50"), "median", "o-", "#334466")
     _line(axes, levels, percentile("p95"), "95th percentile", "s--", "#8899bb")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
     axes.set_ylabel("first audio after (s)")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -128,6 +129,19 @@ def parse_loads(concurrency: str, rate: str) -> tuple[Load, ...]:
     if not loads:
         raise InvalidInput("--concurrency", "expected at least one level here or in --rate, got none.")
     return tuple(loads)
+
+
+def check_requests(plan: Plan, loads: Sequence[Load]) -> None:
+    """Refuse a plan that has no request for some listener, whose level would be a lighter one than its name says.
+
+    Raises:
+        InvalidInput: If a level has more listeners than the plan has requests.
+    """
+    most = max((load.concurrency for load in loads if isinstance(load, ClosedLoad)), default=1)
+    if plan.max_requests < most:
+        raise InvalidInput(
+            "--requests", f"expected at least one for each of {most} listeners, got {plan.max_requests}. Ask for more."
+        )
 
 
 def _words(text: str) -> list[str]:

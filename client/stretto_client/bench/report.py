@@ -13,6 +13,7 @@ from stretto_client.bench.summary import LevelSummary, Spread
 from stretto_client.bench.sweep import Sweep
 
 NOTHING = "–"
+NUM_DECIMALS = 6  # of seconds and shares; no clock here is better than a microsecond
 COLUMNS = (
     "load",
     "requests",
@@ -40,7 +41,7 @@ def as_json(sweep: Sweep, plan: Plan, *, address: str) -> dict[str, Any]:
         "models": {model.service: model.model_id for model in sweep.warm_up.models},
         "plan": dataclasses.asdict(plan),
         "byte_difference_count": sweep.byte_difference_count,
-        "levels": [dataclasses.asdict(level) for level in sweep.levels],
+        "levels": [_rounded(dataclasses.asdict(level)) for level in sweep.levels],
     }
 
 
@@ -104,6 +105,19 @@ def verdict(sweep: Sweep) -> str:
     if not any(level.ok_count for level in sweep.levels):
         wrong.append("no piece came whole")
     return "; ".join(wrong)
+
+
+def _rounded(value: Any) -> Any:
+    """Plain values with their numbers as short as they are true."""
+    match value:
+        case float():
+            return round(value, NUM_DECIMALS)
+        case dict():
+            return {key: _rounded(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_rounded(each) for each in value]
+        case _:
+            return value
 
 
 def _two(spread: Spread | None) -> str:

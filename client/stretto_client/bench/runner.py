@@ -39,7 +39,7 @@ class LevelRun:
         match self._load:
             case ClosedLoad(concurrency):
                 async with asyncio.TaskGroup() as listeners:
-                    for _ in range(min(concurrency, self._plan.max_requests)):
+                    for _ in range(concurrency):
                         listeners.create_task(self._listen_on())
             case OpenLoad(rate_hz):
                 plan = self._plan

@@ -10,7 +10,7 @@ import typer
 from stretto_shared.errors import InvalidInput
 
 from stretto_client.bench.chart import draw_levels
-from stretto_client.bench.load import MAX_BUFFER_S, MAX_REQUESTS, MAX_RUN_S, Load, Plan, parse_loads
+from stretto_client.bench.load import MAX_BUFFER_S, MAX_REQUESTS, MAX_RUN_S, Load, Plan, check_requests, parse_loads
 from stretto_client.bench.report import as_json, error_table, level_table, verdict
 from stretto_client.bench.runner import LevelRun
 from stretto_client.bench.sweep import Sweep, sweep
@@ -90,6 +90,7 @@ def bench(
         buffer_s=buffer_s,
         realtime=realtime,
     )
+    check_requests(plan, loads)
     named = address or ClientSettings().address or OWN_SERVER
     if named == OWN_SERVER:
         stderr_console().print(

@@ -38,7 +38,7 @@ def test_a_table_comes_first_and_one_line_of_json_last(run: Run, stage: Any, tmp
 
 
 def test_json_only_prints_one_line(run: Run) -> None:
-    status, out, _ = run("--concurrency", 1, "--requests", 1, "--json-only")
+    status, out, _ = run("--rate", 5, "--requests", 1, "--json-only")
     assert (status, len(out.splitlines())) == (0, 1)
     assert json.loads(out)["levels"][0]["ok_count"] == 1
 
@@ -79,6 +79,7 @@ def test_other_bytes_for_the_same_piece_are_a_failure(run: Run, stage: Any, scri
         (("--rate", "nan"), 1, "--rate: expected above 0"),
         (("--rate", "fast"), 1, "got 'fast'"),
         (("--requests", "0"), 2, "--requests"),
+        (("--requests", "3"), 1, "--requests: expected at least one for each of 8 listeners, got 3"),
         (("--requests", "10001"), 2, "--requests"),
         (("--run-s", "inf"), 2, "--run-s"),
         (("--run-s", "nan"), 2, "--run-s"),
