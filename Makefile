@@ -19,7 +19,7 @@ SOURCES := shared client services tests evals examples docs
 
 PROMPT ?= a calm piano piece with soft strings
 SEED ?= 7
-PORT ?= 50051
+PORT ?= # empty: STRETTO_GRPC_PORT, or 50051
 
 .PHONY: help demo up test check format bench eval protos recipes-debug scores clean
 
@@ -35,13 +35,13 @@ up: $(RUNNING) ## Every service in a process of its own; the door is on PORT (50
 	@STRETTO_ORCHESTRATOR_CODEC_ADDRESS=127.0.0.1:50052 \
 	STRETTO_ORCHESTRATOR_EMBEDDING_ADDRESS=127.0.0.1:50053 \
 	STRETTO_ORCHESTRATOR_ACOUSTIC_ADDRESS=127.0.0.1:50054 \
-	$(BIN)/python -m stretto_client.up orchestrator=$(PORT) codec=50052 embedding=50053 acoustic=50054
+	$(BIN)/python -m stretto_client.up orchestrator=$(or $(PORT),50051) codec=50052 embedding=50053 acoustic=50054
 
-serve: $(RUNNING) ## All services in one process, on PORT (50051)
-	@$(BIN)/stretto serve --port $(PORT)
+serve: $(RUNNING) ## All services in one process, on PORT (STRETTO_GRPC_PORT, or 50051)
+	@$(BIN)/stretto serve $(if $(PORT),--port $(PORT))
 
 serve-%: $(RUNNING) ## One service alone, for example make serve-codec, on PORT
-	@$(BIN)/stretto serve --services $* --port $(PORT)
+	@$(BIN)/stretto serve --services $* $(if $(PORT),--port $(PORT))
 
 test: $(DEVELOPING) ## Run every test
 	$(BIN)/python -m pytest

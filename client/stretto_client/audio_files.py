@@ -1,24 +1,31 @@
 """WAV, FLAC and OGG files: read as a `Waveform`, written chunk by chunk.
 
 A file is written in blocks of at most 262,144 frames: libsndfile's Vorbis encoder crashes the process on one write of
-a minute. Full scale is [-1, 1]; what is louder is clipped in the file, as these formats demand.
+a minute. It is read in blocks too, so that a header which promises more than the file holds takes no memory for it.
+Full scale is [-1, 1]; what is louder is clipped in the file, as these formats demand.
 """
 
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 import soundfile
+from numpy.typing import NDArray
 from stretto_shared.audio import Waveform
 from stretto_shared.errors import InvalidInput
 
 from stretto_client.files import whole_file
 
 MAX_FRAMES_PER_WRITE = 262_144
+MAX_SAMPLES_PER_READ = 2**24
+MAX_CHANNELS = 2
 MAX_PEAK = 0.99
 FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_24"), ".ogg": ("OGG", "VORBIS")}
 
@@ -32,39 +39,57 @@ class AudioFileWriter:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._format, self._subtype = audio_format(path)
-        self._whole_file = whole_file(path)
+        self._open = ExitStack()
         self._file: Any = None
 
     def __enter__(self) -> Self:
-        self._temporary = self._whole_file.__enter__()
+        self._temporary = self._open.enter_context(whole_file(self.path))
         return self
 
     def write(self, waveform: Waveform) -> None:
-        """Append a waveform."""
-        if self._file is None:
-            self._file = soundfile.SoundFile(
-                self._temporary,
-                "w",
-                samplerate=waveform.sample_rate_hz,
-                channels=waveform.num_channels,
-                format=self._format,
-                subtype=self._subtype,
-            )
-        frames = waveform.samples.T  # [S, C]
-        for start in range(0, len(frames), MAX_FRAMES_PER_WRITE):
-            self._file.write(frames[start : start + MAX_FRAMES_PER_WRITE])
+        """Append a waveform.
+
+        Raises:
+            InvalidInput: If it has another rate or other channels than the first.
+            OSError: If the file cannot be written, as on a full disk.
+        """
+        with self._named_failures():
+            if self._file is None:
+                self._file = self._open.enter_context(
+                    soundfile.SoundFile(
+                        os.fsencode(self._temporary),  # soundfile itself refuses names that are not UTF-8
+                        "w",
+                        samplerate=waveform.sample_rate_hz,
+                        channels=waveform.num_channels,
+                        format=self._format,
+                        subtype=self._subtype,
+                    )
+                )
+            began = f"{self._file.channels} channels at {self._file.samplerate} Hz"
+            got = f"{waveform.num_channels} channels at {waveform.sample_rate_hz} Hz"
+            if got != began:
+                raise InvalidInput("waveform", f"expected {began}, as the file began, got {got}. Begin another file.")
+            frames = waveform.samples.T  # [S, C]
+            for start in range(0, len(frames), MAX_FRAMES_PER_WRITE):
+                self._file.write(frames[start : start + MAX_FRAMES_PER_WRITE])
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is not None:
-            self._file.close()
-        elif kind is None:
-            kind = InvalidInput
-            error = InvalidInput("audio", f"expected audio for {self.path}, got none. Nothing was written.")
-            self._whole_file.__exit__(kind, error, None)
-            raise error
-        self._whole_file.__exit__(kind, error, trace)
+        if self._file is None and kind is None:
+            nothing = InvalidInput("audio", f"expected audio for {self.path}, got none. Nothing was written.")
+            self._open.__exit__(InvalidInput, nothing, None)
+            raise nothing
+        with self._named_failures():  # closing writes what is left
+            self._open.__exit__(kind, error, trace)
+
+    @contextmanager
+    def _named_failures(self) -> Iterator[None]:
+        """Libsndfile's errors as what they are to a caller: a file that cannot be written."""
+        try:
+            yield
+        except soundfile.LibsndfileError as error:
+            raise OSError(f"{str(self.path)!r} cannot be written: {error.error_string} Is the disk full?") from error
 
 
 def audio_format(path: Path) -> tuple[str, str]:
@@ -99,12 +124,29 @@ def read_audio(path: Path) -> Waveform:
     """Read one clip in any format that libsndfile knows, at its own rate.
 
     Raises:
-        InvalidInput: If the file is missing, is not audio, or has more than 2 channels.
+        InvalidInput: If the file is missing, is not audio, is raw samples, or has more than 2 channels.
     """
     if not path.is_file():
         raise InvalidInput("path", f"expected an audio file, got {str(path)!r}, which is not a file. Check the name.")
+    if path.suffix.lower() == ".raw":  # libsndfile goes by the name here
+        raise InvalidInput(
+            "path",
+            f"expected audio that says its rate and channels, got {str(path)!r}. Convert it to WAV or FLAC first.",
+        )
     try:
-        samples, sample_rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(os.fsencode(path)) as file:
+            if file.channels > MAX_CHANNELS:
+                raise InvalidInput(
+                    "path",
+                    f"expected 1 or 2 channels, got {file.channels} in {str(path)!r}. Mix them down to stereo or mono.",
+                )
+            samples = np.concatenate([np.zeros((0, file.channels), np.float32), *_blocks(file)])  # [S, C]
+            return Waveform(samples.T, int(file.samplerate))
     except soundfile.LibsndfileError as error:
-        raise InvalidInput("path", f"expected audio, but {str(path)!r} cannot be read: {error}") from error
-    return Waveform(samples.T, int(sample_rate_hz))
+        raise InvalidInput("path", f"expected audio, but {str(path)!r} cannot be read: {error.error_string}") from error
+
+
+def _blocks(file: Any) -> Iterator[NDArray[np.float32]]:
+    """What is left of an open file, [S, C] each."""
+    while len(block := file.read(MAX_SAMPLES_PER_READ // file.channels, dtype="float32", always_2d=True)):
+        yield block

@@ -51,7 +51,9 @@ def draw_spectrogram(path: Path, waveform: Waveform, title: str) -> None:
     wave_axes, spectrum_axes = figure.subplots(2, 1, sharex=True, height_ratios=(1, 4))
     wave_times_s = np.arange(waveform.num_samples) / waveform.sample_rate_hz
     wave_axes.plot(wave_times_s, waveform.mono().samples[0], linewidth=0.3, color="#334466")
-    wave_axes.set(ylim=(-1, 1), ylabel="amplitude", title=title)
+    wave_axes.set(ylim=(-1, 1), ylabel="amplitude")
+    # people write $ for money and names of files need not be UTF-8; neither is a reason for no picture
+    wave_axes.set_title(title.encode("utf-8", "replace").decode("utf-8"), parse_math=False)
     image = spectrum_axes.pcolormesh(times_s, frequencies_hz, decibels, cmap="magma", vmin=FLOOR_DB, vmax=0)
     spectrum_axes.set_yscale("symlog", linthresh=500, linscale=0.5)
     spectrum_axes.set(

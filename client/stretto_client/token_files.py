@@ -24,6 +24,17 @@ from stretto_shared.tokens import TokenMatrix
 from stretto_client.files import whole_file
 
 FORMAT = "stretto.tokens.v1"
+SUFFIX = ".tokens"
+
+
+def check_tokens_path(path: Path) -> None:
+    """Refuse a file name that would hide what the file is.
+
+    Raises:
+        InvalidInput: If the suffix is not `SUFFIX`.
+    """
+    if path.suffix.lower() != SUFFIX:
+        raise InvalidInput("path", f"expected a file that ends in {SUFFIX}, got {str(path)!r}. Rename it.")
 
 
 def write_tokens(path: Path, tokens: TokenMatrix, num_samples: int) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,8 @@ from stretto.codec.v1 import codec_pb2, codec_pb2_grpc
 from stretto.common.v1 import model_pb2
 from stretto.embedding.v1 import embedding_pb2, embedding_pb2_grpc
 from stretto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
+from stretto_client import write_audio
+from stretto_client.cli import main as cli
 from stretto_shared.audio import Waveform
 from stretto_shared.errors import Conflict, InvalidInput, NotFound, NotReady, Overloaded
 from stretto_shared.features import TextStates
@@ -26,6 +31,7 @@ from stretto_shared.tokens import TokenMatrix
 
 SAMPLE_RATE_HZ = 24_000
 HOP_LENGTH = 480
+GUARD_S = 120.0  # against hanging, not a limit of speed
 ERRORS = {
     "invalid": InvalidInput("prompt", "expected a better one, got 'invalid'."),
     "missing": NotFound("cascade", "expected 'musicgen', got 'missing'."),
@@ -42,7 +48,7 @@ def model(name: str, service: str) -> model_pb2.ModelInfo:
         service=service,
         digest_sha256="ab" * 32,
         licence="Apache-2.0",
-        score="mel 0.2",
+        score="mel 0.2 [/b]",
         parameter_count=12345,
         is_default=True,
         source="default",
@@ -51,10 +57,11 @@ def model(name: str, service: str) -> model_pb2.ModelInfo:
 
 @dataclass
 class Seen:
-    """What the door was asked, and how many calls were cut short."""
+    """What the door was asked, and how many calls were cut short: by prompt, for the server hears of a call that is
+    cut short only after its client has returned, perhaps in the middle of the next test."""
 
     requests: list[Any] = field(default_factory=list)
-    num_cancelled: int = 0
+    num_cancelled: Counter[str] = field(default_factory=Counter)
     num_decoding: int = 0
 
 
@@ -85,12 +92,12 @@ class Orchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):  # type: 
                 waveform = convert.waveform_to_proto(Waveform(samples, SAMPLE_RATE_HZ))
                 chunk = orchestrator_pb2.AudioChunk(waveform=waveform, first_sample_index=second * SAMPLE_RATE_HZ)
                 yield {"chunk": chunk}
-                if request.prompt == "slow":
+                if request.prompt.startswith("slow"):
                     await asyncio.sleep(30)
                 if request.prompt == "dies":
                     raise RuntimeError("in the middle")
         except (asyncio.CancelledError, GeneratorExit):
-            self._seen.num_cancelled += 1
+            self._seen.num_cancelled[request.prompt] += 1
             raise
         yield {
             "receipt": orchestrator_pb2.Receipt(
@@ -215,10 +222,10 @@ def door() -> Iterator[Door]:
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
     thread.start()
-    port = asyncio.run_coroutine_threadsafe(started.get(), loop).result(timeout=20)
+    port = asyncio.run_coroutine_threadsafe(started.get(), loop).result(timeout=GUARD_S)
     yield Door(f"127.0.0.1:{port}", seen)
     loop.call_soon_threadsafe(stop.set)
-    thread.join(timeout=20)
+    thread.join(timeout=GUARD_S)
     assert not thread.is_alive()
 
 
@@ -226,3 +233,27 @@ def door() -> Iterator[Door]:
 def fakes() -> dict[str, Any]:
     """The builders of the door's services."""
     return _builders(Seen())
+
+
+@pytest.fixture
+def run(
+    door: Door, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs one command line in this process; returns its exit status, stdout and stderr."""
+    monkeypatch.setenv("STRETTO_ADDRESS", door.address)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["stretto", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    write_audio(tmp_path / "recording.wav", Waveform(np.sin(np.arange(30_000) / 20) / 2, 24_000))
+    return tmp_path / "recording.wav"

@@ -11,33 +11,10 @@ import pytest
 from safetensors.numpy import load_file
 from stretto_client import read_audio, read_tokens, up, write_audio
 from stretto_client.audio_files import Waveform
-from stretto_client.cli import main as cli
 from stretto_client.up import parse_ports, settings_of
 from stretto_shared.errors import InvalidInput
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(door: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs one command line in this process; returns its exit status, stdout and stderr."""
-    monkeypatch.setenv("STRETTO_ADDRESS", door.address)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["stretto", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return call
-
-
-@pytest.fixture
-def recording(tmp_path: Path) -> Path:
-    write_audio(tmp_path / "recording.wav", Waveform(np.sin(np.arange(30_000) / 20) / 2, 24_000))
-    return tmp_path / "recording.wav"
 
 
 def test_generate_writes_audio_and_picture_and_prints_the_receipt(run: Run, tmp_path: Path) -> None:

@@ -1,11 +1,26 @@
 """Audio, token and picture files: what is written is read back, and nothing is ever half there."""
 
+import os
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from safetensors.numpy import save_file
-from stretto_client import AudioFileWriter, InvalidInput, TokenMatrix, Waveform, read_audio, read_tokens, write_audio
+from stretto_client import (
+    AudioFileWriter,
+    InvalidInput,
+    TokenMatrix,
+    Waveform,
+    audio_files,
+    read_audio,
+    read_tokens,
+    write_audio,
+)
 from stretto_client.audio_files import within_full_scale
 from stretto_client.picture import draw_spectrogram, power_spectrogram_db
 from stretto_client.token_files import FORMAT, write_tokens
@@ -67,6 +82,75 @@ def test_what_is_not_audio_is_refused_by_name(tmp_path: Path, content: bytes | N
         read_audio(path)
 
 
+def test_raw_samples_are_refused_for_they_do_not_say_what_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "x.RAW"
+    path.write_bytes(bytes(2000))
+    with pytest.raises(InvalidInput, match=r"says its rate and channels, got .*x\.RAW"):
+        read_audio(path)
+
+
+def test_six_channels_are_refused_by_name(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "surround.wav", np.zeros((100, 6)), 24_000)
+    with pytest.raises(InvalidInput, match=r"1 or 2 channels, got 6 in .*surround\.wav"):
+        read_audio(tmp_path / "surround.wav")
+
+
+def test_a_header_that_promises_more_than_any_memory_holds_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.flac"
+    write_audio(path, tone(0.5))
+    content = bytearray(path.read_bytes())
+    content[21] |= 0x0F  # the number of samples: the last 36 bits of bytes 18 to 25
+    content[22:26] = b"\xff" * 4
+    path.write_bytes(content)
+    assert soundfile.info(path).frames == 2**36 - 1
+    with pytest.raises(InvalidInput, match=r"x\.flac.* cannot be read"):
+        read_audio(path)
+
+
+def test_a_long_recording_is_read_in_blocks_without_a_seam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_audio(tmp_path / "x.ogg", tone(3.0))
+    whole = read_audio(tmp_path / "x.ogg")
+    monkeypatch.setattr(audio_files, "MAX_SAMPLES_PER_READ", 10_007)
+    assert np.array_equal(read_audio(tmp_path / "x.ogg").samples, whole.samples)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems know only names in UTF-8")
+def test_a_name_that_is_not_utf8_is_a_name_like_any_other(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.wav")
+    write_audio(path, tone(0.5))
+    assert read_audio(path).duration_s == 0.5
+    draw_spectrogram(path.with_suffix(".png"), tone(0.5), str(path))
+    assert path.with_suffix(".png").exists()
+
+
+@contextmanager
+def full_disk(num_bytes: int) -> Iterator[None]:
+    """No file may grow beyond this, and who tries hears the same error as of a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+def test_a_full_disk_is_an_error_of_the_system_and_leaves_no_file(tmp_path: Path, suffix: str) -> None:
+    noise = Waveform(np.random.default_rng(0).uniform(-0.5, 0.5, 240_000), 24_000)
+    with full_disk(100_000), pytest.raises(OSError, match=rf"x\{suffix}.* cannot be written"):
+        write_audio(tmp_path / f"x{suffix}", noise)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_keeps_the_rate_and_the_channels_that_it_began_with(tmp_path: Path) -> None:
+    stereo = Waveform(np.zeros((2, 100)), 24_000)
+    for other in (stereo, tone(0.1, sample_rate_hz=48_000)):
+        with pytest.raises(InvalidInput, match="1 channels at 24000 Hz"), AudioFileWriter(tmp_path / "x.wav") as writer:
+            writer.write(tone(0.1))
+            writer.write(other)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("scales", [(), (0.5, 0.25)])
 def test_a_tokens_file_gives_back_what_was_written(tmp_path: Path, scales: tuple[float, ...]) -> None:
     tokens = TokenMatrix(np.arange(12).reshape(3, 4), 50.0, "framecodec@" + "ab" * 6, scales)
@@ -108,6 +192,12 @@ def test_a_picture_is_a_real_image_with_something_in_it(tmp_path: Path) -> None:
     assert first.startswith(b"\x89PNG")
     assert len(first) > 5_000
     assert first != second
+
+
+@pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])
+def test_a_title_is_text_and_no_formula(tmp_path: Path, suffix: str) -> None:
+    draw_spectrogram(tmp_path / f"x{suffix}", tone(0.1), r"cost $\foo$ bar")
+    assert (tmp_path / f"x{suffix}").stat().st_size > 1000
 
 
 def test_a_picture_needs_audio_and_a_known_suffix(tmp_path: Path) -> None:

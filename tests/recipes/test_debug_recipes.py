@@ -26,7 +26,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(script: Path, *arguments: object) -> None:
-    subprocess.run([sys.executable, str(script), *map(str, arguments)], check=True, timeout=300)
+    subprocess.run([sys.executable, str(script), *map(str, arguments)], check=True, timeout=900)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,9 @@ def test_the_codec_recipe_learns_and_exports(codec_run: Path) -> None:
 
 def test_the_soundstream_recipe_learns_and_exports(train_codec: Callable[[str], Path]) -> None:
     folder = train_codec("debug_soundstream.toml")
-    assert losses(folder, "mel")[-1] < losses(folder, "mel")[0] * 1.5
+    mels = losses(folder, "mel")
+    # As above; 0.68 with learning, and without it 0.87 by the draw of the batches. `commit` and `wave` fall either way.
+    assert min(mels[-3:]) < 0.8 * mels[1]
     assert (folder / "export" / "soundstream-debug" / "model.safetensors").exists()
 
 

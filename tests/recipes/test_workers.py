@@ -1,9 +1,12 @@
 """Workers of one training run agree, average and exchange."""
 
+import os
 import sys
 from pathlib import Path
 
+import pytest
 import torch
+import torch.distributed as dist
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "services/acoustic/recipes"))
 
@@ -22,8 +25,17 @@ def one_round(workers: Workers) -> None:
     assert workers.share("abcde") == (list("ace") if workers.is_first else list("bd"))
 
 
-def test_two_workers_agree_average_and_exchange() -> None:
+def test_two_workers_agree_average_and_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Left to itself, gloo looks up this machine's name, which some machines cannot resolve.
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     start(one_round, 2)
+
+
+def test_a_worker_starts_also_where_no_core_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("sched_getaffinity", "sched_setaffinity"):
+        monkeypatch.delattr(os, name, raising=False)
+    monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: None)
+    assert not Workers(1, 2, tmp_path / "meeting").is_first
 
 
 def test_one_worker_alone_changes_nothing() -> None:

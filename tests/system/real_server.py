@@ -27,6 +27,7 @@ class Door:
 
     address: str
     process: subprocess.Popen[bytes]
+    metrics_port: int
 
 
 def free_port() -> int:

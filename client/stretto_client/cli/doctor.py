@@ -14,6 +14,7 @@ from pathlib import Path
 
 import typer
 from rich.table import Table
+from rich.text import Text
 from stretto_shared import weights
 from stretto_shared.errors import StrettoError
 from stretto_shared.grpc.hosting import ENTRY_POINT_GROUP
@@ -44,13 +45,16 @@ def doctor(address: Address = "", as_json: AsJson = False) -> None:
     else:
         table = Table(title="Stretto's health", title_justify="left", show_header=False)
         for finding in findings:
-            table.add_row(_MARKS[finding.is_well], finding.what, finding.note)
+            table.add_row(_mark(finding), finding.what, finding.note)
         stdout_console().print(table)
     if any(finding.is_well is False for finding in findings):
         raise typer.Exit(1)
 
 
-_MARKS = {True: "[green]well[/]", False: "[red]wrong[/]", None: "note"}
+def _mark(finding: Finding) -> Text:
+    if finding.is_well is None:
+        return Text("note")
+    return Text("well", style="green") if finding.is_well else Text("wrong", style="red")
 
 
 def check_python() -> Finding:

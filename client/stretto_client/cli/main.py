@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 import typer
@@ -38,6 +39,8 @@ def build_app() -> typer.Typer:
 
 def main() -> None:
     """Run the command line and exit."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does: a name it cannot show is no failure
     try:
         with named_settings():
             status = build_app()(sys.argv[1:] or ["--help"], prog_name="stretto", standalone_mode=False)
@@ -48,6 +51,8 @@ def main() -> None:
         fail(error.message, EXIT_USAGE)
     except StrettoError as error:
         fail(error.message)
+    except UnicodeEncodeError as error:  # words of the command line that are no text; names of files need not be
+        fail(f"expected text in UTF-8, got {error.object!r}. See: stretto --help", EXIT_USAGE)
     except OSError as error:
         fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     except KeyboardInterrupt:

@@ -26,6 +26,7 @@ from stretto_client.cli.output import (
 from stretto_client.cli.session import Address, AsJson, Timeout, run_session
 from stretto_client.client import MUSIC_TIMEOUT_S, StrettoClient
 from stretto_client.errors import ServerFailure
+from stretto_client.files import check_output
 from stretto_client.picture import check_picture_path, draw_spectrogram
 from stretto_client.values import AudioChunk, MusicEvent, Progress, Receipt
 
@@ -69,8 +70,10 @@ def generate(
     if not prompt and continued is None:
         raise InvalidInput("PROMPT", "expected what the music should be, got nothing. Say it in a few words.")
     audio_format(output)
+    check_output(output, melody, continued)
     if picture is not None:
         check_picture_path(picture)
+        check_output(picture, melody, continued)
     sampling = SamplingOptions(temperature, top_k, top_p, guidance_scale)
     melody_audio = read_audio(melody) if melody is not None else None
     recording = read_audio(continued) if continued is not None else None
@@ -97,9 +100,13 @@ def generate(
                 timeout_s=timeout_s,
             )
         waveform, receipt = await _write_music(events, output)
-        if picture is not None:
-            draw_spectrogram(picture, waveform, title=prompt or f"after {continued}")
-        _report(receipt, output, picture, as_json)
+        written = [output]
+        try:
+            if picture is not None:
+                draw_spectrogram(picture, waveform, title=prompt or f"after {continued}")
+                written.append(picture)
+        finally:  # the music is made: whatever becomes of its picture, here is how to make it again
+            _report(receipt, written, as_json)
 
     run_session(address, work)
 
@@ -128,7 +135,7 @@ async def _write_music(events: AsyncIterator[MusicEvent], output: Path) -> tuple
         samples = np.concatenate([chunk.samples for chunk in chunks], axis=1)
         waveform, gain_db = within_full_scale(Waveform(samples, chunks[0].sample_rate_hz))
         if gain_db < 0:
-            stderr_console().print(f"Turned down by {-gain_db:.1f} dB to fit full scale.", highlight=False)
+            stderr_console().print(f"Turned down by {-gain_db:.1f} dB to fit full scale.")
         writer.write(waveform)
     return waveform, receipt
 
@@ -139,11 +146,11 @@ def _advance(bar: ProgressBar, task: TaskID, progress: Progress) -> None:
         bar.update(task, total=progress.num_total_frames, completed=progress.num_done_frames)
 
 
-def _report(receipt: Receipt, output: Path, picture: Path | None, as_json: bool) -> None:
-    files = [str(path) for path in (output, picture) if path is not None]
+def _report(receipt: Receipt, written: list[Path], as_json: bool) -> None:
+    files = [str(path) for path in written]
     if as_json:
         print_json(receipt_as_json(receipt) | {"files": files})
         return
     console = stdout_console()
     console.print(receipt_table(receipt))
-    console.print(f"Real-time factor {receipt.real_time_factor:.2f}. Wrote {' and '.join(files)}.", highlight=False)
+    console.print(f"Real-time factor {receipt.real_time_factor:.2f}. Wrote {' and '.join(files)}.")

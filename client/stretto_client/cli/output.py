@@ -1,4 +1,7 @@
-"""What the commands show: progress and errors on stderr, results on stdout."""
+"""What the commands show: progress and errors on stderr, results on stdout.
+
+Nothing printed here is rich's markup: prompts, names of files and what servers say may hold brackets of their own.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,12 @@ from stretto_client.values import Receipt
 
 def stderr_console() -> Console:
     """Where people look while they wait."""
-    return Console(stderr=True)
+    return Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 
 def stdout_console() -> Console:
     """Where results go."""
-    return Console(soft_wrap=True)
+    return Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
 
 
 def progress_bar() -> Progress:
@@ -30,7 +33,7 @@ def progress_bar() -> Progress:
     console = stderr_console()
     return Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import asyncio
+from typing import Annotated, Any
 
 import typer
 from stretto_shared.errors import NotReady
-from stretto_shared.grpc.hosting import load_builders
-from stretto_shared.grpc.server import run
+from stretto_shared.grpc.hosting import BuildService, load_builders
+from stretto_shared.grpc.server import StrettoServer
 from stretto_shared.grpc.settings import GrpcSettings
 
 from stretto_client.cli.output import model_as_json, model_table, print_json, stderr_console, stdout_console
@@ -19,8 +20,18 @@ def serve(
     services: Annotated[
         str, typer.Option(help="The services to run, by name with commas. Default: every installed one.")
     ] = "",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")] = 50051,
-    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for every interface.")] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, help="The port to listen on; 0 takes a free one. Default: STRETTO_GRPC_PORT, or 50051."
+        ),
+    ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            help="The address to listen on; 0.0.0.0 for every interface. Default: STRETTO_GRPC_HOST, or 127.0.0.1."
+        ),
+    ] = None,
 ) -> None:
     """Run services in this process, all on one port, until SIGINT or SIGTERM. STRETTO_GRPC_* sets the rest."""
     names = [name.strip() for name in services.split(",") if name.strip()]
@@ -30,10 +41,19 @@ def serve(
             "No Stretto service is installed here. Install stretto-orchestrator, stretto-codec, stretto-embedding "
             "and stretto-acoustic."
         )
+    given: dict[str, Any] = {"host": host, "port": port}
+    settings = GrpcSettings(**{name: value for name, value in given.items() if value is not None})
+    asyncio.run(_serve_until_signalled(settings, builders))
+
+
+async def _serve_until_signalled(settings: GrpcSettings, builders: dict[str, BuildService]) -> None:
+    """Serve, and say where once the port is bound, for only then is it known."""
+    server = StrettoServer(settings, builders)
+    port = await server.start()
     stderr_console().print(
-        f"Serving {', '.join(sorted(builders))} on {host}:{port}. Stop with Ctrl-C.", highlight=False
+        f"Serving {', '.join(sorted(builders))} on {settings.host}:{port}. Stop with Ctrl-C.", soft_wrap=True
     )
-    run(GrpcSettings(host=host, port=port), builders)
+    await server.serve_until_signalled()
 
 
 def models(address: Address = "", as_json: AsJson = False) -> None:

@@ -14,8 +14,8 @@ from stretto_client.audio_files import AudioFileWriter, audio_format, read_audio
 from stretto_client.cli.output import model_as_json, print_json, stdout_console
 from stretto_client.cli.session import Address, AsJson, Timeout, run_session
 from stretto_client.client import CODEC_TIMEOUT_S, SHORT_TIMEOUT_S, StrettoClient
-from stretto_client.files import whole_file
-from stretto_client.token_files import read_tokens, write_tokens
+from stretto_client.files import check_output, whole_file
+from stretto_client.token_files import check_tokens_path, read_tokens, write_tokens
 from stretto_client.values import EmbeddedText
 
 
@@ -29,6 +29,8 @@ def encode(
     as_json: AsJson = False,
 ) -> None:
     """Turn a recording into a codec's tokens."""
+    check_tokens_path(output)
+    check_output(output, audio)
     waveform = read_audio(audio)
 
     async def work(client: StrettoClient) -> None:
@@ -47,8 +49,7 @@ def encode(
             return
         stdout_console().print(
             f"Wrote {output}: {tokens.num_frames} frames of {tokens.num_codebooks} codebooks at "
-            f"{tokens.frame_rate_hz:g} Hz, by {encoded.model.model_id}.",
-            highlight=False,
+            f"{tokens.frame_rate_hz:g} Hz, by {encoded.model.model_id}."
         )
 
     run_session(address, work)
@@ -63,6 +64,7 @@ def decode(
 ) -> None:
     """Turn a codec's tokens back into audio."""
     audio_format(output)
+    check_output(output, tokens_file)
     tokens, num_samples = read_tokens(tokens_file)
     model = model or tokens.codec_id.partition("@")[0]
 
@@ -76,7 +78,7 @@ def decode(
                     writer.write(Waveform(kept, sample_rate_hz))
                 num_left -= kept.shape[1]
         written_s = (num_samples - num_left) / sample_rate_hz
-        stdout_console().print(f"Wrote {output}: {written_s:.2f} s at {sample_rate_hz} Hz.", highlight=False)
+        stdout_console().print(f"Wrote {output}: {written_s:.2f} s at {sample_rate_hz} Hz.")
 
     run_session(address, work)
 
@@ -93,6 +95,8 @@ def embed(
     as_json: AsJson = False,
 ) -> None:
     """Turn texts into vectors, and say how alike they are."""
+    if output is not None:
+        check_output(output)
 
     async def work(client: StrettoClient) -> None:
         embedded = await client.embed_text(texts, model=model, timeout_s=timeout_s)
@@ -107,13 +111,9 @@ def embed(
         for text, state in zip(texts, embedded.states):
             norms = float(np.linalg.norm(first) * np.linalg.norm(state.pooled))
             alike = float(first @ state.pooled) / norms if norms else 0.0
-            console.print(
-                f"{len(state.states)} tokens x {state.dimension}, cosine to the first {alike:.3f}: {text}",
-                highlight=False,
-                markup=False,
-            )
+            console.print(f"{len(state.states)} tokens x {state.dimension}, cosine to the first {alike:.3f}: {text}")
         if output is not None:
-            console.print(f"Wrote {output}.", highlight=False)
+            console.print(f"Wrote {output}.")
 
     run_session(address, work)
 

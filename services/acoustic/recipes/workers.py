@@ -26,8 +26,9 @@ class Workers:
         self.rank, self.count = rank, count
         if count > 1:
             dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=count)
-            cores = sorted(os.sched_getaffinity(0))
-            os.sched_setaffinity(0, {cores[rank % len(cores)]})
+            if hasattr(os, "sched_setaffinity"):  # only Linux has it; elsewhere the system places the workers
+                cores = sorted(os.sched_getaffinity(0))
+                os.sched_setaffinity(0, {cores[rank % len(cores)]})
 
     @property
     def is_first(self) -> bool:

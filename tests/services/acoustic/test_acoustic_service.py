@@ -40,10 +40,10 @@ def tiny_model(**changes: Any) -> MusicGenLM:
     return model
 
 
-def engine_of(metrics: Metrics | None = None, **limits: int) -> AcousticEngine:
+def engine_of(metrics: Metrics | None = None, *, dtype: torch.dtype = torch.float32, **limits: int) -> AcousticEngine:
     return AcousticEngine(
         {
-            "tiny": lambda: make_loaded("tiny", tiny_model(), digest_sha256="a" * 64, is_default=True),
+            "tiny": lambda: make_loaded("tiny", tiny_model().to(dtype), digest_sha256="a" * 64, is_default=True),
             "deaf": lambda: make_loaded("deaf", tiny_model(melody_conditioning="none"), digest_sha256="b" * 64),
         },
         config=TokenEngineConfig(**limits),
@@ -57,8 +57,13 @@ async def metrics() -> Metrics:
 
 
 @pytest.fixture
-async def engine(metrics: Metrics) -> AcousticEngine:
-    return engine_of(metrics, max_slots=2, max_queued=2)
+def dtype() -> torch.dtype:
+    return torch.float32
+
+
+@pytest.fixture
+async def engine(metrics: Metrics, dtype: torch.dtype) -> AcousticEngine:
+    return engine_of(metrics, dtype=dtype, max_slots=2, max_queued=2)
 
 
 @pytest.fixture
@@ -170,13 +175,18 @@ async def test_each_input_changes_the_tokens(stub: Any, change: dict[str, Any]) 
     assert not np.array_equal(plain[:, -changed.shape[1] :], changed)
 
 
-async def test_two_melodies_give_two_pieces_and_silence_is_no_melody(stub: Any) -> None:
-    silence = features_pb2.Chromagram(frame_rate_hz=7.8125, pitch_classes=[-1] * 8)
+async def test_two_melodies_give_two_pieces(stub: Any) -> None:
     first, second = (
         await generate(stub, text=text(), melody=melody(1)),
         await generate(stub, text=text(), melody=melody(5)),
     )
     assert not np.array_equal(first, second)
+
+
+# In double precision: a masked prefix and none differ by rounding, which in single precision may decide a near tie.
+@pytest.mark.parametrize("dtype", [torch.float64])
+async def test_silence_is_no_melody(stub: Any, dtype: torch.dtype) -> None:
+    silence = features_pb2.Chromagram(frame_rate_hz=7.8125, pitch_classes=[-1] * 8)
     greedy = model_pb2.SamplingOptions(temperature=0.0)
     plain = await generate(stub, text=text(), sampling=greedy)
     np.testing.assert_array_equal(plain, await generate(stub, text=text(), melody=silence, sampling=greedy))

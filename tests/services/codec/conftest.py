@@ -118,6 +118,29 @@ def make() -> Callable[[str], nn.Module]:
 
 
 @pytest.fixture
+def steady() -> Callable[[Any, torch.Tensor], torch.Tensor]:
+    """`steady(module, audio)`: which of the clip's codes [B, K, T] are no near tie, which is nearly all of them.
+
+    They stay what they are when the latents move by a thousandth. A near tie is decided by rounding, that is, by the
+    machine and the shape of a batch: no test may depend on it.
+    """
+
+    def find(module: Any, audio: torch.Tensor) -> torch.Tensor:
+        codes, exact, generator = module.encode(audio), module.quantizer.encode, torch.Generator().manual_seed(0)
+
+        def moved(latents: torch.Tensor) -> Any:
+            return exact(latents + 1e-3 * latents.std() * torch.randn(latents.shape, generator=generator))
+
+        module.quantizer.encode = moved
+        found = torch.stack([module.encode(audio) == codes for _ in range(8)]).all(0)
+        module.quantizer.encode = exact
+        assert found.float().mean() > 0.9
+        return found
+
+    return find
+
+
+@pytest.fixture
 def load() -> Callable[[str], LoadedCodec]:
     """`load(name)`: a tiny random codec as the engine takes it."""
 

@@ -329,7 +329,7 @@ def request_music():
 
 @pytest.fixture
 def eventually():
-    async def wait_for(condition, timeout_s=10.0):
+    async def wait_for(condition, timeout_s=60.0):
         async with asyncio.timeout(timeout_s):
             while not condition():  # noqa: ASYNC110 - what is waited for happens in a server
                 await asyncio.sleep(0.01)

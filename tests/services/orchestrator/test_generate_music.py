@@ -105,11 +105,11 @@ async def test_within_the_interval_only_the_first_and_the_last_progress_is_told(
 
 async def test_first_audio_comes_before_the_last_token_is_made(house, request_music):
     house.acoustic.watched.gate = asyncio.Event()
-    call = house.stub.GenerateMusic(request_music(duration_s=10), timeout=20)
+    call = house.stub.GenerateMusic(request_music(duration_s=10), timeout=60)
     async for response in call:
         if response.WhichOneof("payload") == "chunk":
             break
-    assert house.acoustic.watched.num_sent == 4
+    assert house.acoustic.watched.num_sent <= 4, "of 100 messages; the stage waits after the fourth"
     house.acoustic.watched.gate.set()
     async for response in call:
         last = response
@@ -236,12 +236,21 @@ async def test_cancellation_reaches_every_stage(house, request_music, eventually
     assert house.acoustic.watched.num_sent < 100 and house.codec.watched.num_sent < 50
 
 
-async def test_the_deadline_reaches_every_stage(house, request_music, eventually):
+async def test_the_deadline_reaches_every_stage(house, request_music):
+    house.acoustic.watched.gate = asyncio.Event()
+    call = house.stub.GenerateMusic(request_music(duration_s=10), timeout=60)
+    async for response in call:
+        if response.WhichOneof("payload") == "chunk":
+            break
+    call.cancel()
+    for stage in (house.embedding, house.acoustic, house.codec):
+        assert 0 < stage.watched.remaining_s < 60.5, "each hop rounds up a little; a stage alone would get 600 s"
+
+
+async def test_a_piece_that_is_not_ready_at_its_deadline_ends_there_in_every_stage(house, request_music, eventually):
     house.acoustic.watched.gate = asyncio.Event()
     error = await failure(house.stub.GenerateMusic(request_music(duration_s=10), timeout=4.0))
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    for stage in (house.embedding, house.acoustic, house.codec):
-        assert 0 < stage.watched.remaining_s < 4.5, "each hop rounds up a little; a stage alone would get 600 s"
     await eventually(lambda: house.acoustic.watched.num_active == house.codec.watched.num_active == 0)
 
 

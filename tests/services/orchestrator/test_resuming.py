@@ -61,14 +61,17 @@ async def test_both_stages_lost_in_one_request_gives_the_same_bytes(house, colle
     assert resumed.receipt.resume_count == 2
 
 
-async def test_an_acoustic_server_that_dies_and_comes_back_gives_the_same_bytes(house_with, collect, request_music):
-    async with house_with(resume_backoff_s=0.4) as house:
+async def test_an_acoustic_server_that_dies_and_comes_back_gives_the_same_bytes(
+    house_with, collect, request_music, eventually
+):
+    # Eight resumes wait 102 s in all, which is enough for a starved machine to start the server again.
+    async with house_with(resume_backoff_s=0.4, max_resumes=8) as house:
         whole = await collect(house.stub.GenerateMusic(request_music(duration_s=4)))
         watched = house.acoustic.watched
-        watched.gate, watched.num_sent = asyncio.Event(), 0
-        call = asyncio.create_task(collect(house.stub.GenerateMusic(request_music(duration_s=4), timeout=60)))
-        while watched.num_sent < 4:  # noqa: ASYNC110 - what is waited for happens in a server
-            await asyncio.sleep(0.01)
+        watched.gate, watched.num_sent, house.codec.watched.num_sent = asyncio.Event(), 0, 0
+        call = asyncio.create_task(collect(house.stub.GenerateMusic(request_music(duration_s=4), timeout=300)))
+        # The second chunk of audio needs the frames of all four messages: the orchestrator has them.
+        await eventually(lambda: watched.num_sent == 4 and house.codec.watched.num_sent == 2)
         await house.servers["acoustic"].stop()
         watched.gate = None
         await house.start_stage("acoustic", house.ports["acoustic"])

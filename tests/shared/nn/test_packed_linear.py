@@ -1,4 +1,4 @@
-"""Packed layers compute what the layers they replace computed."""
+"""Packed layers compute what the layers they replace computed; where torch cannot pack, nothing is replaced."""
 
 import pytest
 import torch
@@ -6,21 +6,36 @@ from stretto_shared.nn.packed_linear import PackedLinear, can_pack, pack_linears
 from torch import nn
 
 
+def packed(linear: nn.Linear) -> nn.Module:
+    """The layer as it is after packing, on builds of torch without oneDNN the same as before."""
+    module = nn.Sequential(linear)
+    pack_linears(module)
+    return module[0]
+
+
+def test_a_plain_layer_is_packed_wherever_torch_has_onednn() -> None:
+    linear = nn.Linear(24, 40, bias=False)
+    assert can_pack(linear) == torch.backends.mkldnn.is_available()
+    assert (packed(linear) is linear) != can_pack(linear)
+
+
 @pytest.mark.parametrize("shape", [(1, 24), (2, 1, 24), (3, 7, 24)])
 def test_a_packed_layer_equals_its_origin(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     linear, x = nn.Linear(24, 40, bias=False), torch.randn(shape)
     with torch.inference_mode():
-        torch.testing.assert_close(PackedLinear(linear)(x), linear(x), rtol=1e-5, atol=1e-5)
+        expected = x @ linear.weight.T
+        torch.testing.assert_close(packed(linear)(x), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_packed_layer_does_not_share_memory_with_its_origin() -> None:
     linear, x = nn.Linear(24, 40, bias=False), torch.ones(1, 24)
     with torch.inference_mode():
-        packed = PackedLinear(linear)
-        expected = packed(x).clone()
+        layer = packed(linear)
+        before = layer(x).clone()
         linear.weight.zero_()
-        torch.testing.assert_close(packed(x), expected)
+        expected = before if can_pack(linear) else torch.zeros(1, 40)
+        torch.testing.assert_close(layer(x), expected)
 
 
 def test_packing_replaces_what_it_can_and_leaves_the_rest() -> None:
@@ -30,11 +45,12 @@ def test_packing_replaces_what_it_can_and_leaves_the_rest() -> None:
         nn.Sequential(nn.Linear(8, 8, bias=False)),
         nn.Linear(8, 8, bias=False).to(torch.bfloat16),
     )
-    assert pack_linears(module) == 2
+    plain = PackedLinear if can_pack(module[0]) else nn.Linear
+    assert pack_linears(module) == (2 if plain is PackedLinear else 0)
     assert [type(child) for child in (module[0], module[1], module[2][0], module[3])] == [
-        PackedLinear,
+        plain,
         nn.Linear,
-        PackedLinear,
+        plain,
         nn.Linear,
     ]
 
@@ -43,4 +59,13 @@ def test_a_layer_that_cannot_be_packed_is_refused() -> None:
     linear = nn.Linear(8, 8)
     assert not can_pack(linear)
     with pytest.raises(ValueError, match="without a bias"):
+        PackedLinear(linear)
+
+
+def test_without_onednn_every_layer_stays_and_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch._C, "_has_mkldnn", False)
+    linear, x = nn.Linear(24, 40, bias=False), torch.randn(2, 24)
+    assert packed(linear) is linear
+    assert packed(linear)(x).shape == (2, 40)
+    with pytest.raises(ValueError, match="expected"):
         PackedLinear(linear)

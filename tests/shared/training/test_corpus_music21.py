@@ -158,6 +158,23 @@ def test_a_piece_that_shares_a_tune_with_another_split_is_left_out() -> None:
     assert splits_of([same], [("train", heldout)])["train"][music21_scores.TUNES] == [same]
 
 
+def test_a_heldout_piece_with_a_training_tune_or_a_shared_beat_is_left_out() -> None:
+    def piece(name: str, seed: int, transposed: float = 0.0) -> Piece:
+        notes = line(seed, 40, 60.0) + np.array([0.0, 0.0, transposed, 0.0])
+        return Piece("pop909", name, {"melody": sorted_notes(notes)}, 80.0, np.arange(0.0, 40.0, 4.0))
+
+    beat = Piece("groove", "drummer1/eval_session/3", {"drums": line(9, 40, 36.0)}, 80.0, np.zeros(1))
+    other = Piece("groove", "drummer1/session1/3", {"drums": line(9, 40, 36.0)}, 80.0, np.zeros(1))
+    by_split = {
+        "train": {"pop909": [piece("a", 1)], "groove": [beat]},
+        "valid": {"pop909": [piece("b", 1, 3.0), piece("c", 2)], "groove": [other]},
+        "test": {"pop909": [piece("d", 3)], "groove": [beat, other]},
+    }
+    library._leave_out_known(by_split)
+    kept = {split: [p.name for pieces in sources.values() for p in pieces] for split, sources in by_split.items()}
+    assert kept == {"train": ["a", beat.name], "valid": ["c", other.name], "test": ["d", other.name]}
+
+
 def test_scales_and_broken_chords_are_no_tunes() -> None:
     scale = sorted_notes([(float(step), 1.0, 40.0 + 2 * step, 80.0) for step in range(20)])
     broken = sorted_notes([(float(step), 1.0, 60.0 + (0, 4, 7, 4)[step % 4], 80.0) for step in range(40)])
