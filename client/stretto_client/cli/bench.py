@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from stretto_shared.errors import InvalidInput
 
 from stretto_client.bench.chart import draw_levels
 from stretto_client.bench.load import MAX_BUFFER_S, MAX_REQUESTS, MAX_RUN_S, Load, Plan, check_requests, parse_loads
@@ -18,6 +17,7 @@ from stretto_client.cli.output import progress_bar, stderr_console, stdout_conso
 from stretto_client.cli.session import Address, Timeout, run_session
 from stretto_client.client import StrettoClient
 from stretto_client.errors import ServerFailure
+from stretto_client.files import check_output
 from stretto_client.picture import check_picture_path
 from stretto_client.settings import ClientSettings
 
@@ -76,8 +76,7 @@ def bench(
     # what can be checked without a server is checked before one starts, so that a mistake costs nothing
     if picture is not None:
         check_picture_path(picture)
-        if not picture.parent.is_dir():
-            raise InvalidInput("picture", f"expected an existing folder, got {picture.parent}. Create it first.")
+        check_output(picture)
     loads = parse_loads(concurrency or ("" if rate else DEFAULT_CONCURRENCY), rate)
     plan = Plan(
         prompts=tuple(prompts or (DEFAULT_PROMPT,)),
