@@ -6,6 +6,7 @@ Each language model has a model thread and a token engine; requests to one never
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -14,9 +15,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
+from stretto_shared.engine.meter import TokenMeter
 from stretto_shared.engine.program import TokenRequest
 from stretto_shared.engine.sampling import Sampling
+from stretto_shared.engine.self_test import measure_step_s
+from stretto_shared.engine.step_times import StepTimes
 from stretto_shared.engine.thread import ModelThread
 from stretto_shared.engine.token_engine import TokenEngine, TokenEngineConfig
 from stretto_shared.errors import InvalidInput, NotFound, NotReady
@@ -29,7 +34,10 @@ from stretto_acoustic.models.musicgen.stepper import GuidedState
 
 NOISE_STAGE = "acoustic"
 MAX_TEXT_TOKENS = 512
+MAX_PRIORITY = 9
+_ROWS_PER_PIECE = 2  # conditional and null
 _ROUNDING_FRAMES = 1e-6  # 0.3 s at 50 Hz is 15 frames, though 0.3 * 50 is a little more in binary
+_log = structlog.get_logger(__name__)
 
 
 class StageMeter(Protocol):
@@ -57,6 +65,8 @@ class GenerateRequest:
     melody: Chromagram | None = None
     prompt: TokenMatrix | None = None
     resume_from: TokenMatrix | None = None
+    is_realtime: bool = False
+    priority: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +95,8 @@ class AcousticEngine:
         loaders: Name to a function that loads the model; the first is the default one.
         config: Limits of each model's token engine.
         meter: Who counts; None for nobody.
+        token_meter: Gives, by model name, who counts what its token engine does; None for nobody.
+        joins: Whether pieces share passes where the model's own layers allow it; False for one pass each.
     """
 
     def __init__(
@@ -93,23 +105,55 @@ class AcousticEngine:
         *,
         config: TokenEngineConfig | None = None,
         meter: StageMeter | None = None,
+        token_meter: Callable[[str], TokenMeter] | None = None,
+        joins: bool = True,
     ) -> None:
         self._loaders = dict(loaders)
         self._config = config or TokenEngineConfig()
         self._meter = meter
+        self._token_meter = token_meter
+        self._joins = joins
         self._threads = {name: ModelThread(name) for name in loaders}
         self._served: dict[str, _Served] = {}
         if meter is not None:
             meter.watch_waiting(self._count_waiting)
 
     async def start(self) -> None:
-        """Load every model on its own thread."""
+        """Load every model on its own thread, and try there how it may be stepped."""
         names = list(self._loaders)
-        models = await asyncio.gather(*(self._threads[name].run(self._loaders[name]) for name in names))
-        for name, loaded in zip(names, models, strict=True):
-            stepper = MusicGenStepper(loaded.module)
-            tokens = TokenEngine(self._threads[name], stepper, stage=NOISE_STAGE, config=self._config)
+        served = await asyncio.gather(*(self._threads[name].run(functools.partial(self._load, name)) for name in names))
+        for name, (loaded, stepper, step_times) in zip(names, served, strict=True):
+            tokens = TokenEngine(
+                self._threads[name],
+                stepper,
+                stage=NOISE_STAGE,
+                config=self._config,
+                frame_rate_hz=loaded.config.frame_rate_hz,
+                step_times=step_times,
+                meter=None if self._token_meter is None else self._token_meter(name),
+            )
             self._served[name] = _Served(loaded, tokens)
+
+    def _load(self, name: str) -> tuple[LoadedLM, MusicGenStepper, StepTimes]:
+        """On the model thread: load, try which rows may share a pass, and time a few passes."""
+        loaded, config = self._loaders[name](), self._config
+        max_rows = _ROWS_PER_PIECE * (config.max_slots + config.prefill_columns)
+        stepper = (
+            MusicGenStepper.tried(loaded.module, max_rows=max_rows) if self._joins else MusicGenStepper(loaded.module)
+        )
+        measured_s: dict[int, float] = {}
+        for trial in stepper.trials()[:2]:
+            measured_s |= measure_step_s(
+                stepper, trial, max_states=config.max_slots, max_columns=config.prefill_columns
+            )
+        _log.info(
+            "token_engine_tried",
+            model=name,
+            joins=stepper.is_row_invariant,
+            min_rows=stepper.min_rows,
+            step_ms={rows: round(1000 * taken_s, 2) for rows, taken_s in sorted(measured_s.items())},
+        )
+        return loaded, stepper, StepTimes(measured_s)
 
     async def stop(self) -> None:
         """Fail what runs and waits, and end the threads."""
@@ -138,7 +182,7 @@ class AcousticEngine:
         Raises:
             InvalidInput: If the request does not fit the model.
             NotFound: If there is no such model.
-            Overloaded: If too many pieces wait already.
+            Overloaded: If too many pieces wait already, or a real-time one would make those that play run dry.
         """
         served = self._find(request.model)
         config = served.loaded.config
@@ -190,6 +234,8 @@ def _token_request(request: GenerateRequest, config: MusicGenConfig) -> TokenReq
             f"expected more than 0 and at most {config.max_duration_s:g} s, got {request.duration_s:g}. "
             "Ask for a shorter piece, and continue it from its end.",
         )
+    if not 0 <= request.priority <= MAX_PRIORITY:
+        raise InvalidInput("priority", f"expected 0 to {MAX_PRIORITY}, got {request.priority}. 0 is the usual one.")
     num_frames = max(1, math.ceil(request.duration_s * config.frame_rate_hz - _ROUNDING_FRAMES))
     prompt = _known_codes(request.prompt, "prompt", config)
     resume_from = _known_codes(request.resume_from, "resume_from", config)
@@ -214,6 +260,8 @@ def _token_request(request: GenerateRequest, config: MusicGenConfig) -> TokenReq
         resume_from=resume_from,
         sampling=_sampling(request.sampling, config),
         seed=request.seed,
+        is_realtime=request.is_realtime,
+        priority=request.priority,
     )
 
 

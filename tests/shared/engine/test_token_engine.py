@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from stretto_shared.engine.program import TokenBlock, TokenRequest
+from stretto_shared.engine.program import StateCost, TokenBlock, TokenRequest
 from stretto_shared.engine.sampling import Sampling
 from stretto_shared.engine.thread import ModelThread
 from stretto_shared.engine.token_engine import TokenEngine, TokenEngineConfig
@@ -38,8 +38,9 @@ class HashModel:
     special_token = V
     delays = (0, 1, 2)
 
-    def __init__(self, step_s: float = 0.0) -> None:
+    def __init__(self, step_s: float = 0.0, *, is_row_invariant: bool = False) -> None:
         self.step_s = step_s
+        self.is_row_invariant = is_row_invariant
         self.num_steps = 0
         self.num_open = 0
 
@@ -49,15 +50,21 @@ class HashModel:
         self.num_open += 1
         return HashState(condition, 0)
 
-    def step(self, states: Sequence[HashState], columns: NDArray[np.int64], *, with_logits: bool) -> Tensor | None:
+    def cost(self, condition: int, *, num_steps: int, guidance_scale: float) -> StateCost:
+        return StateCost(num_rows=2, kv_bytes=num_steps)
+
+    def step(
+        self, states: Sequence[HashState], columns: Sequence[NDArray[np.int64]], wants_logits: Sequence[bool]
+    ) -> list[Tensor | None]:
+        assert self.is_row_invariant or (len(states) == 1 and columns[0].shape[1] == 1)
         time.sleep(self.step_s)
         self.num_steps += 1
-        rows = []
-        for state, column in zip(states, columns, strict=True):
-            for code in column.tolist():
+        rows: list[Tensor | None] = []
+        for state, each, wants in zip(states, columns, wants_logits, strict=True):
+            for code in each.T.ravel().tolist():
                 state.word = (state.word * 6364136223846793005 + code + 1442695040888963407) % 2**63
-            rows.append(torch.randn(K, V, generator=torch.Generator().manual_seed(state.word)))
-        return torch.stack(rows) * 2 if with_logits else None
+            rows.append(torch.randn(K, V, generator=torch.Generator().manual_seed(state.word)) * 2 if wants else None)
+        return rows
 
 
 def request(

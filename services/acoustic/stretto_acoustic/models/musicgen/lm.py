@@ -175,16 +175,17 @@ class MusicGenLM(nn.Module):
         """
         spans = spans_of(feeds)
         x = torch.cat([self._embed_columns(feed) for feed in feeds])  # [N, 1, D]
-        num_rows = x.shape[0]
         x = run_blocks(self.blocks(), _padded(x, min_rows), spans, self.config.attention_frames)
         for feed in feeds:
             feed.state.num_steps += feed.num_columns
         wanted = [span for feed, span in zip(feeds, spans) if feed.with_logits]
         if not wanted:
             return [None] * len(feeds)
-        if sum(span.batch_size for span in wanted) < num_rows:
+        sizes = [span.batch_size for span in wanted]
+        if sum(sizes) < x.shape[0]:
             x = torch.cat([x[span.last_rows] for span in wanted])
-        logits = iter(self._logits(self.norm(_padded(x, min_rows)))[:, :, 0].split([s.batch_size for s in wanted]))
+        rows = self._logits(self.norm(_padded(x, min_rows)))[: sum(sizes), :, 0]  # [n, K, V]
+        logits = iter(rows.split(sizes))
         return [next(logits) if feed.with_logits else None for feed in feeds]
 
     def reset_buffers(self) -> None:

@@ -1,0 +1,70 @@
+"""Whether a linear layer gives a row the same bytes whatever rows stand beside it: measured, not believed.
+
+Batched serving may join the rows of several requests in one product only where that holds. Kernels differ by number
+format, by shape, by number of rows and by processor: single precision through oneDNN may hold from two rows on, where a
+lone row takes another kernel. So a server tries its own layers when it loads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+CANDIDATES = (1, 2, 4, 8)
+_SEED = 20_001
+
+
+def linear_layers(module: nn.Module) -> list[nn.Module]:
+    """One layer of each kind and shape below `module`: whatever has `in_features` and `out_features`."""
+    kinds: dict[tuple[object, ...], nn.Module] = {}
+    for layer in module.modules():
+        if hasattr(layer, "in_features") and hasattr(layer, "out_features"):
+            kinds.setdefault((type(layer), layer.in_features, layer.out_features), layer)
+    return list(kinds.values())
+
+
+@torch.inference_mode()
+def fewest_invariant_rows(layers: Iterable[nn.Module], *, max_rows: int, dtype: torch.dtype) -> int | None:
+    """Return the least number of rows from which on all `layers` treat each row by itself, up to `max_rows`.
+
+    A pass with fewer rows is to be filled up to that number. A layer that says `is_row_invariant = False` is believed,
+    and not tried; whatever else it says, it is tried.
+
+    Args:
+        layers: Callables from [rows, in_features] to [rows, out_features].
+        max_rows: Most rows that will ever stand in one product; every number up to it is tried.
+        dtype: Of the rows.
+
+    Returns:
+        One of `CANDIDATES` that is at most `max_rows`; None if there is none.
+    """
+    fewest = 1
+    for layer in layers:
+        found = _fewest_rows(layer, max_rows, dtype)
+        if found is None:
+            return None
+        fewest = max(fewest, found)
+    return fewest
+
+
+def _fewest_rows(layer: nn.Module, max_rows: int, dtype: torch.dtype) -> int | None:
+    if getattr(layer, "is_row_invariant", True) is False:
+        return None
+    generator = torch.Generator().manual_seed(_SEED)
+    rows = torch.randn(max_rows, 1, int(layer.in_features), generator=generator)  # type: ignore[call-overload]
+    rows = (rows * torch.logspace(-1, 1, max_rows)[:, None, None]).to(dtype)  # neighbours of very different size
+    order = torch.randperm(max_rows, generator=generator)
+    together: dict[int, Tensor] = {count: layer(rows[:count]) for count in range(1, max_rows + 1)}
+    for candidate in CANDIDATES:
+        if candidate > max_rows:
+            return None
+        alone = together[candidate].new_empty(together[max_rows].shape)
+        for first in range(0, max_rows, candidate):
+            start = min(first, max_rows - candidate)
+            alone[start : start + candidate] = layer(rows[start : start + candidate])
+        is_same = all(torch.equal(together[count], alone[:count]) for count in range(candidate, max_rows + 1))
+        if is_same and torch.equal(layer(rows[order]), alone[order]):
+            return candidate
+    return None
