@@ -19,7 +19,7 @@ from stretto_shared.engine.program import StepModel
 
 Condition = TypeVar("Condition")
 _NUM_COLUMNS = 4
-_NUM_TIMED = 3
+_NUM_TIMED = 2
 _SEED = 20_002
 
 

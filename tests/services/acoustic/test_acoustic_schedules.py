@@ -51,7 +51,9 @@ def piece(index: int) -> Request:
     condition = MusicGenCondition(text if index % 4 else None, melody if index % 3 == 2 else None)
     num_frames = int(rng.integers(1, 15))
     prompt = rng.integers(0, 64, (K, int(rng.integers(0, num_frames)) if index % 2 else 0)).astype(np.int32)
-    sampling = Sampling(temperature=float(index % 5 != 4), top_k=(0, 20)[index % 2], guidance_scale=(3.0, 1.0)[index % 2])
+    sampling = Sampling(
+        temperature=float(index % 5 != 4), top_k=(0, 20)[index % 2], guidance_scale=(3.0, 1.0)[index % 2]
+    )
     return TokenRequest(condition, num_frames, prompt, NONE, sampling, index, is_realtime=index % 3 == 0)
 
 

@@ -28,7 +28,7 @@ E width of a head, V cardinality. Refuses to know: files, threads, sampling, req
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +42,7 @@ from stretto_acoustic.models.musicgen.conditions import (
     sinusoidal_positions,
 )
 from stretto_acoustic.models.musicgen.config import MusicGenConfig
-from stretto_acoustic.models.musicgen.joined import Feed, run_blocks, spans_of
+from stretto_acoustic.models.musicgen.joined import Feed, Span, run_blocks, spans_of
 from stretto_acoustic.models.musicgen.state import MusicGenState
 
 
@@ -171,21 +171,14 @@ class MusicGenLM(nn.Module):
             For each feed the logits [B, K, V] after its last column, or None where it wants none.
 
         Raises:
-            ValueError: If a state's `max_steps` are used up; then no state has changed.
+            ValueError: If a state's `max_steps` are used up. Whatever is raised, no state has advanced.
         """
         spans = spans_of(feeds)
         x = torch.cat([self._embed_columns(feed) for feed in feeds])  # [N, 1, D]
         x = run_blocks(self.blocks(), _padded(x, min_rows), spans, self.config.attention_frames)
+        logits = self._last_logits(x, [span for feed, span in zip(feeds, spans) if feed.with_logits], min_rows)
         for feed in feeds:
             feed.state.num_steps += feed.num_columns
-        wanted = [span for feed, span in zip(feeds, spans) if feed.with_logits]
-        if not wanted:
-            return [None] * len(feeds)
-        sizes = [span.batch_size for span in wanted]
-        if sum(sizes) < x.shape[0]:
-            x = torch.cat([x[span.last_rows] for span in wanted])
-        rows = self._logits(self.norm(_padded(x, min_rows)))[: sum(sizes), :, 0]  # [n, K, V]
-        logits = iter(rows.split(sizes))
         return [next(logits) if feed.with_logits else None for feed in feeds]
 
     def reset_buffers(self) -> None:
@@ -223,6 +216,15 @@ class MusicGenLM(nn.Module):
         columns = feed.codes.permute(2, 0, 1)  # [C, B, K]
         embedded = self._embed(columns.flatten(0, 1)[:, :, None])  # [C * B, 1, D]
         return embedded + positions.repeat_interleave(state.batch_size, dim=0)[:, None].to(embedded.dtype)
+
+    def _last_logits(self, x: Tensor, spans: Sequence[Span], min_rows: int) -> Iterator[Tensor]:
+        """Logits [B, K, V] after the last column of each span, from the rows [N, 1, D] of the last block."""
+        if not spans:
+            return iter(())
+        sizes = [span.batch_size for span in spans]
+        if sum(sizes) < x.shape[0]:
+            x = torch.cat([x[span.last_rows] for span in spans])
+        return iter(self._logits(self.norm(_padded(x, min_rows)))[: sum(sizes), :, 0].split(sizes))
 
     def _logits(self, x: Tensor) -> Tensor:
         logits: Tensor = self.heads(x)  # [B, T, K * V]
