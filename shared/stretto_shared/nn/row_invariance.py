@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 CANDIDATES = (1, 2, 4, 8)
+_ALL_UP_TO = 64
+_STRIDE = 7  # meets every remainder of a block of rows that is a power of two
 _SEED = 20_001
 
 
@@ -34,7 +36,8 @@ def fewest_invariant_rows(layers: Iterable[nn.Module], *, max_rows: int, dtype: 
 
     Args:
         layers: Callables from [rows, in_features] to [rows, out_features].
-        max_rows: Most rows that will ever stand in one product; every number up to it is tried.
+        max_rows: Most rows that will ever stand in one product. Every number up to 64 is tried, every seventh
+            above, and this one.
         dtype: Of the rows.
 
     Returns:
@@ -56,15 +59,20 @@ def _fewest_rows(layer: nn.Module, max_rows: int, dtype: torch.dtype) -> int | N
     rows = torch.randn(max_rows, 1, int(layer.in_features), generator=generator)  # type: ignore[call-overload]
     rows = (rows * torch.logspace(-1, 1, max_rows)[:, None, None]).to(dtype)  # neighbours of very different size
     order = torch.randperm(max_rows, generator=generator)
-    together: dict[int, Tensor] = {count: layer(rows[:count]) for count in range(1, max_rows + 1)}
+    counts = [*range(1, min(_ALL_UP_TO, max_rows) + 1), *range(_ALL_UP_TO + 1, max_rows, _STRIDE), max_rows]
     for candidate in CANDIDATES:
         if candidate > max_rows:
             return None
-        alone = together[candidate].new_empty(together[max_rows].shape)
-        for first in range(0, max_rows, candidate):
-            start = min(first, max_rows - candidate)
-            alone[start : start + candidate] = layer(rows[start : start + candidate])
-        is_same = all(torch.equal(together[count], alone[:count]) for count in range(candidate, max_rows + 1))
+        alone = _in_groups(layer, rows, candidate)
+        is_same = all(torch.equal(layer(rows[:count]), alone[:count]) for count in counts if count >= candidate)
         if is_same and torch.equal(layer(rows[order]), alone[order]):
             return candidate
     return None
+
+
+def _in_groups(layer: nn.Module, rows: Tensor, size: int) -> Tensor:
+    """The layer's result [rows, 1, out_features] of `size` rows at a time."""
+    starts = [min(first, rows.shape[0] - size) for first in range(0, rows.shape[0], size)]
+    results: list[Tensor] = [layer(rows[start : start + size]) for start in starts]
+    overlap = size * len(starts) - rows.shape[0]  # of the last group with the one before it
+    return torch.cat([*results[:-1], results[-1][overlap:]])
