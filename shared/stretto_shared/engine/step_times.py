@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Mapping
 
@@ -12,8 +13,9 @@ _FIRST_GUESS_S = 0.02
 class StepTimes:
     """Smoothed seconds of a pass by its number of rows. One thread writes; others may read.
 
-    A number of rows that never ran is estimated from its neighbours: between two, on the line through them; above all,
-    in proportion, which errs to the safe side; below all, as the smallest.
+    A number of rows that never ran is estimated from its neighbours: between two, on the line through them; below all,
+    as the smallest. No estimate is more than a smaller pass in proportion, so that one slow pass of many rows, once, on
+    a busy machine, does not keep streams out for good.
 
     Args:
         measured_s: What is known at the start, by number of rows.
@@ -37,10 +39,12 @@ class StepTimes:
         if not rows:
             return _FIRST_GUESS_S
         at = bisect_left(rows, num_rows)
+        at_most_s = min((self._mean_s[low] * num_rows / low for low in rows[:at]), default=math.inf)
         if at == len(rows):
-            return self._mean_s[rows[-1]] * num_rows / rows[-1]
-        if rows[at] == num_rows or at == 0:
-            return self._mean_s[rows[at]]
-        low, high = rows[at - 1], rows[at]
+            return at_most_s
+        high = rows[at]
+        if high == num_rows or at == 0:
+            return min(at_most_s, self._mean_s[high])
+        low = rows[at - 1]
         share = (num_rows - low) / (high - low)
-        return self._mean_s[low] + share * (self._mean_s[high] - self._mean_s[low])
+        return min(at_most_s, self._mean_s[low] + share * (self._mean_s[high] - self._mean_s[low]))

@@ -8,6 +8,7 @@ lone row takes another kernel. So a server tries its own layers when it loads th
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +57,7 @@ def _fewest_rows(layer: nn.Module, max_rows: int, dtype: torch.dtype) -> int | N
     if getattr(layer, "is_row_invariant", True) is False:
         return None
     generator = torch.Generator().manual_seed(_SEED)
-    rows = torch.randn(max_rows, 1, int(layer.in_features), generator=generator)  # type: ignore[call-overload]
+    rows = torch.randn(max_rows, 1, cast(int, layer.in_features), generator=generator)
     rows = (rows * torch.logspace(-1, 1, max_rows)[:, None, None]).to(dtype)  # neighbours of very different size
     order = torch.randperm(max_rows, generator=generator)
     counts = [*range(1, min(_ALL_UP_TO, max_rows) + 1), *range(_ALL_UP_TO + 1, max_rows, _STRIDE), max_rows]

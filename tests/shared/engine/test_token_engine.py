@@ -289,10 +289,10 @@ async def test_a_request_beyond_the_cache_is_refused_and_others_wait_for_memory(
 
 
 async def test_a_real_time_stream_gets_its_frames_before_it_runs_dry_and_one_too_many_is_refused() -> None:
-    thread, model = ModelThread("hash"), HashModel(step_s=0.002, is_row_invariant=True)
+    thread, model = ModelThread("hash"), HashModel(step_s=0.01, is_row_invariant=True)
     config = TokenEngineConfig(max_slots=4, block_frames=1000, realtime_lead_s=0.2)
-    times = StepTimes({2: 0.002, 4: 0.004, 6: 10.0})
-    engine = TokenEngine(thread, model, stage="test", config=config, frame_rate_hz=40.0, step_times=times)
+    times = StepTimes({2: 0.01, 4: 0.01, 6: 0.03})
+    engine = TokenEngine(thread, model, stage="test", config=config, frame_rate_hz=60.0, step_times=times)
     live = [dataclasses.replace(request(60, seed=seed), is_realtime=True) for seed in range(3)]
     streams = [engine.generate(each) for each in live]
     first, second = [(await anext(stream)).codes for stream in streams[:2]]
