@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
@@ -102,8 +102,9 @@ class StepLoop(Generic[Condition, State]):
 
     def _read(self, turns: Sequence[Turn]) -> list[Tensor | None]:
         programs = [turn.stream.program for turn in turns]
+        states: list[Any] = [turn.stream.state for turn in turns]  # open, all of them
         return self._model.step(
-            [turn.stream.state for turn in turns],
+            states,
             [program.next_columns(turn.num_columns) for program, turn in zip(programs, turns)],
             [program.wants_logits_after(turn.num_columns) for program, turn in zip(programs, turns)],
         )

@@ -224,7 +224,7 @@ class MusicGenLM(nn.Module):
         sizes = [span.batch_size for span in spans]
         if sum(sizes) < x.shape[0]:
             x = torch.cat([x[span.last_rows] for span in spans])
-        return iter(self._logits(self.norm(_padded(x, min_rows)))[: sum(sizes), :, 0].split(sizes))
+        return iter(torch.split(self._logits(self.norm(_padded(x, min_rows)))[: sum(sizes), :, 0], sizes))
 
     def _logits(self, x: Tensor) -> Tensor:
         logits: Tensor = self.heads(x)  # [B, T, K * V]
