@@ -54,8 +54,8 @@ def fewest_invariant_rows(layers: Iterable[nn.Module], *, max_rows: int, dtype: 
 
 
 def _fewest_rows(layer: nn.Module, max_rows: int, dtype: torch.dtype) -> int | None:
-    if getattr(layer, "is_row_invariant", True) is False:
-        return None
+    if getattr(layer, "is_row_invariant", True) is False or not hasattr(layer, "in_features"):
+        return None  # it says so itself, or cannot be tried
     generator = torch.Generator().manual_seed(_SEED)
     rows = torch.randn(max_rows, 1, cast(int, layer.in_features), generator=generator)
     rows = (rows * torch.logspace(-1, 1, max_rows)[:, None, None]).to(dtype)  # neighbours of very different size

@@ -49,6 +49,7 @@ def test_layers_are_known_by_what_they_do() -> None:
     assert rows_of(OneScaleForAll()) is None
     assert rows_of(Honest()) is None
     assert rows_of(Layer(), Honest()) is None
+    assert rows_of(Layer(), nn.ReLU()) is None  # has no width, and cannot be tried
 
 
 @pytest.mark.parametrize(("fewest", "expected"), [(2, 2), (3, 4), (8, 8), (9, None)])
