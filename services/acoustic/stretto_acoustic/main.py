@@ -8,6 +8,7 @@ from stretto.acoustic.v1 import acoustic_pb2_grpc
 from stretto_shared.engine.token_engine import TokenEngineConfig
 from stretto_shared.grpc.hosting import HostContext, ServiceHost
 from stretto_shared.grpc.program import serve_alone
+from stretto_shared.grpc.token_metrics import TokenStageMetrics
 from stretto_shared.weights import parse_model_list
 
 from stretto_acoustic import loading
@@ -41,8 +42,15 @@ def build(context: HostContext, settings: AcousticSettings | None = None) -> Ser
             max_queued=settings.max_queued,
             first_block_frames=settings.first_block_frames,
             block_frames=settings.block_frames,
+            prefill_columns=settings.prefill_columns,
+            kv_budget_bytes=settings.kv_memory_mb << 20,
+            realtime_utilisation=settings.realtime_utilisation,
         ),
         meter=None if context.metrics is None else context.metrics.stage("acoustic"),
+        token_meter=None
+        if context.metrics is None
+        else functools.partial(TokenStageMetrics, context.metrics, "acoustic"),
+        joins=settings.joins,
     )
     return host(engine)
 

@@ -47,6 +47,8 @@ def _request_from_proto(request: acoustic_pb2.GenerateTokensRequest) -> Generate
         resume_from=convert.tokens_from_proto(request.resume_from, "resume_from")
         if request.HasField("resume_from")
         else None,
+        is_realtime=request.pace == acoustic_pb2.PACE_REALTIME,
+        priority=request.priority,
     )
 
 

@@ -20,13 +20,23 @@ class AcousticSettings(BaseSettings):
     weights_dir: Path = Path(__file__).resolve().parents[1] / "weights"
     """Where the source `default` looks: `<weights_dir>/<name>/model.safetensors` and `config.json`."""
     max_slots: int = Field(default=4, ge=1, le=256)
-    """Pieces that one model generates at the same time, taking turns frame by frame."""
+    """Pieces that one model generates at the same time, in one pass a frame where its layers allow it."""
     max_queued: int = Field(default=16, ge=1, le=4096)
     """Pieces that wait for a slot before the service answers RESOURCE_EXHAUSTED."""
     first_block_frames: int = Field(default=5, ge=1, le=1000)
     """Frames in the first message of a stream: few, so that the codec can begin."""
     block_frames: int = Field(default=25, ge=1, le=1000)
     """Frames in the messages after it."""
+    prefill_columns: int = Field(default=16, ge=1, le=1024)
+    """Frames of prompts and resumes that one pass reads on top of one frame for each piece."""
+    kv_memory_mb: int = Field(default=4096, ge=1)
+    """Mebibytes that the attention caches of all running pieces of one model may take; a piece waits until its own fit.
+    30 s at the `musicgen-small` geometry with guidance take 563 in float32 and half of it in bfloat16."""
+    joins: bool = True
+    """Whether pieces share passes where the model's own layers, tried at load, give each row the same bytes in any
+    company. False: one pass each. In float32 it may change the bytes of pieces without guidance."""
+    realtime_utilisation: float = Field(default=0.85, gt=0, le=1)
+    """Share of the time of playing that real-time streams may take to make; one more than that is refused."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of weights and caches. Another format gives other bytes for the same seed."""
     weight_format: Literal["as_dtype", "fp32", "bf16", "int8", "int4"] = "as_dtype"

@@ -1,8 +1,12 @@
 """What a token engine is asked, what it asks of a model, and the course of one request: nouns without threads.
 
-`Program` follows one request through the delay pattern: which column the model reads next, which entries of the
-column after it are known already, which are to be drawn, and which frames are complete. A known frame (prompt or
-resume) goes through the same single steps as a drawn one, so that a resumed request gives an unbroken one's bytes.
+`Program` follows one request through the delay pattern: which columns the model reads next, which entries of the
+column after them are known already, which are to be drawn, and which frames are complete. The columns of known frames
+(prompt or resume) may be read several at a time, of drawn ones one at a time; a model that reads several gives them the
+bytes of single steps, so that a resumed request gives an unbroken one's.
+
+Any token language model fits: delays [0, 1, 2, ...] are MusicGen's, [0] * K are parallel streams, and [0] with K = 1
+is flattened RVQ or a vocabulary of events, whose frames are single tokens.
 
 Legend: K codebooks, T frames, V vocabulary.
 """
@@ -24,10 +28,20 @@ ConditionIn = TypeVar("ConditionIn", contravariant=True)
 State = TypeVar("State")
 
 
+@dataclass(frozen=True)
+class StateCost:
+    """What a request's state takes: rows of every pass (conditional and null), and bytes of cache."""
+
+    num_rows: int
+    kv_bytes: int
+
+
 class StepModel(Protocol[ConditionIn, State]):
     """A language model of delayed tokens, as the token engine drives it on the model thread.
 
-    A state belongs to one request. `step` gives each state the logits that it would get alone.
+    A state belongs to one request. Invariant, which the engine relies on and `self_test` tries: where
+    `is_row_invariant`, a state's logits are the same to the bit whatever states are beside it in `step` and however its
+    columns are cut into calls. Where it is not, the engine gives `step` one state with one column at a time.
     """
 
     @property
@@ -36,12 +50,27 @@ class StepModel(Protocol[ConditionIn, State]):
     def special_token(self) -> int: ...
     @property
     def delays(self) -> tuple[int, ...]: ...
+    @property
+    def is_row_invariant(self) -> bool: ...
+    def cost(self, condition: ConditionIn, *, num_steps: int, guidance_scale: float) -> StateCost:
+        """Tell what `open` with these arguments would take; cheap, and called on any thread."""
+        ...
+
     def open(self, condition: ConditionIn, *, num_steps: int, guidance_scale: float) -> State:
         """Make the state of a request that will take `num_steps` steps."""
         ...
 
-    def step(self, states: Sequence[State], columns: NDArray[np.int64], *, with_logits: bool) -> Tensor | None:
-        """Read one column [K] for each state, `columns` [n, K], and return guided logits [n, K, V] of the next."""
+    def step(
+        self, states: Sequence[State], columns: Sequence[NDArray[np.int64]], wants_logits: Sequence[bool]
+    ) -> list[Tensor | None]:
+        """Read columns [K, c] for each state, in one pass, and advance it.
+
+        Returns:
+            For each state the guided float32 logits [K, V] after its last column, or None where it wants none.
+
+        Raises:
+            Exception: Whatever goes wrong; then no state has advanced.
+        """
         ...
 
 
@@ -56,6 +85,8 @@ class TokenRequest(Generic[Condition]):
         resume_from: Frames [K, T] after the prompt that an earlier call gave; not given again.
         sampling: How to draw.
         seed: Of the noise, 0 to 2^64 - 1.
+        is_realtime: Somebody listens while it is made: it is served before its audio runs out, or refused.
+        priority: 0 to 9, of a best-effort piece: it waits before lower ones, and gets `priority + 1` shares of turns.
     """
 
     condition: Condition
@@ -64,6 +95,8 @@ class TokenRequest(Generic[Condition]):
     resume_from: NDArray[np.int32]
     sampling: Sampling
     seed: int
+    is_realtime: bool = False
+    priority: int = 0
 
     @property
     def num_known_frames(self) -> int:
@@ -114,20 +147,39 @@ class Program:
         return self._num_steps_done >= self._num_known
 
     @property
+    def num_readable_columns(self) -> int:
+        """How many columns are known now: all up to the first one that has to be drawn."""
+        return max(1, self._num_known + 1 - self._num_steps_done)
+
+    @property
+    def num_steps_to_frame(self) -> int:
+        """Steps until the next frame is complete, those of known frames included."""
+        next_frame = self._num_given + self.num_frames_ready
+        return max(1, min(self.num_steps, next_frame + 1 + self._max_delay) - self._num_steps_done)
+
+    @property
     def num_frames_ready(self) -> int:
         """Complete frames that were not taken yet."""
         complete = min(self._num_steps_done - self._max_delay, self._request.num_frames)
         return max(0, complete - self._num_given)
 
+    def wants_logits_after(self, num_columns: int) -> bool:
+        """Whether something is to be drawn when the next `num_columns` columns are read."""
+        return self._num_steps_done + num_columns > self._num_known
+
     def next_column(self) -> NDArray[np.int64]:
         """Return the column [K] that the model reads next."""
-        frames = self._num_steps_done - 1 - self._delays
-        is_code = (frames >= 0) & (frames < self._request.num_frames)
-        codes = self._codes[self._codebooks, frames.clip(0, self._request.num_frames - 1)]
-        return np.where(is_code, codes, self._special_token)
+        return self._column(self._num_steps_done)
 
-    def advance(self, logits: Tensor | None) -> None:
-        """Take the step's logits [K, V], draw what is unknown, and move on by one column."""
+    def next_columns(self, count: int) -> NDArray[np.int64]:
+        """Return the next `count` columns [K, count]; at most `num_readable_columns`."""
+        if not 1 <= count <= self.num_readable_columns:
+            raise ValueError(f"expected 1 to {self.num_readable_columns} columns, got {count}.")
+        return np.stack([self._column(self._num_steps_done + i) for i in range(count)], axis=1)
+
+    def advance(self, logits: Tensor | None, num_columns: int = 1) -> None:
+        """Move on by the columns that were read, drawing what is unknown from the logits [K, V] after the last."""
+        self._num_steps_done += num_columns - 1
         if logits is not None:
             frames = self._num_steps_done - self._delays
             to_draw = (frames >= self._num_known) & (frames < self._request.num_frames)
@@ -141,6 +193,12 @@ class Program:
                 codebooks=rows,
             )
         self._num_steps_done += 1
+
+    def _column(self, step: int) -> NDArray[np.int64]:
+        frames = step - 1 - self._delays
+        is_code = (frames >= 0) & (frames < self._request.num_frames)
+        codes = self._codes[self._codebooks, frames.clip(0, self._request.num_frames - 1)]
+        return np.where(is_code, codes, self._special_token)
 
     def take_frames(self) -> TokenBlock:
         """Give the complete frames that were not given before."""

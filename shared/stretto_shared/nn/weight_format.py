@@ -33,6 +33,7 @@ class Bf16Linear(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
         self._weight = linear.weight.detach().bfloat16()
 
     def forward(self, x: Tensor) -> Tensor:

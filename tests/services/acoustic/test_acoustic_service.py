@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -20,10 +21,12 @@ from stretto_acoustic.loading import make_loaded
 from stretto_acoustic.main import host
 from stretto_acoustic.models.musicgen import PRESETS, MusicGenLM
 from stretto_shared.engine.token_engine import TokenEngineConfig
+from stretto_shared.errors import InvalidInput, Overloaded
 from stretto_shared.features import SamplingOptions
 from stretto_shared.grpc.metrics import Metrics
 from stretto_shared.grpc.server import StrettoServer
 from stretto_shared.grpc.settings import GrpcSettings
+from stretto_shared.grpc.token_metrics import TokenStageMetrics
 
 Request = acoustic_pb2.GenerateTokensRequest
 CODEC_ID = "framecodec@0123456789ab"
@@ -40,7 +43,7 @@ def tiny_model(**changes: Any) -> MusicGenLM:
     return model
 
 
-def engine_of(metrics: Metrics | None = None, *, dtype: torch.dtype = torch.float32, **limits: int) -> AcousticEngine:
+def engine_of(metrics: Metrics | None = None, *, dtype: torch.dtype = torch.float32, **limits: Any) -> AcousticEngine:
     return AcousticEngine(
         {
             "tiny": lambda: make_loaded("tiny", tiny_model().to(dtype), digest_sha256="a" * 64, is_default=True),
@@ -192,6 +195,59 @@ async def test_silence_is_no_melody(stub: Any, dtype: torch.dtype) -> None:
     np.testing.assert_array_equal(plain, await generate(stub, text=text(), melody=silence, sampling=greedy))
 
 
+async def test_pace_and_priority_change_no_token(stub: Any) -> None:
+    usual = await generate(stub, seed=4, text=text())
+    for fields in ({"pace": acoustic_pb2.PACE_REALTIME}, {"priority": 9}):
+        np.testing.assert_array_equal(usual, await generate(stub, seed=4, text=text(), **fields))
+
+
+async def test_a_real_time_piece_that_no_slot_is_free_for_is_refused_at_once() -> None:
+    engine = engine_of(max_slots=1, max_realtime_wait_s=1e-9)
+    await engine.start()
+    long = engine.generate(GenerateRequest("", 10.0, 0, SamplingOptions()))
+    await anext(long)
+    with pytest.raises(Overloaded, match="No slot is free for a real-time stream"):
+        await anext(engine.generate(GenerateRequest("", 1.0, 0, SamplingOptions(), is_realtime=True)))
+    await long.aclose()
+    await engine.stop()
+
+
+async def test_a_piece_beyond_the_cache_is_refused_with_its_field() -> None:
+    tight = engine_of(kv_budget_bytes=100_000)
+    await tight.start()
+    with pytest.raises(InvalidInput) as caught:
+        await anext(tight.generate(GenerateRequest("", 10.0, 0, SamplingOptions())))
+    assert caught.value.field == "duration_s"
+    assert (await anext(tight.generate(GenerateRequest("", 0.1, 0, SamplingOptions())))).num_total_frames == 5
+    await tight.stop()
+
+
+async def test_the_token_engine_tells_what_it_does() -> None:
+    metrics = Metrics()
+    engine = AcousticEngine(
+        {"tiny": lambda: make_loaded("tiny", tiny_model(), digest_sha256="a" * 64)},
+        token_meter=functools.partial(TokenStageMetrics, metrics, "acoustic"),
+    )
+    await engine.start()
+    async for _ in engine.generate(GenerateRequest("", 1.0, 0, SamplingOptions())):
+        pass
+    labels = {"stage": "acoustic", "model": "tiny"}
+    paced = labels | {"pace": "best_effort"}
+
+    def value(name: str, **more: str) -> float | None:
+        return metrics.registry.get_sample_value(name, labels | more)
+
+    assert value("stretto_tokens_total") == 4 * 50
+    assert value("stretto_step_s_count") == value("stretto_step_rows_sum") == 50 + 3
+    assert value("stretto_request_ttff_s_count") == 1 and value("stretto_chunk_gap_s_count") == 2
+    assert value("stretto_audio_underrun_s_count", **paced) == 1
+    continuity = [value("stretto_audio_continuity_total", **paced, ok=ok) or 0 for ok in ("true", "false")]
+    assert sum(continuity) == 1
+    assert value("stretto_stage_running_requests") == 0 and value("stretto_stage_slots") == 4
+    assert value("stretto_kv_cache_bytes") == 0 and value("stretto_kv_cache_budget_bytes") == 4 << 30
+    await engine.stop()
+
+
 async def test_guidance_zero_ignores_the_text(stub: Any) -> None:
     free = model_pb2.SamplingOptions(guidance_scale=0.0)
     np.testing.assert_array_equal(
@@ -238,6 +294,8 @@ async def test_a_prompt_is_continued_not_sent_back_and_resumes_too(stub: Any) ->
         ("resume_from", {"resume_from": matrix(np.zeros((4, NUM_FRAMES)))}),
         ("resume_from.codec_id", {"resume_from": matrix(np.zeros((4, 2)), codec_id="dac@1")}),
         ("sampling.top_k", {"sampling": model_pb2.SamplingOptions(top_k=65)}),
+        ("priority", {"priority": 10}),
+        ("priority", {"priority": -1}),
         ("sampling.temperature", {"sampling": model_pb2.SamplingOptions(temperature=-1)}),
     ],
 )
@@ -290,8 +348,10 @@ async def test_the_wait_for_a_slot_is_no_work(metrics: Metrics) -> None:
     long = busy.generate(GenerateRequest("", 10.0, 0, SamplingOptions()))
     await anext(long)
 
+    short_s = 0.1
+
     async def generate_short() -> None:
-        async for _ in busy.generate(GenerateRequest("", DURATION_S, 1, SamplingOptions())):
+        async for _ in busy.generate(GenerateRequest("", short_s, 1, SamplingOptions())):
             pass
 
     short = asyncio.create_task(generate_short())
@@ -303,7 +363,7 @@ async def test_the_wait_for_a_slot_is_no_work(metrics: Metrics) -> None:
     wait_s = metrics.registry.get_sample_value("stretto_request_queue_wait_s_sum", stage)
     real_time_factor = metrics.registry.get_sample_value("stretto_audio_rtf_sum", stage)
     assert wait_s is not None and real_time_factor is not None
-    assert wait_s >= 0.9 and real_time_factor * DURATION_S < wait_s
+    assert wait_s >= 0.9 and real_time_factor * short_s < wait_s
 
 
 async def test_a_cancelled_or_late_call_frees_its_slot(stub: Any, engine: AcousticEngine) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
@@ -13,14 +14,16 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from stretto_shared.engine.program import TokenBlock, TokenRequest
+from stretto_shared.engine.program import StateCost, TokenBlock, TokenRequest
 from stretto_shared.engine.sampling import Sampling
+from stretto_shared.engine.step_times import StepTimes
 from stretto_shared.engine.thread import ModelThread
 from stretto_shared.engine.token_engine import TokenEngine, TokenEngineConfig
 from stretto_shared.errors import InvalidInput, NotReady, Overloaded
 from torch import Tensor
 
 K, V = 3, 17
+POISON = 666  # a condition whose steps fail
 
 
 @dataclass
@@ -38,8 +41,9 @@ class HashModel:
     special_token = V
     delays = (0, 1, 2)
 
-    def __init__(self, step_s: float = 0.0) -> None:
+    def __init__(self, step_s: float = 0.0, *, is_row_invariant: bool = False) -> None:
         self.step_s = step_s
+        self.is_row_invariant = is_row_invariant
         self.num_steps = 0
         self.num_open = 0
 
@@ -49,15 +53,23 @@ class HashModel:
         self.num_open += 1
         return HashState(condition, 0)
 
-    def step(self, states: Sequence[HashState], columns: NDArray[np.int64], *, with_logits: bool) -> Tensor | None:
+    def cost(self, condition: int, *, num_steps: int, guidance_scale: float) -> StateCost:
+        return StateCost(num_rows=2, kv_bytes=num_steps)
+
+    def step(
+        self, states: Sequence[HashState], columns: Sequence[NDArray[np.int64]], wants_logits: Sequence[bool]
+    ) -> list[Tensor | None]:
+        if any(state.word == POISON for state in states):
+            raise RuntimeError("the poison works.")
+        assert self.is_row_invariant or (len(states) == 1 and columns[0].shape[1] == 1)
         time.sleep(self.step_s)
         self.num_steps += 1
-        rows = []
-        for state, column in zip(states, columns, strict=True):
-            for code in column.tolist():
+        rows: list[Tensor | None] = []
+        for state, each, wants in zip(states, columns, wants_logits, strict=True):
+            for code in each.T.ravel().tolist():
                 state.word = (state.word * 6364136223846793005 + code + 1442695040888963407) % 2**63
-            rows.append(torch.randn(K, V, generator=torch.Generator().manual_seed(state.word)))
-        return torch.stack(rows) * 2 if with_logits else None
+            rows.append(torch.randn(K, V, generator=torch.Generator().manual_seed(state.word)) * 2 if wants else None)
+        return rows
 
 
 def request(
@@ -119,8 +131,9 @@ async def test_a_piece_shorter_than_the_delay_is_whole(num_frames: int) -> None:
         assert (await collect(engine, request(num_frames))).shape == (K, num_frames)
 
 
-async def test_requests_get_the_same_tokens_alone_and_beside_others() -> None:
-    async with running(max_slots=3, max_queued=8) as engine:
+@pytest.mark.parametrize("joins", [False, True])
+async def test_requests_get_the_same_tokens_alone_and_beside_others(joins: bool) -> None:
+    async with running(HashModel(is_row_invariant=joins), max_slots=3, max_queued=8) as engine:
         alone = [await collect(engine, request(9 + seed, seed=seed)) for seed in range(6)]
         together = await asyncio.gather(*(collect(engine, request(9 + seed, seed=seed)) for seed in range(6)))
     for first, second in zip(alone, together, strict=True):
@@ -128,17 +141,19 @@ async def test_requests_get_the_same_tokens_alone_and_beside_others() -> None:
     assert not np.array_equal(alone[0][:, :9], alone[1][:, :9])
 
 
-async def test_a_request_resumed_at_any_frame_equals_the_unbroken_one() -> None:
-    async with running() as engine:
+@pytest.mark.parametrize("joins", [False, True])
+async def test_a_request_resumed_at_any_frame_equals_the_unbroken_one(joins: bool) -> None:
+    async with running(HashModel(is_row_invariant=joins)) as engine:
         whole = await collect(engine, request(10))
         for start in range(1, 10):
             rest = await collect(engine, request(10, resume_from=whole[:, :start]))
             np.testing.assert_array_equal(whole[:, start:], rest)
 
 
-async def test_a_prompt_shapes_what_follows_and_a_prompted_request_resumes() -> None:
+@pytest.mark.parametrize("joins", [False, True])
+async def test_a_prompt_shapes_what_follows_and_a_prompted_request_resumes(joins: bool) -> None:
     prompt = np.arange(4 * K, dtype=np.int32).reshape(K, 4) % V
-    async with running() as engine:
+    async with running(HashModel(is_row_invariant=joins)) as engine:
         plain, prompted = await collect(engine, request(10)), await collect(engine, request(10, prompt=prompt))
         assert prompted.shape == (K, 6) and not np.array_equal(plain[:, 4:], prompted)
         rest = await collect(engine, request(10, prompt=prompt, resume_from=prompted[:, :3]))
@@ -224,6 +239,72 @@ async def test_a_request_that_fails_fails_alone() -> None:
         )
         assert isinstance(results[0], np.ndarray) and isinstance(results[1], InvalidInput)
         assert (await collect(engine, request(5))).shape == (K, 5)
+
+
+async def test_requests_that_run_together_share_their_passes_and_known_frames_are_read_several_at_a_time() -> None:
+    model = HashModel(is_row_invariant=True)
+    async with running(model, max_slots=4, prefill_columns=8) as engine:
+        await asyncio.gather(*(collect(engine, request(50, seed=seed)) for seed in range(4)))
+        assert model.num_steps <= 52 + 3  # one opens a pass
+        model.num_steps = 0
+        known = np.zeros((K, 80), dtype=np.int32)
+        await collect(engine, request(81, resume_from=known))
+        assert model.num_steps <= 81 / 9 + 3
+
+
+async def test_a_long_resume_does_not_hold_up_those_who_run() -> None:
+    model = HashModel(step_s=0.001, is_row_invariant=True)
+    async with running(model, max_slots=2, prefill_columns=4, block_frames=1) as engine:
+        async with aclosing(engine.generate(request(500))) as blocks:
+            await anext(blocks)
+            resumed = asyncio.ensure_future(collect(engine, request(401, resume_from=np.zeros((K, 400), np.int32))))
+            await asyncio.sleep(0)
+            num_steps = model.num_steps
+            for _ in range(20):
+                await anext(blocks)
+            assert model.num_steps <= num_steps + 20 + 8 + 4 and not resumed.done()
+        await resumed
+
+
+async def test_a_step_that_fails_in_a_shared_pass_fails_the_culprit_alone() -> None:
+    async with running(HashModel(is_row_invariant=True)) as engine:
+        expected = await collect(engine, request(9))
+        results = await asyncio.gather(
+            collect(engine, request(9)), collect(engine, request(9, condition=POISON)), return_exceptions=True
+        )
+        assert isinstance(results[1], RuntimeError)
+        np.testing.assert_array_equal(expected, results[0])  # type: ignore[arg-type]
+
+
+async def test_a_request_beyond_the_cache_is_refused_and_others_wait_for_memory() -> None:
+    async with running(kv_budget_bytes=30) as engine:
+        with pytest.raises(InvalidInput, match="cache"):
+            await collect(engine, request(29))
+        async with aclosing(engine.generate(request(20))) as blocks:
+            await anext(blocks)
+            waiting = asyncio.ensure_future(collect(engine, request(20)))
+            await asyncio.sleep(0.05)
+            assert engine.num_running == 1 and engine.num_waiting == 1 and engine.kv_bytes_used == 22
+        assert (await asyncio.wait_for(waiting, 60)).shape == (K, 20)
+
+
+async def test_a_real_time_stream_gets_its_frames_before_it_runs_dry_and_one_too_many_is_refused() -> None:
+    thread, model = ModelThread("hash"), HashModel(step_s=0.01, is_row_invariant=True)
+    config = TokenEngineConfig(max_slots=4, block_frames=1000, realtime_lead_s=0.2)
+    times = StepTimes({2: 0.01, 4: 0.01, 6: 0.03})
+    engine = TokenEngine(thread, model, stage="test", config=config, frame_rate_hz=60.0, step_times=times)
+    live = [dataclasses.replace(request(60, seed=seed), is_realtime=True) for seed in range(3)]
+    streams = [engine.generate(each) for each in live]
+    first, second = [(await anext(stream)).codes for stream in streams[:2]]
+    with pytest.raises(Overloaded, match="run dry") as caught:
+        await anext(streams[2])
+    assert caught.value.retry_after_s > 0
+    for stream, start, wanted in zip(streams[:2], (first, second), live[:2]):
+        codes = np.concatenate([start, *[block.codes async for block in stream]], axis=1)
+        plain = await collect(engine, dataclasses.replace(wanted, is_realtime=False))
+        np.testing.assert_array_equal(codes, plain)
+    await engine.close()
+    await thread.close()
 
 
 async def test_a_reader_that_lags_pauses_its_request_only() -> None:

@@ -2,6 +2,7 @@ from stretto.common.v1 import features_pb2 as _features_pb2
 from stretto.common.v1 import model_pb2 as _model_pb2
 from stretto.common.v1 import tokens_pb2 as _tokens_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -9,8 +10,17 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Pace(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PACE_UNSPECIFIED: _ClassVar[Pace]
+    PACE_BEST_EFFORT: _ClassVar[Pace]
+    PACE_REALTIME: _ClassVar[Pace]
+PACE_UNSPECIFIED: Pace
+PACE_BEST_EFFORT: Pace
+PACE_REALTIME: Pace
+
 class GenerateTokensRequest(_message.Message):
-    __slots__ = ("model", "text", "melody", "prompt", "resume_from", "duration_s", "seed", "sampling")
+    __slots__ = ("model", "text", "melody", "prompt", "resume_from", "duration_s", "seed", "sampling", "pace", "priority")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     MELODY_FIELD_NUMBER: _ClassVar[int]
@@ -19,6 +29,8 @@ class GenerateTokensRequest(_message.Message):
     DURATION_S_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    PACE_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     model: str
     text: _features_pb2.TextStates
     melody: _features_pb2.Chromagram
@@ -27,7 +39,9 @@ class GenerateTokensRequest(_message.Message):
     duration_s: float
     seed: int
     sampling: _model_pb2.SamplingOptions
-    def __init__(self, model: _Optional[str] = ..., text: _Optional[_Union[_features_pb2.TextStates, _Mapping]] = ..., melody: _Optional[_Union[_features_pb2.Chromagram, _Mapping]] = ..., prompt: _Optional[_Union[_tokens_pb2.TokenMatrix, _Mapping]] = ..., resume_from: _Optional[_Union[_tokens_pb2.TokenMatrix, _Mapping]] = ..., duration_s: _Optional[float] = ..., seed: _Optional[int] = ..., sampling: _Optional[_Union[_model_pb2.SamplingOptions, _Mapping]] = ...) -> None: ...
+    pace: Pace
+    priority: int
+    def __init__(self, model: _Optional[str] = ..., text: _Optional[_Union[_features_pb2.TextStates, _Mapping]] = ..., melody: _Optional[_Union[_features_pb2.Chromagram, _Mapping]] = ..., prompt: _Optional[_Union[_tokens_pb2.TokenMatrix, _Mapping]] = ..., resume_from: _Optional[_Union[_tokens_pb2.TokenMatrix, _Mapping]] = ..., duration_s: _Optional[float] = ..., seed: _Optional[int] = ..., sampling: _Optional[_Union[_model_pb2.SamplingOptions, _Mapping]] = ..., pace: _Optional[_Union[Pace, str]] = ..., priority: _Optional[int] = ...) -> None: ...
 
 class GenerateTokensResponse(_message.Message):
     __slots__ = ("tokens", "first_frame_index", "total_frame_count", "model", "sampling")

@@ -28,11 +28,13 @@ E width of a head, V cardinality. Refuses to know: files, threads, sampling, req
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stretto_acoustic.models.musicgen.block import MusicGenBlock
 from stretto_acoustic.models.musicgen.conditions import (
     MAX_PREFIX_TEXT_TOKENS,
     Conditioner,
@@ -40,61 +42,8 @@ from stretto_acoustic.models.musicgen.conditions import (
     sinusoidal_positions,
 )
 from stretto_acoustic.models.musicgen.config import MusicGenConfig
-from stretto_acoustic.models.musicgen.state import Memory, MusicGenState
-
-
-class MusicGenBlock(nn.Module):
-    """One pre-norm block: self-attention, cross-attention where the model has it, feed-forward."""
-
-    def __init__(self, config: MusicGenConfig) -> None:
-        super().__init__()
-        dim = config.dim
-        self.num_heads = config.num_heads
-        self.dropout = config.dropout
-        self.norm_self = nn.LayerNorm(dim)
-        self.self_qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.self_out = nn.Linear(dim, dim, bias=False)
-        self.has_cross_attention = config.has_cross_attention
-        if self.has_cross_attention:
-            self.norm_cross = nn.LayerNorm(dim)
-            self.cross_q = nn.Linear(dim, dim, bias=False)
-            self.cross_kv = nn.Linear(dim, 2 * dim, bias=False)
-            self.cross_out = nn.Linear(dim, dim, bias=False)
-        self.norm_ffn = nn.LayerNorm(dim)
-        self.ffn_in = nn.Linear(dim, config.ffn_dim, bias=False)
-        self.ffn_out = nn.Linear(config.ffn_dim, dim, bias=False)
-
-    def split_heads(self, x: Tensor, num_parts: int) -> tuple[Tensor, ...]:
-        """Split [B, T, num_parts * D] into tensors [B, H, T, E]."""
-        batch, steps, width = x.shape
-        parts = x.view(batch, steps, num_parts, self.num_heads, width // num_parts // self.num_heads)
-        return parts.permute(2, 0, 3, 1, 4).unbind(0)
-
-    def memory(self, text: Tensor) -> Memory:
-        """Keys and values [B, H, L, E] of the projected text [B, L, D]."""
-        keys, values = self.split_heads(self.cross_kv(text), 2)
-        return keys, values
-
-    def qkv(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Queries, keys and values [B, H, T, E] of the hidden states [B, T, D]."""
-        return self.split_heads(self.self_qkv(self.norm_self(x)), 3)
-
-    def finish(self, x: Tensor, attended: Tensor, memory: Memory | None, bias: Tensor | None) -> Tensor:
-        """Everything after self-attention: `attended` [B, H, T, E] onto the hidden states [B, T, D]."""
-        x = x + self._drop(self.self_out(_join_heads(attended)))
-        if memory is not None:
-            (query,) = self.split_heads(self.cross_q(self.norm_cross(x)), 1)
-            heard = F.scaled_dot_product_attention(query, memory[0], memory[1], attn_mask=bias)
-            x = x + self._drop(self.cross_out(_join_heads(heard)))
-        return x + self._drop(self.ffn_out(F.gelu(self.ffn_in(self.norm_ffn(x)))))
-
-    def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training) if self.dropout else x
-
-
-def _join_heads(x: Tensor) -> Tensor:
-    batch, heads, steps, width = x.shape
-    return x.transpose(1, 2).reshape(batch, steps, heads * width)
+from stretto_acoustic.models.musicgen.joined import Feed, Span, run_blocks, spans_of
+from stretto_acoustic.models.musicgen.state import MusicGenState
 
 
 class MusicGenLM(nn.Module):
@@ -207,27 +156,30 @@ class MusicGenLM(nn.Module):
         Raises:
             ValueError: If the state's `max_steps` are used up.
         """
-        if state.num_steps >= state.max_steps:
-            raise ValueError(f"the state holds {state.max_steps} steps and all are used; allocate more.")
-        at = state.prefix_length + state.num_steps
-        start = self._first_in_reach(state)
-        x = self._embed(codes[:, :, None]) + self._positions(state.first_position + state.num_steps, 1)
-        bias = None if state.prefix_bias is None else _in_reach(state.prefix_bias, state, start, at + 1, dim=3)
-        for index, block in enumerate(self.blocks()):
-            query, key, value = block.qkv(x)
-            keys, values = state.caches[index]
-            keys.narrow(2, at, 1).copy_(key)
-            values.narrow(2, at, 1).copy_(value)
-            keys, values = _in_reach(keys, state, start, at + 1), _in_reach(values, state, start, at + 1)
-            attended = F.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
-            x = block.finish(x, attended, state.memories[index] if state.memories else None, state.cross_bias)
-        state.num_steps += 1
-        return self._logits(self.norm(x))[:, :, 0] if with_logits else None
+        return self.read([Feed(state, codes[:, :, None], with_logits)])[0]
 
-    def _first_in_reach(self, state: MusicGenState) -> int:
-        """Cache index of the earliest step that the next one attends to; a prefix comes before it."""
-        reach = self.config.attention_frames or state.num_steps + 1
-        return state.prefix_length + max(0, state.num_steps + 1 - reach)
+    def read(self, feeds: Sequence[Feed], *, min_rows: int = 1) -> list[Tensor | None]:
+        """Read the columns of several states in one pass of the linear layers, and advance the states in place.
+
+        A row's result depends on its neighbours only as far as the linear layers make it: `row_invariance` tells.
+
+        Args:
+            feeds: States, each with one or more columns.
+            min_rows: Least number of rows in any product; rows of zeros fill up.
+
+        Returns:
+            For each feed the logits [B, K, V] after its last column, or None where it wants none.
+
+        Raises:
+            ValueError: If a state's `max_steps` are used up. Whatever is raised, no state has advanced.
+        """
+        spans = spans_of(feeds)
+        x = torch.cat([self._embed_columns(feed) for feed in feeds])  # [N, 1, D]
+        x = run_blocks(self.blocks(), _padded(x, min_rows), spans, self.config.attention_frames)
+        logits = self._last_logits(x, [span for feed, span in zip(feeds, spans) if feed.with_logits], min_rows)
+        for feed in feeds:
+            feed.state.num_steps += feed.num_columns
+        return [next(logits) if feed.with_logits else None for feed in feeds]
 
     def reset_buffers(self) -> None:
         """Compute what no checkpoint holds; needed after building on the meta device."""
@@ -256,6 +208,23 @@ class MusicGenLM(nn.Module):
     def _embed(self, codes: Tensor) -> Tensor:
         embedded: Tensor = self.embeddings(codes + self.code_offsets).sum(dim=1)  # [B, K, T] -> [B, T, D]
         return embedded
+
+    def _embed_columns(self, feed: Feed) -> Tensor:
+        """The columns of a feed [B, K, C] as rows [C * B, 1, D], positions added, column by column."""
+        state = feed.state
+        positions = self._positions(state.first_position + state.num_steps, feed.num_columns)
+        columns = feed.codes.permute(2, 0, 1)  # [C, B, K]
+        embedded = self._embed(columns.flatten(0, 1)[:, :, None])  # [C * B, 1, D]
+        return embedded + positions.repeat_interleave(state.batch_size, dim=0)[:, None].to(embedded.dtype)
+
+    def _last_logits(self, x: Tensor, spans: Sequence[Span], min_rows: int) -> Iterator[Tensor]:
+        """Logits [B, K, V] after the last column of each span, from the rows [N, 1, D] of the last block."""
+        if not spans:
+            return iter(())
+        sizes = [span.batch_size for span in spans]
+        if sum(sizes) < x.shape[0]:
+            x = torch.cat([x[span.last_rows] for span in spans])
+        return iter(torch.split(self._logits(self.norm(_padded(x, min_rows)))[: sum(sizes), :, 0], sizes))
 
     def _logits(self, x: Tensor) -> Tensor:
         logits: Tensor = self.heads(x)  # [B, T, K * V]
@@ -310,12 +279,9 @@ def _self_mask(is_heard: Tensor | None, prefix: int, length: int, reach: int, de
     return mask[:, None]
 
 
-def _in_reach(cache: Tensor, state: MusicGenState, start: int, stop: int, dim: int = 2) -> Tensor:
-    """The prefix and the steps [start, stop) of `cache`, without a copy where they touch."""
-    if start == state.prefix_length:
-        return cache.narrow(dim, 0, stop)
-    steps = cache.narrow(dim, start, stop - start)
-    return steps if not state.prefix_length else torch.cat([cache.narrow(dim, 0, state.prefix_length), steps], dim)
+def _padded(x: Tensor, min_rows: int) -> Tensor:
+    """Rows [N, 1, D] with zeros after them up to `min_rows`."""
+    return x if x.shape[0] >= min_rows else F.pad(x, (0, 0, 0, 0, 0, min_rows - x.shape[0]))
 
 
 def _draw(weight: Tensor, std: float) -> None:

@@ -1,7 +1,8 @@
 """`MusicGenStepper`: MusicGen's language model as the token engine drives it, guidance included.
 
-A request under guidance runs as two rows of one forward pass, conditional and null; at guidance 1, 0, or without any
-condition, as one row. Numpy in, logits out; knows nothing of requests, threads and the wire.
+A request under guidance runs as two rows of a pass, conditional and null; at guidance 1, 0, or without any condition,
+as one row. The rows of several requests, and of several columns of one, share a pass where the model's layers treat
+each row by itself, which `tried` finds out. Numpy in, logits out; knows nothing of requests, threads and the wire.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from stretto_shared.engine.program import StateCost
 from stretto_shared.engine.sampling import guide
+from stretto_shared.engine.self_test import Trial, joins_exactly
+from stretto_shared.nn.row_invariance import fewest_invariant_rows, linear_layers
 from torch import Tensor
 
+from stretto_acoustic.models.musicgen.joined import Feed
 from stretto_acoustic.models.musicgen.lm import MusicGenLM
 from stretto_acoustic.models.musicgen.state import MusicGenState
 
@@ -25,6 +30,10 @@ class MusicGenCondition:
 
     text_states: NDArray[np.float32] | None = None
     pitch_classes: NDArray[np.int32] | None = None
+
+    @property
+    def is_any(self) -> bool:
+        return self.text_states is not None or self.pitch_classes is not None
 
 
 @dataclass(eq=False)
@@ -40,11 +49,49 @@ class GuidedState:
 
 
 class MusicGenStepper:
-    """Drives a `MusicGenLM` in eval mode one column at a time; implements `StepModel`."""
+    """Drives a `MusicGenLM` in eval mode; implements `StepModel`.
 
-    def __init__(self, model: MusicGenLM) -> None:
+    Args:
+        model: The model, on its thread.
+        min_rows: Number of rows from which on its layers treat each row by itself; a pass of fewer is filled up. None
+            where they do not, and no two requests share a pass.
+    """
+
+    def __init__(self, model: MusicGenLM, *, min_rows: int | None = None) -> None:
         self._model = model
         self._dtype = model.embeddings.weight.dtype
+        self._min_rows = min_rows
+
+    @classmethod
+    def tried(cls, model: MusicGenLM, *, max_rows: int) -> MusicGenStepper:
+        """Try the model's layers with up to `max_rows` rows, then the whole, and join as far as no bit changes."""
+        layers = linear_layers(model.layers)
+        min_rows = fewest_invariant_rows([*layers, model.heads], max_rows=max_rows, dtype=model.embeddings.weight.dtype)
+        joined = cls(model, min_rows=min_rows)
+        return joined if min_rows is not None and joins_exactly(joined, joined.trials()) else cls(model)
+
+    def trials(self) -> list[Trial[MusicGenCondition]]:
+        """One request of each kind that this model takes, the plainest guided one first."""
+        config, rng = self._model.config, np.random.default_rng(0)
+        text = rng.standard_normal((5, config.text_dim)).astype(np.float32)
+        melody = np.arange(config.chroma_frames, dtype=np.int32)[:7] % config.num_chroma
+        trials = [
+            Trial(MusicGenCondition(text), 3.0),
+            Trial(MusicGenCondition(), 1.0),
+            Trial(MusicGenCondition(text[:3]), 1.0),
+            Trial(MusicGenCondition(text[1:]), 2.0),
+        ]
+        if config.melody_conditioning != "none":
+            trials += [Trial(MusicGenCondition(text, melody), 3.0), Trial(MusicGenCondition(None, melody), 1.0)]
+        return trials
+
+    @property
+    def is_row_invariant(self) -> bool:
+        return self._min_rows is not None
+
+    @property
+    def min_rows(self) -> int:
+        return self._min_rows or 1
 
     @property
     def cardinality(self) -> int:
@@ -58,13 +105,25 @@ class MusicGenStepper:
     def delays(self) -> tuple[int, ...]:
         return self._model.config.delays
 
+    def cost(self, condition: MusicGenCondition, *, num_steps: int, guidance_scale: float) -> StateCost:
+        """Rows of a request, and bytes of its caches: its steps, its prefix and its text."""
+        config = self._model.config
+        num_rows = _num_rows(condition, guidance_scale)
+        num_entries = num_steps
+        if config.melody_conditioning == "prefix_only":
+            num_entries += config.chroma_frames
+        elif condition.pitch_classes is not None:
+            num_entries += condition.pitch_classes.size
+        if condition.text_states is not None:
+            num_entries += condition.text_states.shape[0]
+        return StateCost(num_rows, num_entries * self._model.kv_bytes_per_step(num_rows))
+
     @torch.inference_mode()
     def open(self, condition: MusicGenCondition, *, num_steps: int, guidance_scale: float) -> GuidedState:
         """Allocate the caches of a request and project its conditions."""
-        has_condition = condition.text_states is not None or condition.pitch_classes is not None
-        if guidance_scale == 0 or not has_condition:
+        num_rows = _num_rows(condition, guidance_scale)
+        if guidance_scale == 0 or not condition.is_any:
             return GuidedState(self._model.init_state(1, num_steps), guidance_scale)
-        num_rows = 1 if guidance_scale == 1 else 2
         text = mask = chroma = None
         if condition.text_states is not None:
             text = torch.tensor(condition.text_states, dtype=self._dtype).repeat(num_rows, 1, 1)
@@ -76,15 +135,26 @@ class MusicGenStepper:
         return GuidedState(self._model.init_state(num_rows, num_steps, text, mask, chroma), guidance_scale)
 
     @torch.inference_mode()
-    def step(self, states: Sequence[GuidedState], columns: NDArray[np.int64], *, with_logits: bool) -> Tensor | None:
-        """Read a column [K] for each state; return guided float32 logits [n, K, V] unless nobody draws."""
-        logits = [self._step_one(state, column, with_logits) for state, column in zip(states, columns, strict=True)]
-        return torch.stack([each for each in logits if each is not None]) if with_logits else None
+    def step(
+        self, states: Sequence[GuidedState], columns: Sequence[NDArray[np.int64]], wants_logits: Sequence[bool]
+    ) -> list[Tensor | None]:
+        """Read columns [K, c] for each state in one pass; return guided float32 logits [K, V] where they are wanted."""
+        if not self.is_row_invariant and (len(states) != 1 or columns[0].shape[1] != 1):
+            raise ValueError(
+                f"this model's layers let rows depend on their neighbours: expected one state and one column, got "
+                f"{len(states)} and {[each.shape[1] for each in columns]}. Step them one by one."
+            )
+        feeds = [
+            Feed(state.inner, torch.from_numpy(each).expand(state.inner.batch_size, -1, -1), wants)
+            for state, each, wants in zip(states, columns, wants_logits, strict=True)
+        ]
+        logits = self._model.read(feeds, min_rows=self.min_rows)
+        return [None if rows is None else _guided(state, rows.float()) for state, rows in zip(states, logits)]
 
-    def _step_one(self, state: GuidedState, column: NDArray[np.int64], with_logits: bool) -> Tensor | None:
-        codes = torch.from_numpy(column).expand(state.inner.batch_size, -1)
-        logits = self._model.step(codes, state.inner, with_logits=with_logits)
-        if logits is None:
-            return None
-        logits = logits.float()
-        return guide(logits[0], logits[1], state.guidance_scale) if state.is_guided else logits[0]
+
+def _num_rows(condition: MusicGenCondition, guidance_scale: float) -> int:
+    return 2 if condition.is_any and guidance_scale not in (0, 1) else 1
+
+
+def _guided(state: GuidedState, logits: Tensor) -> Tensor:
+    return guide(logits[0], logits[1], state.guidance_scale) if state.is_guided else logits[0]

@@ -1,0 +1,6 @@
+"""Conditions in, token frames out: domain values only. Knows nothing of protobuf and grpc."""
+
+from stretto_acoustic.engine.acoustic_engine import NOISE_STAGE, AcousticEngine, GeneratedFrames, StageMeter
+from stretto_acoustic.engine.requests import GenerateRequest
+
+__all__ = ["NOISE_STAGE", "AcousticEngine", "GenerateRequest", "GeneratedFrames", "StageMeter"]

@@ -1,0 +1,45 @@
+"""`TokenEngineConfig`: the limits of one token engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TokenEngineConfig:
+    """Limits of one engine.
+
+    Args:
+        max_slots: Requests that run at the same time.
+        max_queued: Requests that wait for a slot; more fail with Overloaded.
+        first_block_frames: Frames in the first block of a request, few for a short wait.
+        block_frames: Frames in the blocks after it; a real-time stream whose audio runs out gets fewer, sooner.
+        max_unread_blocks: Blocks that a reader may lag behind before its request pauses.
+        prefill_columns: Columns of known frames (prompt, resume) that one pass reads on top of one for each request.
+        kv_budget_bytes: Memory that the caches of all running requests may take.
+        realtime_utilisation: Share of the time of playing that making real-time streams may take, 0 to 1.
+        realtime_lead_s: Audio that a real-time stream gets ahead before best-effort requests are served.
+        first_frames_target_s: When a real-time stream should have its first frames, after it took its slot.
+        max_realtime_wait_s: A real-time stream that would wait longer for a slot is refused.
+    """
+
+    max_slots: int = 4
+    max_queued: int = 16
+    first_block_frames: int = 5
+    block_frames: int = 25
+    max_unread_blocks: int = 8
+    prefill_columns: int = 16
+    kv_budget_bytes: int = 4 << 30
+    realtime_utilisation: float = 0.85
+    realtime_lead_s: float = 1.0
+    first_frames_target_s: float = 0.5
+    max_realtime_wait_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, int) and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}.")
+            if isinstance(value, float) and not value > 0:
+                raise ValueError(f"{name} must be more than 0, got {value:g}.")
+        if self.realtime_utilisation > 1:
+            raise ValueError(f"realtime_utilisation must be at most 1, got {self.realtime_utilisation:g}.")

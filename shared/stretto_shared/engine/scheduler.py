@@ -1,0 +1,130 @@
+"""`Scheduler`: who reads how many columns in the next pass, and whom to refuse. Knows no thread, no tensor, no queue.
+
+A real-time stream is *due* while it is less than `realtime_lead_s` ahead of its listener. Due streams come first, the
+one that would starve first before the others; what is left goes to best-effort streams by fair shares, then to the
+real-time streams that are ahead already. In a joined pass more rows make all of them slower, so others join only while
+the pass stays short enough, by the measured step times, for every due stream's next frame to come in time.
+
+One frame of K tokens is one step, and one step plays `1 / frame_rate_hz` seconds: so a set of real-time streams can be
+kept up when one step for all of them takes less than that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stretto_shared.engine.config import TokenEngineConfig
+from stretto_shared.engine.slots import Stream
+from stretto_shared.engine.step_times import StepTimes
+
+AnyStream = Stream[Any, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Turn:
+    """One stream's part of the next pass."""
+
+    stream: AnyStream
+    num_columns: int
+
+    @property
+    def num_rows(self) -> int:
+        return self.num_columns * self.stream.num_rows
+
+
+class Scheduler:
+    """Plans passes by play-out deadline and estimates waits.
+
+    Args:
+        config: Limits.
+        step_times: What passes take.
+        joins: Whether several streams, and several columns, may share a pass.
+    """
+
+    def __init__(self, config: TokenEngineConfig, step_times: StepTimes, *, joins: bool) -> None:
+        self._config = config
+        self._times = step_times
+        self._joins = joins
+
+    def plan(self, streams: Sequence[AnyStream], now_s: float) -> list[Turn]:
+        """Choose the streams of the next pass, at least one, and how many columns each reads."""
+        realtime = sorted((s for s in streams if s.is_realtime), key=self._deadline_s)
+        round_s = self._round_s(realtime)
+        due = [s for s in realtime if self._slack_s(s, now_s, round_s) < self._config.realtime_lead_s]
+        fair = sorted((s for s in streams if not s.is_realtime), key=lambda s: s.share_used)
+        order = [*due, *fair, *(s for s in realtime if s not in due)]
+        if not self._joins:
+            return [Turn(order[0], 1)]
+        longest_s = min((self._longest_pass_s(s, now_s) for s in due), default=math.inf)
+        chosen = due[:]
+        num_rows = sum(s.num_rows for s in chosen)
+        for stream in order[len(due) :]:
+            if not chosen or self._times.predict_s(num_rows + stream.num_rows) <= longest_s:
+                chosen.append(stream)
+                num_rows += stream.num_rows
+        return self._with_known_columns(chosen, num_rows, longest_s)
+
+    def charge(self, turn: Turn) -> None:
+        """Write down a turn that a best-effort stream had."""
+        turn.stream.share_used += turn.num_columns / (1 + turn.stream.request.priority)
+
+    def must_deliver(self, stream: AnyStream, now_s: float) -> bool:
+        """Whether a real-time stream should hand out what it has now, since its listener is about to run dry."""
+        if not stream.is_realtime or stream.clock is None or not stream.clock.has_started:
+            return False
+        return stream.clock.ahead_s(now_s) < self._config.realtime_lead_s / 2
+
+    def would_underrun(self, stream: AnyStream, others: Sequence[AnyStream]) -> bool:
+        """Whether `stream` beside the other real-time streams would make them run dry; not asked of the first one."""
+        realtime = [s for s in others if s.is_realtime and not s.is_cancelled]
+        if not stream.is_realtime or not realtime or stream.clock is None:
+            return False
+        return self._round_s([*realtime, stream]) * stream.clock.frame_rate_hz > self._config.realtime_utilisation
+
+    def estimate_end_s(self, running: Sequence[AnyStream], num_ends: int = 1) -> float:
+        """Seconds until `num_ends` slots will have become free, if all that run go on as they do."""
+        step_s = self._round_s(running) or self._times.predict_s(1)
+        left = sorted(s.program.num_steps_left for s in running) or [1]
+        rounds, at = divmod(num_ends - 1, len(left))
+        return max(step_s, (left[at] + rounds * left[-1]) * step_s)
+
+    def _with_known_columns(self, chosen: Sequence[AnyStream], num_rows: int, longest_s: float) -> list[Turn]:
+        """Give those who have known columns to read several at a time, as far as the pass stays short enough."""
+        left = self._config.prefill_columns
+        turns = []
+        for stream in chosen:
+            more = min(stream.program.num_readable_columns - 1, left)
+            while more and self._times.predict_s(num_rows + more * stream.num_rows) > longest_s:
+                more //= 2
+            left -= more
+            num_rows += more * stream.num_rows
+            turns.append(Turn(stream, 1 + more))
+        return turns
+
+    def _round_s(self, streams: Sequence[AnyStream]) -> float:
+        """Seconds of one step for each of `streams`: one pass where they join, one pass each where not."""
+        if self._joins:
+            return self._times.predict_s(sum(s.num_rows for s in streams)) if streams else 0.0
+        return sum(self._times.predict_s(s.num_rows) for s in streams)
+
+    def _deadline_s(self, stream: AnyStream) -> float:
+        """When a listener will need the next frame that is not complete yet."""
+        clock = stream.clock
+        if clock is None or not clock.has_started:
+            return stream.started_s + self._config.first_frames_target_s
+        return clock.runs_out_s + stream.program.num_frames_ready / clock.frame_rate_hz
+
+    def _num_passes_to_frame(self, stream: AnyStream) -> int:
+        known = stream.program.num_readable_columns - 1
+        saved = known - math.ceil(known / (1 + self._config.prefill_columns)) if self._joins else 0
+        return max(1, stream.program.num_steps_to_frame - saved)
+
+    def _slack_s(self, stream: AnyStream, now_s: float, round_s: float) -> float:
+        return self._deadline_s(stream) - now_s - self._num_passes_to_frame(stream) * round_s
+
+    def _longest_pass_s(self, stream: AnyStream, now_s: float) -> float:
+        """How long a pass may take so that this stream's next frame still comes in time, with one pass in hand."""
+        return max(0.0, self._deadline_s(stream) - now_s) / (1 + self._num_passes_to_frame(stream))
