@@ -41,16 +41,16 @@ from stretto_shared.training.corpus.records import ClipRecord
 from stretto_shared.training.dataset import AudioShards
 
 JUDGE_RATE_HZ = 16_000
-# In the words of a template that no training caption has.
+# Written by hand as people ask; none is a training caption word for word.
 PROMPTS = {
-    "piano": "I want to hear a piano alone; calm.",
-    "organ": "I want to hear a church organ alone.",
-    "guitar": "I want to hear an acoustic guitar alone.",
-    "strings": "I want to hear a string quartet; slow.",
-    "choir": "I want to hear a choir; singing.",
-    "brass": "I want to hear a brass section.",
-    "flute": "I want to hear a flute alone; slow melody.",
-    "drums": "I want to hear drums alone; energetic.",
+    "piano": "solo piano, calm",
+    "organ": "solo church organ, solemn",
+    "guitar": "solo acoustic guitar, gentle, unhurried",
+    "strings": "string quartet, slow",
+    "choir": "a choir singing",
+    "brass": "brass section, proud",
+    "flute": "solo flute, slow melody",
+    "drums": "solo drums, energetic groove",
 }
 GUIDANCES = (3.0, 1.0)
 CLIP_S, TEMPO_CLIP_S = 5.0, 10.0
