@@ -22,7 +22,9 @@ from stretto_acoustic.models.musicgen.layouts import config_from_hugging_face, w
 NO_LICENCE_STATED = "NOASSERTION"
 MUSICGEN_LICENCE = "CC-BY-NC-4.0"  # Meta's statement for every facebook/musicgen-* checkpoint
 
-DTYPES: Mapping[str, torch.dtype] = MappingProxyType({"float32": torch.float32, "bfloat16": torch.bfloat16})
+DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
+    {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}  # the last for tests alone
+)
 
 
 @dataclass(frozen=True)

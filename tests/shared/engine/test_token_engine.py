@@ -277,13 +277,14 @@ async def test_a_step_that_fails_in_a_shared_pass_fails_the_culprit_alone() -> N
 
 
 async def test_a_request_beyond_the_cache_is_refused_and_others_wait_for_memory() -> None:
-    async with running(kv_budget_bytes=30) as engine:
+    # A reader that lags keeps the first request in its slot, however fast the model is.
+    async with running(kv_budget_bytes=30, max_unread_blocks=1, block_frames=2) as engine:
         with pytest.raises(InvalidInput, match="cache"):
             await collect(engine, request(29))
         async with aclosing(engine.generate(request(20))) as blocks:
             await anext(blocks)
             waiting = asyncio.ensure_future(collect(engine, request(20)))
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # time enough to break the promise
             assert engine.num_running == 1 and engine.num_waiting == 1 and engine.kv_bytes_used == 22
         assert (await asyncio.wait_for(waiting, 60)).shape == (K, 20)
 
