@@ -17,7 +17,7 @@ MEMBERS := protos shared client $(SERVICES:%=services/%)
 PYPROJECTS := $(MEMBERS:%=%/pyproject.toml)
 SOURCES := shared client services tests evals examples docs
 
-PROMPT ?= a calm piano piece with soft strings
+PROMPT ?= a jazz trio with saxophone, double bass and drums
 SEED ?= 7
 PORT ?= # empty: STRETTO_GRPC_PORT, or 50051
 

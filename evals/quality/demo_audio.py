@@ -24,7 +24,7 @@ from stretto_shared.audio import Waveform
 from stretto_shared.metrics.level import clipped_share, rms_dbfs
 from stretto_shared.metrics.spectral import log_mel_distance, peak_concentration, spectral_flatness
 
-DEMO = ("a calm piano piece with soft strings", 7)
+DEMO = ("a jazz trio with saxophone, double bass and drums", 7)
 OTHER_PROMPTS = ("solo drums, a fast rock beat", "a church organ chorale", "solo flute, slow melody")
 OTHER_SEEDS = (8, 9)
 SHORT_S = 5.0

@@ -10,7 +10,8 @@ made in a fresh process after a warm-up second: in a process that has run ours, 
     python evals/speed/first_audio.py [--duration-s 10] [--limit 3] [--address …]
 
 Cost: 52 s of music through the server, then three pieces of each language model: two minutes on a quiet machine, which
-alone gives valid numbers. `--limit 1 --duration-s 3` is the quick check.
+alone gives valid numbers. `--limit 1 --duration-s 3` is the quick check. `STRETTO_ACOUSTIC_WEIGHT_FORMAT=int8` before
+the command measures that format, into a report of its own name.
 """
 
 from __future__ import annotations
@@ -180,7 +181,13 @@ async def language_model_s(which: str, duration_s: float) -> float:
         peer_s(config, 1.0, text.states.shape[0])
         return peer_s(config, duration_s, text.states.shape[0])
     load = functools.partial(
-        loading.load, name, source, weights_dir=settings.weights_dir, num_threads=settings.num_threads
+        loading.load,
+        name,
+        source,
+        weights_dir=settings.weights_dir,
+        num_threads=settings.num_threads,
+        weight_format=settings.weight_format,
+        native_kernel_dir=settings.native_kernel_dir,
     )
     await own_lm_s(load, 1.0, text)
     return await own_lm_s(load, duration_s, text)
@@ -232,7 +239,7 @@ async def main() -> None:
     threads = f"{torch.get_num_threads()} torch threads"
     publish(
         Outcome(
-            "first_audio",
+            "first_audio" if settings.weight_format == "as_dtype" else f"first_audio_{settings.weight_format}",
             PROTOCOL,
             f"{len(runs)} requests of {args.duration_s:g} s; {loaded.info.model_id}, {loaded.info.parameter_count:,} "
             f"parameters; {threads}",
