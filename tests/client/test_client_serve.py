@@ -94,7 +94,8 @@ async def answers(address: str) -> bool:
     ],
 )
 def test_make_names_a_port_only_where_it_was_given_one(arguments: tuple[str, ...], command: str) -> None:
-    shown = subprocess.run(
-        ["make", "--dry-run", *arguments], cwd=ROOT, env=WITHOUT_SETTINGS, capture_output=True, text=True, check=True
-    ).stdout
+    # The tests themselves may run under make, whose own options would be inherited.
+    environment = {name: value for name, value in WITHOUT_SETTINGS.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    command_line = ["make", "--dry-run", "--no-print-directory", *arguments]
+    shown = subprocess.run(command_line, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
     assert shown.splitlines()[-1].rstrip().endswith(command)
