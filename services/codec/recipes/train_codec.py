@@ -1,8 +1,9 @@
 """Train one of the codecs: `python services/codec/recipes/train_codec.py --config framecodec.toml --corpus DIR ...`.
 
 Spectral reconstruction first, so that the quantizers settle; then hinge-adversarial with feature matching. The
-budget is wall time. A run resumes from its folder; `--init` starts from an exported checkpoint instead. The best
-checkpoint on the validation split (log-mel distance) is exported after every validation that improves it.
+budget is wall time. A run resumes from its folder; `--init` starts from an exported checkpoint instead. After each
+validation the model is exported if its log-mel distance is within a tenth of the best so far, and always at the end:
+with discriminators later is better to the ear, though not by this distance.
 """
 
 from __future__ import annotations
