@@ -10,7 +10,8 @@ class PlayClock:
     """The play-out of one stream: it starts with the first delivered frames and plays one second a second.
 
     A stream whose audio runs out stands still until more comes, as a player does, and the time that it stood still is
-    its underrun. Invariant: `num_played + num_ahead = num_delivered` (`tests/shared/engine/test_clock.py`).
+    its underrun. Invariant: what was played and what is ahead are together what was delivered
+    (`tests/shared/engine/test_clock.py`).
 
     Args:
         frame_rate_hz: Frames played in a second.

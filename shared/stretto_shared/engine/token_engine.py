@@ -38,7 +38,7 @@ class TokenEngine(Generic[Condition, State]):
     """Runs token requests on the model thread and streams their frames.
 
     Invariant: a request gives the same frames alone, beside any others, and resumed at any frame
-    (`tests/shared/engine/test_token_engine.py`, `test_joined_schedules.py`).
+    (`tests/shared/engine/test_token_engine.py`, `tests/services/acoustic/test_acoustic_schedules.py`).
 
     Args:
         thread: The model's thread.
