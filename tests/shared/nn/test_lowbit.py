@@ -16,9 +16,11 @@ from stretto_shared.nn.lowbit import (
     LowBitLinear,
     NativeKernel,
     load_native_kernel,
-    native,
     quantise_int4,
     quantise_int8,
+)
+from stretto_shared.nn.lowbit import (
+    kernel as native,
 )
 from torch import Tensor
 

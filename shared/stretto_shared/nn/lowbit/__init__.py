@@ -1,7 +1,30 @@
-"""Linear layers with weights of 8 or 4 bits, whose result for a row depends on no other row."""
+"""Layers and decoders with weights of 8 or 4 bits, whose result for a row depends on no other row."""
 
+from stretto_shared.nn.lowbit.decoder import (
+    DecoderBlock,
+    DecoderLayers,
+    DecoderRow,
+    IntegerDecoder,
+    NativeDecoder,
+    cache_bytes,
+)
 from stretto_shared.nn.lowbit.formats import IntegerMatrix, quantise_int4, quantise_int8
+from stretto_shared.nn.lowbit.kernel import NativeKernel, load_native_kernel
 from stretto_shared.nn.lowbit.linear import LowBitLinear
-from stretto_shared.nn.lowbit.native import NativeKernel, load_native_kernel
+from stretto_shared.nn.lowbit.reference import ReferenceDecoder
 
-__all__ = ["IntegerMatrix", "LowBitLinear", "NativeKernel", "load_native_kernel", "quantise_int4", "quantise_int8"]
+__all__ = [
+    "DecoderBlock",
+    "DecoderLayers",
+    "DecoderRow",
+    "IntegerDecoder",
+    "IntegerMatrix",
+    "LowBitLinear",
+    "NativeDecoder",
+    "NativeKernel",
+    "ReferenceDecoder",
+    "cache_bytes",
+    "load_native_kernel",
+    "quantise_int4",
+    "quantise_int8",
+]

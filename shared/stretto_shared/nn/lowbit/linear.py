@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from stretto_shared.nn.lowbit.formats import GROUP_SIZE, MAX_INT8, IntegerMatrix
-from stretto_shared.nn.lowbit.native import NativeKernel
+from stretto_shared.nn.lowbit.kernel import NativeKernel
 
 _PANEL_SIZE = 64
 _EXACT_INPUTS = 512  # 127 * 255 * 512 < 2^24
@@ -59,6 +59,11 @@ class LowBitLinear(nn.Module):
         return out.view(*x.shape[:-1], self.out_features).to(x.dtype)
 
     @property
+    def panels(self) -> tuple[Tensor, Tensor | None, Tensor] | None:
+        """Weights, multipliers and scales as the native kernel reads them; None without it."""
+        return None if self._kernel is None else (self._weights, self._multipliers, self._scales)
+
+    @property
     def num_bytes(self) -> int:
         """Bytes that one product reads: weights, multipliers and scales."""
         parts = (self._weights, self._multipliers, self._scales)
@@ -89,7 +94,7 @@ def quantise_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _panels(matrix: IntegerMatrix) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Weights, multipliers and scales as `kernels.cpp` reads them; its head says how they lie."""
+    """Weights, multipliers and scales as `native/products.hpp` reads them; its head says how they lie."""
     num_outputs, num_inputs = matrix.values.shape
     num_panels, num_groups = -(-num_outputs // _PANEL_SIZE), -(-num_inputs // GROUP_SIZE)
     more_outputs, more_inputs = num_panels * _PANEL_SIZE - num_outputs, num_groups * GROUP_SIZE - num_inputs

@@ -1,4 +1,4 @@
-"""The native kernel: `kernels.cpp`, compiled once with the machine's own C++ compiler and kept in a folder.
+"""The native kernel: the C++ in `native/`, compiled once with the machine's own compiler and kept in a folder.
 
 A machine without a compiler, or a processor without AVX-512 VNNI, has no kernel, and layers compute the same bytes with
 torch. A library is loaded only from a folder and a file that belong to this user and that nobody else may write: what
@@ -21,7 +21,7 @@ import structlog
 import torch
 from torch import Tensor
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+SOURCE = Path(__file__).with_name("native") / "kernels.cpp"
 COMPILERS = ("g++", "clang++", "c++")
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-ffp-contract=off")
 THREADS = "-fopenmp"  # the library then shares torch's own threads; without it the kernel has one
@@ -32,12 +32,19 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class NativeKernel:
-    """The compiled product, ready to call from any thread."""
+    """The compiled functions, ready to call from any thread; what they read and write is stated in `native/`.
+
+    Tensors are contiguous, on the CPU, and live as long as the call.
+    """
 
     library: Any
 
+    def use_tiles(self, wanted: bool) -> bool:
+        """Use the processor's AMX tiles from now on, or not; tell whether they are used. The bytes are the same."""
+        return bool(self.library.stretto_use_tiles(int(wanted)))
+
     def multiply(self, rows: Tensor, weights: Tensor, multipliers: Tensor | None, scales: Tensor, out: Tensor) -> None:
-        """Write rows [B, K] times the weights to `out` [B, N]; all contiguous, laid out as kernels.cpp says."""
+        """Write rows [B, K] times the weights to `out` [B, N]."""
         self.library.stretto_multiply(
             rows.data_ptr(),
             rows.shape[0],
@@ -47,6 +54,35 @@ class NativeKernel:
             None if multipliers is None else multipliers.data_ptr(),
             scales.data_ptr(),
             out.data_ptr(),
+            torch.get_num_threads(),
+        )
+
+    def remember(
+        self, store: int, capacity: int, num_heads: int, head_dim: int, first: int, keys: Tensor, values: Tensor
+    ) -> None:
+        """Write keys and values [n, H * E], parts of one tensor perhaps, as steps from `first` on, to `store`."""
+        self.library.stretto_remember(
+            store,
+            capacity,
+            num_heads,
+            head_dim,
+            first,
+            keys.shape[0],
+            keys.data_ptr(),
+            values.data_ptr(),
+            keys.stride(0),
+        )
+
+    def decode(self, decoder: Any, x: Tensor, rows: Any, wanted: Tensor, logits: Tensor) -> None:
+        """Run one pass: rows x [N, D], changed in place, and the int32 rows `wanted` [M] into `logits` [M, V]."""
+        self.library.stretto_decode(
+            ctypes.byref(decoder),
+            x.data_ptr(),
+            rows,
+            x.shape[0],
+            wanted.data_ptr(),
+            wanted.shape[0],
+            logits.data_ptr(),
             torch.get_num_threads(),
         )
 
@@ -76,7 +112,8 @@ def _compiled(folder: Path) -> Path:
     """Path of the library of this source; compiled beside its place and renamed, so that nobody loads half of one."""
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     version = "" if compiler is None else _run(compiler, "-dumpfullversion", "-dumpmachine")
-    key = hashlib.sha256("\n".join((SOURCE.read_text("utf-8"), *FLAGS, THREADS, str(compiler), version)).encode())
+    sources = [path.read_text("utf-8") for path in sorted(SOURCE.parent.glob("*.[ch]pp"))]
+    key = hashlib.sha256("\n".join((*sources, *FLAGS, THREADS, str(compiler), version)).encode())
     path = folder / f"stretto_lowbit_{key.hexdigest()[:16]}.so"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     _check_owned(folder)
@@ -103,9 +140,15 @@ def _check_owned(path: Path) -> None:
 def _bind(path: Path) -> Any:
     library = ctypes.CDLL(str(path))
     library.stretto_is_supported.restype = ctypes.c_int
-    pointer, size = ctypes.c_void_p, ctypes.c_int64
-    library.stretto_multiply.argtypes = [pointer, size, size, size, pointer, pointer, pointer, pointer, ctypes.c_int]
-    library.stretto_multiply.restype = None
+    pointer, size, count = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+    for name, arguments in {
+        "multiply": [pointer, size, size, size, pointer, pointer, pointer, pointer, count],
+        "remember": [pointer, size, size, size, size, size, pointer, pointer, size],
+        "decode": [pointer, pointer, pointer, size, pointer, size, pointer, count],
+    }.items():
+        function = getattr(library, f"stretto_{name}")
+        function.argtypes, function.restype = arguments, None
+    library.stretto_use_tiles.argtypes, library.stretto_use_tiles.restype = [count], count
     return library
 
 

@@ -1,0 +1,178 @@
+// One pass of a transformer decoder for rows of many requests: every layer in one call, so that nothing but the weights is
+// waited for. Pre-norm blocks without biases: self-attention, attention to a memory (a text) where a block has it, GELU.
+#pragma once
+#include "attention.hpp"
+#include "products.hpp"
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+namespace stretto {
+
+inline int thread_number() {
+#ifdef _OPENMP
+  return omp_get_thread_num();
+#else
+  return 0;
+#endif
+}
+
+struct Norm {
+  const float *scale, *shift;
+};
+
+struct Block {
+  Norm norm_self, norm_cross, norm_ffn;
+  Matrix qkv, self_out, cross_q, cross_out, ffn_in, ffn_out;  // cross_q without outputs: no memory
+};
+
+struct Decoder {
+  int64_t width, num_heads, num_blocks;
+  const Block* blocks;
+  Norm norm;
+  Matrix heads;
+  float eps, scale;  // of layer norms; of scores
+
+  int64_t head_width() const { return width / num_heads; }
+};
+
+// One row of a pass: the caches of its request at its row of the first block, and what it may hear.
+struct Row {
+  uint8_t* cache;
+  int64_t cache_capacity, cache_block_bytes;  // steps; from one block's cache to the next one's
+  int64_t at, prefix, start;                  // writes step `at`; hears [0, prefix) and [start, at]
+  uint8_t* memory;                            // null: hears none
+  int64_t memory_capacity, memory_block_bytes, memory_length;
+
+  Store cache_of(int64_t block, int64_t head, int64_t head_width) const {
+    return store_at(cache + block * cache_block_bytes, head, head_width, cache_capacity);
+  }
+  Store memory_of(int64_t block, int64_t head, int64_t head_width) const {
+    return store_at(memory + block * memory_block_bytes, head, head_width, memory_capacity);
+  }
+};
+
+// What a pass needs beside its arguments; kept by the calling thread for the next one.
+struct Workspace {
+  std::vector<float> projected, attended, hidden;
+  std::vector<int32_t> hearing;
+  Rows rows;
+  struct PerThread {
+    std::vector<float> norm, scratch, weights, sums;
+    std::vector<int8_t> line;
+  };
+  std::vector<PerThread> threads;
+};
+
+struct Pass {
+  const Decoder& decoder;
+  float* x;  // [count, width], changed in place
+  const Row* rows;
+  int64_t count;
+  Workspace& work;
+
+  // Norms rows of x, `which` of them or all, into integers; shared by the threads.
+  VNNI void norm_rows(const Norm& norm, const int32_t* which, int64_t size) const {
+    Workspace::PerThread& own = work.threads[thread_number()];
+#pragma omp for schedule(static)
+    for (int64_t r = 0; r < size; ++r) {
+      const float* row = x + (which ? which[r] : r) * decoder.width;
+      layer_norm(row, decoder.width, norm.scale, norm.shift, decoder.eps, own.norm.data(), own.scratch.data());
+      work.rows.put(r, own.norm.data(), decoder.width);
+    }
+  }
+  VNNI void put_rows(const std::vector<float>& from, int64_t width, int64_t size) const {
+#pragma omp for schedule(static)
+    for (int64_t r = 0; r < size; ++r) work.rows.put(r, from.data() + r * width, width);
+  }
+  VNNI void attend_to(int64_t block, bool is_memory, const int32_t* which, int64_t size, int64_t query_stride) const {
+    Workspace::PerThread& own = work.threads[thread_number()];
+    const AttentionScratch scratch{own.weights.data(), own.sums.data(), own.line.data()};
+    const int64_t heads = decoder.num_heads, width = decoder.head_width();
+#pragma omp for schedule(dynamic)
+    for (int64_t item = 0; item < size * heads; ++item) {
+      const int64_t r = item / heads, head = item % heads;
+      const Row& row = rows[which ? which[r] : r];
+      const Store store = is_memory ? row.memory_of(block, head, width) : row.cache_of(block, head, width);
+      const Reach reach = is_memory ? Reach{0, 0, row.memory_length} : Reach{row.prefix, row.start, row.at + 1};
+      attend(store, work.projected.data() + r * query_stride + head * width, width, reach, decoder.scale,
+             work.attended.data() + r * decoder.width + head * width, scratch);
+    }
+  }
+  VNNI void remember_all(int64_t block) const {
+    Workspace::PerThread& own = work.threads[thread_number()];
+    const int64_t heads = decoder.num_heads, width = decoder.head_width();
+#pragma omp for schedule(static)
+    for (int64_t item = 0; item < count * heads; ++item) {
+      const int64_t r = item / heads, head = item % heads;
+      const float* key = work.projected.data() + r * 3 * decoder.width + decoder.width + head * width;
+      remember(rows[r].cache_of(block, head, width), rows[r].at, key, key + decoder.width, width, own.line.data());
+    }
+  }
+
+  VNNI void run_block(int64_t index) const {
+    const Block& block = decoder.blocks[index];
+    const int64_t width = decoder.width, hidden = block.ffn_in.outputs;
+    norm_rows(block.norm_self, nullptr, count);
+    product(block.qkv, work.rows, count, {work.projected.data(), 3 * width, nullptr, Then::store});
+    remember_all(index);
+    attend_to(index, false, nullptr, count, 3 * width);
+    put_rows(work.attended, width, count);
+    product(block.self_out, work.rows, count, {x, width, nullptr, Then::add});
+    const int64_t num_hearing = static_cast<int64_t>(work.hearing.size());
+    if (num_hearing && block.cross_q.outputs) {
+      const int32_t* hearing = work.hearing.data();
+      norm_rows(block.norm_cross, hearing, num_hearing);
+      product(block.cross_q, work.rows, num_hearing, {work.projected.data(), width, nullptr, Then::store});
+      attend_to(index, true, hearing, num_hearing, width);
+      put_rows(work.attended, width, num_hearing);
+      product(block.cross_out, work.rows, num_hearing, {x, width, hearing, Then::add});
+    }
+    norm_rows(block.norm_ffn, nullptr, count);
+    product(block.ffn_in, work.rows, count, {work.hidden.data(), hidden, nullptr, Then::gelu});
+    put_rows(work.hidden, hidden, count);
+    product(block.ffn_out, work.rows, count, {x, width, nullptr, Then::add});
+  }
+};
+
+// Runs rows x [count, width] through the blocks, writing their keys and values to the caches, and the rows `wanted` through
+// the heads, into logits [num_wanted, outputs]. The rows of one request stand in order of their steps.
+inline VNNI void decode(const Decoder& decoder, float* x, const Row* rows, int64_t count, const int32_t* wanted,
+                        int64_t num_wanted, float* logits, int num_threads) {
+  static thread_local Workspace work;
+  int64_t reach = kLanes, hidden = 0;
+  work.hearing.clear();
+  for (int64_t r = 0; r < count; ++r) {
+    const int64_t heard = rows[r].prefix + rows[r].at + 1 - rows[r].start;
+    reach = heard > reach ? heard : reach;
+    reach = rows[r].memory_length > reach ? rows[r].memory_length : reach;
+    if (rows[r].memory) work.hearing.push_back(r);
+  }
+  for (int64_t b = 0; b < decoder.num_blocks; ++b)
+    hidden = decoder.blocks[b].ffn_in.outputs > hidden ? decoder.blocks[b].ffn_in.outputs : hidden;
+  const int64_t widest = hidden > decoder.width ? hidden : decoder.width;
+  work.projected.resize(count * 3 * decoder.width);
+  work.attended.resize(count * decoder.width);
+  work.hidden.resize(count * hidden);
+  work.rows.reserve(count, widest);
+  work.threads.resize(num_threads);
+  for (Workspace::PerThread& own : work.threads) {
+    own.norm.resize(decoder.width);
+    own.scratch.resize(power_of_two(decoder.width));
+    own.weights.resize(power_of_two(reach) + kLanes);
+    own.sums.resize(power_of_two(reach));
+    own.line.resize(padded(decoder.head_width(), kGroup) + 2 * kGroup);
+  }
+  const Pass pass{decoder, x, rows, count, work};
+#pragma omp parallel num_threads(num_threads) if (num_threads > 1)
+  {
+    for (int64_t block = 0; block < decoder.num_blocks; ++block) pass.run_block(block);
+    if (num_wanted) {
+      pass.norm_rows(decoder.norm, wanted, num_wanted);
+      product(decoder.heads, pass.work.rows, num_wanted, {logits, decoder.heads.outputs, nullptr, Then::store});
+    }
+  }
+}
+
+}  // namespace stretto

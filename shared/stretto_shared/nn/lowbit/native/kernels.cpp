@@ -1,0 +1,77 @@
+// The C ABI of the native kernel, for processors with AVX-512 VNNI. No torch, no C++ beyond templates: `kernel.py` calls it
+// with pointers. `reference.py` and `linear.py` have the same arithmetic in torch, and tests hold both to the bit.
+#include <cstdint>
+
+#if defined(__x86_64__)
+#include "decoder.hpp"
+
+namespace {
+
+using namespace stretto;
+
+VNNI void multiply(const float* x, int64_t rows, const Matrix& matrix, float* out, int num_threads) {
+  static thread_local Rows ready;
+  ready.reserve(rows, matrix.inputs);
+  for (int64_t row = 0; row < rows; ++row) ready.put(row, x + row * matrix.inputs, matrix.inputs);
+  const Rows& shared = ready;  // of this thread, for all
+  const Target target{out, matrix.outputs, nullptr, Then::store};
+#pragma omp parallel num_threads(num_threads) if (num_threads > 1)
+  product(matrix, shared, rows, target);
+}
+
+// Keys and values [count, num_heads * head_width] of steps from `first` on, into the stores of one row and block.
+VNNI void remember_steps(uint8_t* heads, int64_t capacity, int64_t num_heads, int64_t head_width, int64_t first,
+                         int64_t count, const float* keys, const float* values, int64_t stride) {
+  std::vector<int8_t> line(padded(head_width, kGroup) + kGroup);
+  for (int64_t head = 0; head < num_heads; ++head) {
+    const Store store = store_at(heads, head, head_width, capacity);
+    for (int64_t step = 0; step < count; ++step)
+      remember(store, first + step, keys + step * stride + head * head_width, values + step * stride + head * head_width,
+               head_width, line.data());
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+int stretto_is_supported() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512vnni");
+}
+
+// Whether tiles are used from now on; they are where there are any, unless they are not wanted.
+int stretto_use_tiles(int wanted) {
+#ifdef STRETTO_TILES
+  tiles_wanted() = wanted != 0;
+  return tiles_allowed();
+#else
+  return 0 * wanted;
+#endif
+}
+
+// Out [rows, outputs] = x [rows, inputs] times the weights; `multipliers` is null for int8.
+void stretto_multiply(const float* x, int64_t rows, int64_t inputs, int64_t outputs, const uint8_t* weights,
+                      const uint8_t* multipliers, const float* scales, float* out, int num_threads) {
+  multiply(x, rows, Matrix{weights, multipliers, scales, inputs, outputs}, out, num_threads);
+}
+
+void stretto_remember(uint8_t* heads, int64_t capacity, int64_t num_heads, int64_t head_width, int64_t first, int64_t count,
+                      const float* keys, const float* values, int64_t stride) {
+  remember_steps(heads, capacity, num_heads, head_width, first, count, keys, values, stride);
+}
+
+void stretto_decode(const Decoder* decoder, float* x, const Row* rows, int64_t count, const int32_t* wanted,
+                    int64_t num_wanted, float* logits, int num_threads) {
+  decode(*decoder, x, rows, count, wanted, num_wanted, logits, num_threads);
+}
+
+}  // extern "C"
+
+#else
+extern "C" int stretto_is_supported() { return 0; }
+extern "C" int stretto_use_tiles(int) { return 0; }
+extern "C" void stretto_multiply() {}
+extern "C" void stretto_remember() {}
+extern "C" void stretto_decode() {}
+#endif

@@ -1,0 +1,290 @@
+// Products of rows with low-bit weights: sums of integers, exact in any order, that become floats by two multiplications,
+// (sum * weight_scale) * row_scale. So a row's result depends on no other row, and whether VNNI or AMX summed it.
+//
+// Weights: outputs in panels of 64 (4 blocks of 16 lanes), inputs in words of 4, padded with what adds nothing.
+//   int8: bytes [panel][word][block][lane][4], value + 128.
+//   int4: bytes [panel][group][block][4][lane][4], the value + 8 of an even word in the low half and that of the odd
+//         word after it in the high half; a group is 32 inputs. Multipliers [panel][group][64], 1 to 31: the weight is
+//         value * multiplier * weight_scale.
+// Every byte of the weights is read from memory once for all rows: `kRows` of them are in registers at a time with VNNI,
+// 16 in tiles with AMX, while a panel stays in the cache for the next of them.
+#pragma once
+#include <vector>
+
+#include "numerics.hpp"
+#include "tiles.hpp"
+
+namespace stretto {
+
+constexpr int kPanel = 64, kBlocks = 4, kRows = 8;
+constexpr int64_t kAhead = 8192;  // bytes from the weights in use to those that are asked of the memory
+constexpr int64_t kLinePadding = 64;  // lines of rows a power of two apart would share the cache's sets
+
+struct Matrix {
+  const uint8_t *weights, *multipliers;  // multipliers: null for int8
+  const float* scales;
+  int64_t inputs, outputs;
+
+  int64_t groups() const { return (inputs + kGroup - 1) / kGroup; }
+  int64_t panels() const { return (outputs + kPanel - 1) / kPanel; }
+  int64_t panel_bytes() const { return groups() * kGroup * kPanel / (multipliers ? 2 : 1); }
+};
+
+// Rows as the products read them: `lines` [rows][stride], `sums` [rows][most_groups] of a line's groups, `scales` [rows].
+struct Rows {
+  std::vector<int8_t> lines;
+  std::vector<int32_t> sums;
+  std::vector<float> scales;
+  int64_t stride = 0, most_groups = 0;
+
+  // Room for rows of at most `widest` inputs.
+  void reserve(int64_t rows, int64_t widest) {
+    most_groups = padded(widest, 64) / kGroup;
+    stride = padded(widest, 64) + kLinePadding;
+    if (static_cast<int64_t>(lines.size()) < padded(rows, kTileRows) * stride) lines.resize(padded(rows, kTileRows) * stride);
+    if (static_cast<int64_t>(sums.size()) < rows * most_groups) sums.resize(rows * most_groups);
+    if (static_cast<int64_t>(scales.size()) < rows) scales.resize(rows);
+  }
+  VNNI void put(int64_t row, const float* x, int64_t inputs) {
+    int8_t* line = lines.data() + row * stride;
+    const int64_t room = padded(inputs, 64);
+    std::memset(line + inputs, 0, room - inputs);
+    scales[row] = quantise(x, inputs, line);
+    for (int64_t group = 0; group < room / kGroup; ++group)
+      sums[row * most_groups + group] = sum_of(line + group * kGroup, kGroup);
+  }
+};
+
+enum class Then { store, add, gelu };
+
+// Where results go: row r of a product is row `rows[r]` of `base`, or row r without `rows`.
+struct Target {
+  float* base;
+  int64_t stride;
+  const int32_t* rows;
+  Then then;
+
+  float* row(int64_t r) const { return base + (rows ? rows[r] : r) * stride; }
+};
+
+inline VNNI void finish(__m512i sum, const float* weight_scales, float row_scale, float* out, int64_t left, Then then) {
+  const __mmask16 mask = lanes_of(left);
+  __m512 value = mul(mul(_mm512_cvtepi32_ps(sum), _mm512_loadu_ps(weight_scales)), all(row_scale));
+  if (then == Then::add) value = add(_mm512_maskz_loadu_ps(mask, out), value);
+  if (then == Then::gelu) value = gelu_of(value);
+  _mm512_mask_storeu_ps(out, mask, value);
+}
+
+// One panel of a matrix, and the rows from `first` on.
+struct Part {
+  const uint8_t *weights, *multipliers;
+  const float* scales;  // [64]
+  int64_t groups;
+  int64_t at, left;  // first output, and outputs from it on
+  const Rows& rows;
+  int64_t first;
+  const Target& target;
+
+  const int8_t* line(int64_t r) const { return rows.lines.data() + (first + r) * rows.stride; }
+  const int32_t* sums(int64_t r) const { return rows.sums.data() + (first + r) * rows.most_groups; }
+  VNNI void finish_block(__m512i sum, int64_t r, int block) const {
+    const int64_t lane = block * kLanes;
+    finish(sum, scales + lane, rows.scales[first + r], target.row(first + r) + at + lane, left - lane, target.then);
+  }
+};
+
+template <int R, int N>  // rows, and blocks whose sums are in registers together
+VNNI void int8_panel(const Part& p) {
+  int32_t begin[R] = {};
+  const int8_t* lines[R];
+  for (int r = 0; r < R; ++r) {
+    lines[r] = p.line(r);
+    for (int64_t group = 0; group < p.groups; ++group) begin[r] -= 128 * p.sums(r)[group];
+  }
+  for (int block = 0; block < kBlocks && block * kLanes < p.left; block += N) {
+    __m512i sum[N][R];
+    for (int n = 0; n < N; ++n)
+      for (int r = 0; r < R; ++r) sum[n][r] = _mm512_set1_epi32(begin[r]);
+    const uint8_t* w = p.weights + block * 64;
+    for (int64_t word = 0; word < p.groups * (kGroup / 4); ++word, w += kBlocks * 64) {
+      __m512i weights[N];
+      for (int n = 0; n < N; ++n) {
+        weights[n] = _mm512_loadu_si512(w + n * 64);
+        _mm_prefetch(reinterpret_cast<const char*>(w + n * 64 + kAhead), _MM_HINT_T0);
+      }
+      for (int r = 0; r < R; ++r) {
+        const __m512i x = word_of(lines[r] + word * 4);
+        for (int n = 0; n < N; ++n) sum[n][r] = _mm512_dpbusd_epi32(sum[n][r], weights[n], x);
+      }
+    }
+    for (int n = 0; n < N; ++n)
+      for (int r = 0; r < R; ++r) p.finish_block(sum[n][r], r, block + n);
+  }
+}
+
+template <int R, int N>
+VNNI void int4_panel(const Part& p) {
+  const __m512i low_half = _mm512_set1_epi8(0x0f);
+  const int8_t* lines[R];
+  for (int r = 0; r < R; ++r) lines[r] = p.line(r);
+  for (int block = 0; block < kBlocks && block * kLanes < p.left; block += N) {
+    __m512i sum[N][R];
+    for (int n = 0; n < N; ++n)
+      for (int r = 0; r < R; ++r) sum[n][r] = _mm512_setzero_si512();
+    for (int64_t group = 0; group < p.groups; ++group) {
+      const int64_t input = group * kGroup;
+      for (int n = 0; n < N; ++n) {
+        const uint8_t* w = p.weights + ((group * kBlocks + block + n) * 4) * 64;
+        __m512i part[R];  // of 32 products of at most 127 * 8, so that it fits 16 bits
+        for (int r = 0; r < R; ++r) part[r] = _mm512_set1_epi32(-8 * p.sums(r)[group]);
+        for (int pair = 0; pair < 4; ++pair) {
+          const __m512i both = _mm512_loadu_si512(w + pair * 64);
+          _mm_prefetch(reinterpret_cast<const char*>(w + pair * 64 + kAhead), _MM_HINT_T0);
+          const __m512i even = _mm512_and_si512(both, low_half);
+          const __m512i odd = _mm512_and_si512(_mm512_srli_epi16(both, 4), low_half);
+          for (int r = 0; r < R; ++r) part[r] = _mm512_dpbusd_epi32(part[r], even, word_of(lines[r] + input + pair * 8));
+          for (int r = 0; r < R; ++r) part[r] = _mm512_dpbusd_epi32(part[r], odd, word_of(lines[r] + input + pair * 8 + 4));
+        }
+        const uint8_t* m = p.multipliers + group * kPanel + (block + n) * kLanes;
+        const __m512i multiplier = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(m)));
+        for (int r = 0; r < R; ++r) sum[n][r] = _mm512_dpwssd_epi32(sum[n][r], part[r], multiplier);
+      }
+    }
+    for (int n = 0; n < N; ++n)
+      for (int r = 0; r < R; ++r) p.finish_block(sum[n][r], r, block + n);
+  }
+}
+
+using Kernel = void (*)(const Part&);
+constexpr Kernel kInt8[kRows] = {int8_panel<1, 4>, int8_panel<2, 4>, int8_panel<3, 4>, int8_panel<4, 4>,
+                                 int8_panel<5, 4>, int8_panel<6, 4>, int8_panel<7, 2>, int8_panel<8, 2>};
+constexpr Kernel kInt4[kRows] = {int4_panel<1, 4>, int4_panel<2, 4>, int4_panel<3, 4>, int4_panel<4, 4>,
+                                 int4_panel<5, 2>, int4_panel<6, 2>, int4_panel<7, 2>, int4_panel<8, 2>};
+
+#ifdef STRETTO_TILES
+inline AMX void int8_tiles(const Part& p, int count) {
+  alignas(64) int32_t sums[kBlocks][kTileRows][kLanes];
+  const int num_blocks = p.left >= kPanel ? kBlocks : (p.left + kLanes - 1) / kLanes;
+  const uint8_t* w = p.weights;
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  for (int64_t input = 0; input < p.groups * kGroup; input += 64, w += 16 * kPanel * 4) {
+    for (int line = 0; line < kBlocks * 16; ++line) _mm_prefetch(reinterpret_cast<const char*>(w + line * 64 + kAhead), _MM_HINT_T0);
+    _tile_loadd(4, p.line(0) + input, p.rows.stride);
+    _tile_loadd(5, w, kPanel * 4);
+    _tile_loadd(6, w + 64, kPanel * 4);
+    _tile_dpbsud(0, 4, 5);
+    _tile_loadd(7, w + 128, kPanel * 4);
+    _tile_dpbsud(1, 4, 6);
+    _tile_loadd(5, w + 192, kPanel * 4);
+    _tile_dpbsud(2, 4, 7);
+    _tile_dpbsud(3, 4, 5);
+  }
+  _tile_stored(0, sums[0], 64);
+  _tile_stored(1, sums[1], 64);
+  _tile_stored(2, sums[2], 64);
+  _tile_stored(3, sums[3], 64);
+  for (int r = 0; r < count; ++r) {
+    int32_t begin = 0;
+    for (int64_t group = 0; group < p.groups; ++group) begin -= 128 * p.sums(r)[group];
+    for (int block = 0; block < num_blocks; ++block)
+      p.finish_block(_mm512_add_epi32(_mm512_load_si512(sums[block][r]), _mm512_set1_epi32(begin)), r, block);
+  }
+}
+
+constexpr int kBatch = 8;  // groups whose integers are made, multiplied and added up together, so that no step waits
+
+// The integers of a group of 32 inputs for one block of outputs, as tiles read them.
+inline VNNI void unpack(const uint8_t* w, uint8_t (*to)[64]) {
+  const __m512i low_half = _mm512_set1_epi8(0x0f), eight = _mm512_set1_epi8(8);
+  for (int pair = 0; pair < 4; ++pair) {
+    const __m512i both = _mm512_loadu_si512(w + pair * 64);
+    _mm_prefetch(reinterpret_cast<const char*>(w + pair * 64 + kAhead), _MM_HINT_T0);
+    _mm512_store_si512(to[2 * pair], _mm512_sub_epi8(_mm512_and_si512(both, low_half), eight));
+    _mm512_store_si512(to[2 * pair + 1], _mm512_sub_epi8(_mm512_and_si512(_mm512_srli_epi16(both, 4), low_half), eight));
+  }
+}
+
+// R: rows whose sums are kept in registers; `count` of them are real.
+template <int R>
+AMX void int4_tiles(const Part& p, int count) {
+  alignas(64) uint8_t unpacked[kBatch][8][64];
+  alignas(64) int32_t parts[kBatch][kTileRows][kLanes];
+  for (int block = 0; block < kBlocks && block * kLanes < p.left; ++block) {
+    __m512i sum[R];
+    for (int r = 0; r < R; ++r) sum[r] = _mm512_setzero_si512();
+    for (int64_t first = 0; first < p.groups; first += kBatch) {
+      const int size = p.groups - first < kBatch ? p.groups - first : kBatch;
+      for (int g = 0; g < size; ++g) unpack(p.weights + (((first + g) * kBlocks + block) * 4) * 64, unpacked[g]);
+      settle(unpacked);
+      const int8_t* line = p.line(0) + first * kGroup;
+      for (int g = 0; g < size; g += 2) {
+        _tile_zero(0);
+        _tile_loadd(4, line + g * kGroup, p.rows.stride);
+        _tile_loadd(5, unpacked[g], 64);
+        _tile_dpbssd(0, 4, 5);
+        if (g + 1 < size) {
+          _tile_zero(1);
+          _tile_loadd(6, line + (g + 1) * kGroup, p.rows.stride);
+          _tile_loadd(7, unpacked[g + 1], 64);
+          _tile_dpbssd(1, 6, 7);
+          _tile_stored(1, parts[g + 1], 64);
+        }
+        _tile_stored(0, parts[g], 64);
+      }
+      for (int g = 0; g < size; ++g) {
+        const uint8_t* m = p.multipliers + (first + g) * kPanel + block * kLanes;
+        const __m512i multiplier = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(m)));
+        for (int r = 0; r < R; ++r) sum[r] = _mm512_dpwssd_epi32(sum[r], _mm512_load_si512(parts[g][r]), multiplier);
+      }
+    }
+    for (int r = 0; r < R; ++r)
+      if (r < count) p.finish_block(sum[r], r, block);
+  }
+}
+#endif
+
+// One panel for all `count` rows.
+inline VNNI void panel_of(const Matrix& matrix, int64_t panel, const Rows& rows, int64_t count, const Target& target,
+                          bool by_tiles) {
+  const int64_t at = panel * kPanel;
+  Part part{matrix.weights + panel * matrix.panel_bytes(),
+            matrix.multipliers ? matrix.multipliers + panel * matrix.groups() * kPanel : nullptr,
+            matrix.scales + at, matrix.groups(), at, matrix.outputs - at, rows, 0, target};
+  while (part.first < count) {
+    const int64_t left = count - part.first;
+#ifdef STRETTO_TILES
+    if (by_tiles && left >= kLeastTileRows) {
+      const int size = left < kTileRows ? left : kTileRows;
+      if (!matrix.multipliers) int8_tiles(part, size);
+      else if (size <= 8) int4_tiles<8>(part, size);
+      else int4_tiles<16>(part, size);
+      part.first += size;
+      continue;
+    }
+#endif
+    const int size = left < kRows ? left : kRows;
+    (matrix.multipliers ? kInt4 : kInt8)[size - 1](part);
+    part.first += size;
+  }
+}
+
+// All panels, shared by the threads of the parallel region that this is called from; ends when all are done.
+inline VNNI void product(const Matrix& matrix, const Rows& rows, int64_t count, const Target& target) {
+#ifdef STRETTO_TILES
+  const bool by_tiles = tiles_allowed() && count >= kLeastTileRows && (matrix.multipliers || matrix.groups() % 2 == 0);
+  if (by_tiles) configure_tiles(matrix.multipliers ? kGroup : 64);
+#else
+  const bool by_tiles = false;
+#endif
+  const int64_t panels = matrix.panels();
+#pragma omp for schedule(dynamic)
+  for (int64_t panel = 0; panel < panels; ++panel) panel_of(matrix, panel, rows, count, target, by_tiles);
+#ifdef STRETTO_TILES
+  if (by_tiles) release_tiles();
+#endif
+}
+
+}  // namespace stretto

@@ -1,0 +1,62 @@
+// Rows of floats as integers: int8 with one scale a row, exact to sum in any order.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#include <immintrin.h>
+
+#define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni")))
+
+namespace stretto {
+
+constexpr int kLanes = 16, kGroup = 32;
+constexpr float kLeastMagnitude = 1e-30f;  // a row below it is nought: 127 / magnitude would leave the range of floats
+constexpr int32_t kInfinityBits = 0x7f800000;
+
+inline int64_t padded(int64_t size, int64_t to) { return (size + to - 1) / to * to; }
+
+inline __mmask16 lanes_of(int64_t left) { return left >= kLanes ? 0xffff : left <= 0 ? 0 : (1u << left) - 1; }
+
+// Writes the integers of x [size] to `line` and returns their scale; what `line` has beyond stays as it is. A row with an
+// infinity or NaN has the scale NaN and noughts, so that all of its results are NaN.
+inline VNNI float quantise(const float* x, int64_t size, int8_t* line) {
+  __m512i largest = _mm512_setzero_si512();
+  const __m512i no_sign = _mm512_set1_epi32(0x7fffffff);
+  for (int64_t i = 0; i < size; i += kLanes) {
+    const __m512i bits = _mm512_maskz_loadu_epi32(lanes_of(size - i), x + i);
+    largest = _mm512_max_epi32(largest, _mm512_and_si512(bits, no_sign));
+  }
+  const int32_t largest_bits = _mm512_reduce_max_epi32(largest);
+  float magnitude;
+  std::memcpy(&magnitude, &largest_bits, 4);
+  const bool is_finite = largest_bits < kInfinityBits, is_nought = magnitude < kLeastMagnitude;
+  if (!is_finite || is_nought) {
+    std::memset(line, 0, size);
+    return is_finite ? 0.0f : __builtin_nanf("");
+  }
+  const __m512 factor = _mm512_set1_ps(127.0f / magnitude);
+  for (int64_t i = 0; i < size; i += kLanes) {
+    const __mmask16 mask = lanes_of(size - i);
+    const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(mask, x + i), factor));
+    _mm_mask_storeu_epi8(line + i, mask, _mm512_cvtepi32_epi8(rounded));
+  }
+  return magnitude / 127.0f;
+}
+
+// Sum of `size` int8, a multiple of 32.
+inline VNNI int32_t sum_of(const int8_t* line, int64_t size) {
+  __m256i sum = _mm256_setzero_si256();
+  const __m256i ones = _mm256_set1_epi8(1);
+  for (int64_t i = 0; i < size; i += kGroup)
+    sum = _mm256_dpbusd_epi32(sum, ones, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(line + i)));
+  const __m128i half = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+  const __m128i quarter = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4e));
+  return _mm_cvtsi128_si32(_mm_add_epi32(quarter, _mm_shuffle_epi32(quarter, 0xb1)));
+}
+
+inline VNNI __m512i word_of(const int8_t* q) {
+  int32_t word;
+  std::memcpy(&word, q, 4);
+  return _mm512_set1_epi32(word);
+}
+
+}  // namespace stretto
