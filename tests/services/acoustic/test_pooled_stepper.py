@@ -113,9 +113,10 @@ def assert_same(got: list[Tensor], expected: list[Tensor]) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_request_gets_the_logits_of_the_other_stepper(kind: str, device: str) -> None:
     reference = MusicGenStepper(model_of(kind, "cpu"))
-    pooled = PooledStepper(model_of(kind, device), num_slots=6, kv_budget_bytes=BUDGET)
+    pooled = PooledStepper(model_of(kind, device), num_slots=8, kv_budget_bytes=BUDGET)
     trials = pooled.trials()
     assert len(trials) == TRIALS[kind]
+    trials += [Trial(MusicGenCondition(), 3.0), Trial(trials[0].condition, 0.0)]  # nothing to guide by
     states = [open_trial(pooled, trial) for trial in trials]  # all at a time, each at its own step
     columns = [columns_of(seed) for seed in range(len(trials))]
     for number, (state, each) in enumerate(zip(states, columns)):
