@@ -26,6 +26,7 @@ from stretto_acoustic.models.musicgen import (
 )
 from stretto_acoustic.models.musicgen.fixed_pass import Kernels
 from stretto_acoustic.models.musicgen.pooled import PooledState
+from stretto_acoustic.models.musicgen.slot_cache import SlotCache
 from stretto_shared.engine.program import TokenRequest
 from stretto_shared.engine.sampling import Sampling
 from stretto_shared.engine.self_test import Trial
@@ -359,6 +360,10 @@ def test_a_slot_costs_the_bytes_it_was_given_and_a_pool_beyond_its_budget_is_ref
     with pytest.raises(InvalidInput, match=r"expected at least \d+ for 5 slots.*max_slots") as caught:
         PooledStepper(model, num_slots=5, kv_budget_bytes=5 * slot_bytes.kv_bytes - 1)
     assert caught.value.field == "kv_memory_mb"
+
+
+def test_a_slot_of_the_small_geometry_takes_what_the_documents_say() -> None:
+    assert SlotCache.slot_bytes(PRESETS["small"], torch.bfloat16.itemsize) == 378 << 20
 
 
 def test_rows_are_counted_as_they_are_guided() -> None:
