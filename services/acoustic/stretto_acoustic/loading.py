@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from stretto_shared import weights
-from stretto_shared.errors import NotFound, NotReady
+from stretto_shared.errors import InvalidInput, NotFound, NotReady
 from stretto_shared.features import ModelInfo
 from stretto_shared.nn.weight_format import check_weight_format, set_weight_format
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ MUSICGEN_LICENCE = "CC-BY-NC-4.0"  # Meta's statement for every facebook/musicge
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
     {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}  # the last for tests alone
 )
+PLAIN_FORMATS = ("as_dtype", "fp32")  # that leave the matrices to `dtype`
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,10 @@ class LoadedLM:
     def config(self) -> MusicGenConfig:
         return self.module.config
 
+    @property
+    def device(self) -> torch.device:
+        return self.module.device
+
 
 def load(
     name: str,
@@ -62,6 +67,7 @@ def load(
     weight_format: str = "as_dtype",
     native_kernel_dir: Path | None = None,
     num_threads: int = 0,
+    device: str = "cpu",
 ) -> LoadedLM:
     """Find, verify and build one language model.
 
@@ -74,13 +80,16 @@ def load(
         weight_format: One of `stretto_shared.nn.weight_format.WEIGHT_FORMATS`.
         native_kernel_dir: Where the kernel of int8 and int4 is compiled to; None does without, for the same bytes.
         num_threads: Threads inside one operation of the calling thread; 0 leaves the choice to torch.
+        device: `cpu` or `cuda`.
 
     Raises:
-        InvalidInput: If the name, the source or the weight format is malformed, or the weights are pickled.
+        InvalidInput: If the name, the source or the weight format is malformed, the weights are pickled, or there is no
+            such device.
         NotFound: If the architecture is not in the registry.
         NotReady: If a file is missing or damaged, or its tensors do not fit its config.
     """
     check_weight_format(weight_format, DTYPES[dtype])
+    check_device(device, weight_format)
     if num_threads:
         torch.set_num_threads(num_threads)
     resolved = weights.resolve(source, name=name, default_dir=weights_dir)
@@ -99,7 +108,32 @@ def load(
         dtype=dtype,
         weight_format=weight_format,
         native_kernel_dir=native_kernel_dir,
+        device=device,
     )
+
+
+def check_device(device: str, weight_format: str) -> None:
+    """Refuse a device that is not there, or that cannot hold matrices so.
+
+    Raises:
+        InvalidInput: If there is no such device, or it has no arithmetic for the weight format.
+    """
+    if device not in ("cpu", "cuda"):
+        raise InvalidInput("device", f"expected cpu or cuda, got {device!r}.")
+    if device == "cpu":
+        return
+    if weight_format not in PLAIN_FORMATS:
+        raise InvalidInput(
+            "weight_format",
+            f"expected {' or '.join(PLAIN_FORMATS)} on cuda, got {weight_format!r}, whose arithmetic is the CPU's. "
+            "Unset STRETTO_ACOUSTIC_WEIGHT_FORMAT; STRETTO_ACOUSTIC_DTYPE=bfloat16 halves the bytes there.",
+        )
+    if not torch.cuda.is_available():
+        raise InvalidInput(
+            "device",
+            f"expected cpu, since torch {torch.__version__} finds no CUDA GPU here, got 'cuda'. Unset "
+            "STRETTO_ACOUSTIC_DEVICE, or start on a machine with a GPU and a build of torch for it.",
+        )
 
 
 def make_loaded(
@@ -114,26 +148,27 @@ def make_loaded(
     dtype: str = "float32",
     weight_format: str = "as_dtype",
     native_kernel_dir: Path | None = None,
+    device: str = "cpu",
 ) -> LoadedLM:
-    """Put a module in eval mode, bring its matrices into their format, and write down what the service says of it.
+    """Put a module in eval mode on its device, bring its matrices into their format, and write down what it is.
 
     What does not give the bytes of the checkpoint in float32 has a digest of its own, and says so after its source, so
-    that a receipt tells formats apart and a piece is not resumed in another one.
+    that a receipt tells formats and devices apart and a piece is not resumed in another one.
 
     Raises:
         NotReady: If a weight that is to be rounded is not finite.
     """
     parameter_count = module.num_parameters()
     _freeze(module)
-    if weight_format not in ("as_dtype", "fp32"):  # from the checkpoint's own numbers, before any rounding to dtype
+    if weight_format not in PLAIN_FORMATS:  # from the checkpoint's own numbers, before any rounding to dtype
         try:
             set_weight_format(module, weight_format, native_kernel_dir=native_kernel_dir)
         except ValueError as error:
             raise NotReady(f"Weights of {name!r} from {source!r}: {error}", reason="WEIGHTS_DAMAGED") from error
-    module.to(DTYPES[dtype])
+    module.to(device=device, dtype=DTYPES[dtype])
     set_weight_format(module, "as_dtype")
-    variant = "+".join(part for part, plain in ((dtype, "float32"), (weight_format, "as_dtype")) if part != plain)
-    if variant and variant != "fp32":
+    choices = ((dtype, ("float32",)), (weight_format, PLAIN_FORMATS), (device, ("cpu",)))
+    if variant := "+".join(choice for choice, plain in choices if choice not in plain):
         digest_sha256 = hashlib.sha256(f"{digest_sha256} {variant}".encode()).hexdigest()
         source = f"{source}#{variant}"
     info = ModelInfo(

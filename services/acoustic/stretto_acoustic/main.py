@@ -34,6 +34,7 @@ def build(context: HostContext, settings: AcousticSettings | None = None) -> Ser
                 weight_format=settings.weight_format,
                 native_kernel_dir=settings.native_kernel_dir,
                 num_threads=settings.num_threads,
+                device=settings.device,
             )
             for name, source in sources.items()
         },

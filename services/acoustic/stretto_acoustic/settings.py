@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _dtype_of(values: dict[str, Any]) -> Literal["float32", "bfloat16"]:
+    return "bfloat16" if values.get("device") == "cuda" else "float32"
 
 
 class AcousticSettings(BaseSettings):
@@ -31,19 +35,25 @@ class AcousticSettings(BaseSettings):
     """Frames of prompts and resumes that one pass reads on top of one frame for each piece."""
     kv_memory_mb: int = Field(default=4096, ge=1)
     """Mebibytes that the attention caches of all running pieces of one model may take; a piece waits until its own fit.
-    30 s at the `musicgen-small` geometry with guidance take 563 in float32 and half of it in bfloat16."""
+    30 s at the `musicgen-small` geometry with guidance take 563 in float32 and half of it in bfloat16. On `cuda` the
+    caches of `max_slots` pieces of full length have to fit."""
     joins: bool = True
     """Whether pieces share passes where the model's own layers, tried at load, give each row the same bytes in any
     company. False: one pass each. In float32 it may change the bytes of pieces without guidance."""
     realtime_utilisation: float = Field(default=0.85, gt=0, le=1)
     """Share of the time of playing that real-time streams may take to make; one more than that is refused."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Number format of weights and caches. Another format gives other bytes for the same seed."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the language models compute. `cuda` is the first GPU: every slot's caches are allocated whole when a model
+    is loaded, and a pass is one CUDA graph. It gives other bytes for the same seed, and shows as another digest."""
+    dtype: Literal["float32", "bfloat16"] = Field(default_factory=_dtype_of)
+    """Number format of weights and caches: float32 on a CPU unless set, bfloat16 on a GPU. Another format gives other
+    bytes for the same seed."""
     weight_format: Literal["as_dtype", "fp32", "bf16", "int8", "int4"] = "as_dtype"
     """How the matrices of the transformer are held; norms, embeddings, attention and caches keep `dtype`. `as_dtype`:
     as they are, which is `fp32` unless `dtype` is set. `bf16`, `int8` and `int4` read a half, a quarter and an eighth
     of the bytes of float32 in each step, and are made from the same checkpoint when it is loaded. Each gives other
-    bytes for the same seed, and shows as another digest. In int8 and int4 a row's result depends on no other row."""
+    bytes for the same seed, and shows as another digest. In int8 and int4 a row's result depends on no other row. On
+    `cuda` there are `as_dtype` and `fp32` only."""
     native_kernel_dir: Path = Path("~/.cache/stretto")
     """Where the kernel for int8 and int4 is compiled to, once, by this machine's C++ compiler. Without one, or without
     AVX-512 VNNI, the same bytes come from torch, more slowly."""

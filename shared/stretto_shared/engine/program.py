@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,21 @@ class StepModel(Protocol[ConditionIn, State]):
             Exception: Whatever goes wrong; then no state has advanced.
         """
         ...
+
+
+@runtime_checkable
+class HeldState(Protocol):
+    """A state that holds a place of a fixed pool. Every state that has `close` is closed when its request is over."""
+
+    def close(self) -> None:
+        """Give the place back; cheap, and called on any thread while no step runs."""
+        ...
+
+
+def close_state(state: object) -> None:
+    """Give back what a state holds, if anything; the state is never stepped again."""
+    if isinstance(state, HeldState):
+        state.close()
 
 
 @dataclass(frozen=True, eq=False)

@@ -95,7 +95,7 @@ def sample(
     return np.asarray(np.take_along_axis(indices, chosen[:, None], axis=1)[:, 0], dtype=np.int64)
 
 
-def guide(conditional: Tensor, unconditional: Tensor, guidance_scale: float) -> Tensor:
+def guide(conditional: Tensor, unconditional: Tensor, guidance_scale: float | Tensor) -> Tensor:
     """Classifier-free guidance of logits: 0 is the unconditional, 1 the conditional, more goes beyond it."""
     return unconditional + guidance_scale * (conditional - unconditional)
 

@@ -6,7 +6,8 @@ Runs on the model thread, at load. Takes any `StepModel`; knows no model and no 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -15,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stretto_shared.engine.program import StepModel
+from stretto_shared.engine.program import StepModel, close_state
 
 Condition = TypeVar("Condition")
 _NUM_COLUMNS = 4
@@ -36,10 +37,21 @@ def joins_exactly(model: StepModel[Condition, Any], trials: Sequence[Trial[Condi
     rng = np.random.default_rng(_SEED)
     codes = [rng.integers(0, model.cardinality, (len(model.delays), _NUM_COLUMNS)) for _ in trials]
     alone = [_alone(model, trial, each) for trial, each in zip(trials, codes, strict=True)]
-    states = [_open(model, trial) for trial in trials]
-    done = [0] * len(trials)
+    with _opened(model, trials, _NUM_COLUMNS) as states:
+        return _joins(model, states, codes, alone, rng)
+
+
+def _joins(
+    model: StepModel[Condition, Any],
+    states: Sequence[Any],
+    codes: Sequence[NDArray[np.int64]],
+    alone: Sequence[Sequence[Tensor]],
+    rng: np.random.Generator,
+) -> bool:
+    """Whether the states get the logits that they get alone, in passes of some of them and some of their columns."""
+    done = [0] * len(states)
     while min(done) < _NUM_COLUMNS:
-        unfinished = [i for i in range(len(trials)) if done[i] < _NUM_COLUMNS]
+        unfinished = [i for i in range(len(states)) if done[i] < _NUM_COLUMNS]
         chosen = sorted(rng.choice(unfinished, size=rng.integers(1, len(unfinished) + 1), replace=False).tolist())
         counts = [int(rng.integers(1, min(3, _NUM_COLUMNS - done[i]) + 1)) for i in chosen]
         parts = [codes[i][:, done[i] : done[i] + count] for i, count in zip(chosen, counts)]
@@ -69,25 +81,33 @@ def measure_step_s(
 
 
 def _time_s(model: StepModel[Condition, Any], trial: Trial[Condition], num_states: int, num_columns: int) -> float:
-    num_steps = _NUM_TIMED * num_columns
-    states = [
-        model.open(trial.condition, num_steps=num_steps, guidance_scale=trial.guidance_scale) for _ in range(num_states)
-    ]
     column: NDArray[np.int64] = np.zeros((len(model.delays), 1), dtype=np.int64)
     columns = [column.repeat(num_columns, axis=1), *[column] * (num_states - 1)]
     taken_s = []
-    for _ in range(_NUM_TIMED):
-        start_s = time.perf_counter()
-        model.step(states, columns, [True] * num_states)
-        taken_s.append(time.perf_counter() - start_s)
+    with _opened(model, [trial] * num_states, _NUM_TIMED * num_columns) as states:
+        for _ in range(_NUM_TIMED):
+            start_s = time.perf_counter()
+            model.step(states, columns, [True] * num_states)
+            taken_s.append(time.perf_counter() - start_s)
     return min(taken_s)
 
 
 def _alone(model: StepModel[Condition, Any], trial: Trial[Condition], codes: NDArray[np.int64]) -> list[Tensor]:
-    state = _open(model, trial)
-    logits = [model.step([state], [codes[:, i : i + 1]], [True])[0] for i in range(_NUM_COLUMNS)]
+    with _opened(model, [trial], _NUM_COLUMNS) as states:
+        logits = [model.step(states, [codes[:, i : i + 1]], [True])[0] for i in range(_NUM_COLUMNS)]
     return [row for row in logits if row is not None]
 
 
-def _open(model: StepModel[Condition, Any], trial: Trial[Condition]) -> Any:
-    return model.open(trial.condition, num_steps=_NUM_COLUMNS, guidance_scale=trial.guidance_scale)
+@contextmanager
+def _opened(
+    model: StepModel[Condition, Any], trials: Sequence[Trial[Condition]], num_steps: int
+) -> Iterator[list[Any]]:
+    """States of the trials, closed in the end."""
+    states: list[Any] = []
+    try:
+        for trial in trials:
+            states.append(model.open(trial.condition, num_steps=num_steps, guidance_scale=trial.guidance_scale))
+        yield states
+    finally:
+        for state in states:
+            close_state(state)

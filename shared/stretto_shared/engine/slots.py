@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from stretto_shared.engine.clock import PlayClock
-from stretto_shared.engine.program import Program, StateCost, TokenBlock, TokenRequest
+from stretto_shared.engine.program import Program, StateCost, TokenBlock, TokenRequest, close_state
 
 Condition = TypeVar("Condition")
 State = TypeVar("State")
@@ -52,6 +52,11 @@ class Stream(Generic[Condition, State]):
     @property
     def num_rows(self) -> int:
         return self.cost.num_rows
+
+    def drop_state(self) -> None:
+        """Let go of the state, and of the place that it may hold."""
+        state, self.state = self.state, None
+        close_state(state)
 
 
 class SlotPool(Generic[Condition, State]):
@@ -96,7 +101,7 @@ class SlotPool(Generic[Condition, State]):
     def fill(self, now_s: float) -> list[Stream[Condition, State]]:
         """Drop the cancelled, give free slots to those who wait, and return the newly started."""
         for stream in [stream for stream in self.running if stream.is_cancelled]:
-            stream.state = None
+            stream.drop_state()
             self.running.remove(stream)
         started = []
         while self.waiting and self.has_room_for(self.waiting[0].cost):

@@ -120,7 +120,7 @@ class StepLoop(Generic[Condition, State]):
             self._count(stream, block, now_s)
             events.append((stream, block))
         if is_over:
-            stream.state = None
+            stream.drop_state()
             events.append((stream, None))
 
     def _count(self, stream: Stream[Condition, State], block: TokenBlock, now_s: float) -> None:
@@ -136,5 +136,5 @@ class StepLoop(Generic[Condition, State]):
 
 
 def _fail(stream: Stream[Condition, State], error: Exception, events: list[Event[Condition, State]]) -> None:
-    stream.state = None
+    stream.drop_state()
     events.append((stream, error))

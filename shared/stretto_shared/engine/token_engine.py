@@ -218,4 +218,5 @@ class TokenEngine(Generic[Condition, State]):
 
     def _fail_all(self, error: Exception) -> None:
         for stream in self._pool.take_all():
+            stream.drop_state()
             stream.outbox.put_nowait(error)

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from stretto_shared.engine.program import StateCost, TokenBlock, TokenRequest
 from stretto_shared.engine.sampling import Sampling
+from stretto_shared.engine.self_test import Trial, joins_exactly, measure_step_s
 from stretto_shared.engine.step_times import StepTimes
 from stretto_shared.engine.thread import ModelThread
 from stretto_shared.engine.token_engine import TokenEngine, TokenEngineConfig
@@ -332,3 +333,57 @@ async def test_closing_the_engine_ends_its_requests_as_not_ready() -> None:
                 pass
         with pytest.raises(NotReady):
             await collect(engine, request(1))
+
+
+@dataclass
+class PlaceState(HashState):
+    """A state that holds one of a fixed number of places."""
+
+    places: list[int]
+
+    def close(self) -> None:
+        self.places.append(1)
+
+
+class PlacesModel(HashModel):
+    """A model with two places, which fails where a third is asked for."""
+
+    def __init__(self, **options: float) -> None:
+        super().__init__(is_row_invariant=True, **options)
+        self.places = [1, 1]
+
+    def open(self, condition: int, *, num_steps: int, guidance_scale: float) -> HashState:
+        self.places.pop()
+        return PlaceState(condition, 0, self.places)
+
+
+async def test_the_place_of_a_request_is_given_back_however_it_ends() -> None:
+    model = PlacesModel(step_s=0.001)
+    async with running(model, max_slots=2, max_queued=99) as engine:
+        await asyncio.gather(*(collect(engine, request(9, seed=seed)) for seed in range(4)))
+        assert model.places == [1, 1]
+        with pytest.raises(RuntimeError, match="poison"):
+            await collect(engine, request(9, condition=POISON))
+        assert model.places == [1, 1]
+        for _ in range(3):  # a cancelled one's place is free for the next before its first step
+            stream = engine.generate(request(10_000))
+            await anext(stream)
+            await stream.aclose()
+            await asyncio.gather(*(collect(engine, request(5, seed=seed)) for seed in range(3)))
+        assert model.places == [1, 1]
+        stream = engine.generate(request(10_000))
+        await anext(stream)
+        await engine.close()
+        assert model.places == [1, 1]
+        await stream.aclose()
+
+
+def test_what_a_server_tries_on_its_model_leaves_every_place_free() -> None:
+    model = PlacesModel()
+    assert joins_exactly(model, [Trial(1, 3.0), Trial(2, 1.0)])
+    measure_step_s(model, Trial(1, 3.0), max_states=2, max_columns=3)
+    assert model.places == [1, 1]
+    model.open(1, num_steps=4, guidance_scale=1.0)
+    with pytest.raises(IndexError):
+        joins_exactly(model, [Trial(1, 3.0), Trial(2, 1.0)])
+    assert model.places == [1]

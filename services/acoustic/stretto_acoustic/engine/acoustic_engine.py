@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 from stretto_shared.engine.meter import TokenMeter
@@ -24,12 +24,11 @@ from stretto_shared.features import ModelInfo, SamplingOptions
 from stretto_shared.tokens import TokenMatrix
 
 from stretto_acoustic.engine.requests import GenerateRequest, codec_id_of, token_request
+from stretto_acoustic.engine.steppers import Stepper, make_stepper
 from stretto_acoustic.loading import LoadedLM
-from stretto_acoustic.models.musicgen import MusicGenCondition, MusicGenStepper
-from stretto_acoustic.models.musicgen.stepper import GuidedState
+from stretto_acoustic.models.musicgen import MusicGenCondition
 
 NOISE_STAGE = "acoustic"
-_ROWS_PER_PIECE = 2  # conditional and null
 _log = structlog.get_logger(__name__)
 
 
@@ -60,7 +59,7 @@ class GeneratedFrames:
 @dataclass(frozen=True, eq=False)
 class _Served:
     loaded: LoadedLM
-    tokens: TokenEngine[MusicGenCondition, GuidedState]
+    tokens: TokenEngine[MusicGenCondition, Any]
 
 
 class AcousticEngine:
@@ -111,13 +110,10 @@ class AcousticEngine:
             )
             self._served[name] = _Served(loaded, tokens)
 
-    def _load(self, name: str) -> tuple[LoadedLM, MusicGenStepper, StepTimes]:
+    def _load(self, name: str) -> tuple[LoadedLM, Stepper, StepTimes]:
         """On the model thread: load, try which rows may share a pass, and time a few passes."""
         loaded, config = self._loaders[name](), self._config
-        max_rows = _ROWS_PER_PIECE * (config.max_slots + config.prefill_columns)
-        stepper = (
-            MusicGenStepper.tried(loaded.module, max_rows=max_rows) if self._joins else MusicGenStepper(loaded.module)
-        )
+        stepper = make_stepper(loaded, config, joins=self._joins)
         measured_s = measure_step_s(
             stepper, stepper.trials()[0], max_states=config.max_slots, max_columns=config.prefill_columns
         )

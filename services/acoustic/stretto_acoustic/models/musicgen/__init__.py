@@ -2,7 +2,16 @@
 
 from stretto_acoustic.models.musicgen.config import PRESETS, MusicGenConfig
 from stretto_acoustic.models.musicgen.lm import MusicGenLM
+from stretto_acoustic.models.musicgen.pooled import PooledStepper
 from stretto_acoustic.models.musicgen.state import MusicGenState
 from stretto_acoustic.models.musicgen.stepper import MusicGenCondition, MusicGenStepper
 
-__all__ = ["PRESETS", "MusicGenCondition", "MusicGenConfig", "MusicGenLM", "MusicGenState", "MusicGenStepper"]
+__all__ = [
+    "PRESETS",
+    "MusicGenCondition",
+    "MusicGenConfig",
+    "MusicGenLM",
+    "MusicGenState",
+    "MusicGenStepper",
+    "PooledStepper",
+]

@@ -92,6 +92,11 @@ class MusicGenConfig:
         return self.melody_conditioning != "prefix_only"
 
     @property
+    def max_steps(self) -> int:
+        """Columns of the longest piece."""
+        return self.max_frames + max(self.delays)
+
+    @property
     def max_duration_s(self) -> float:
         return self.max_frames / self.frame_rate_hz
 

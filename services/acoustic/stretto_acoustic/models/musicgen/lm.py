@@ -69,6 +69,11 @@ class MusicGenLM(nn.Module):
         self.register_buffer("code_offsets", self._make_code_offsets(), persistent=False)
         self.reset_parameters()
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.embeddings.weight.device
+
     def reset_parameters(self) -> None:
         """Draw the weights anew: truncated normals of variance 1 / fan-in, less in deeper blocks as in audiocraft."""
         for index, block in enumerate(self.blocks()):
@@ -181,6 +186,15 @@ class MusicGenLM(nn.Module):
             feed.state.num_steps += feed.num_columns
         return [next(logits) if feed.with_logits else None for feed in feeds]
 
+    def embed_rows(self, codes: Tensor, positions: Tensor) -> Tensor:
+        """Embed one column [N, K] a row, each at a position [N] of its own, as [N, 1, D]."""
+        embedded = self._embed(codes[:, :, None])
+        return embedded + self.position_table[positions][:, None].to(embedded.dtype)
+
+    def row_logits(self, x: Tensor) -> Tensor:
+        """Logits [N, K, V] of rows [N, 1, D] that come from the last block."""
+        return self._logits(self.norm(x))[:, :, 0]
+
     def reset_buffers(self) -> None:
         """Compute what no checkpoint holds; needed after building on the meta device."""
         self.position_table = self._make_position_table()
@@ -241,7 +255,7 @@ class MusicGenLM(nn.Module):
 
     def _make_position_table(self) -> Tensor:
         config = self.config
-        room = config.max_frames + max(config.delays) + 1
+        room = config.max_steps + 1
         if not config.has_cross_attention:
             room += config.chroma_frames + MAX_PREFIX_TEXT_TOKENS
         return sinusoidal_positions(torch.arange(room), config.dim)

@@ -19,6 +19,7 @@ from stretto_shared.engine.self_test import Trial, joins_exactly
 from stretto_shared.nn.row_invariance import fewest_invariant_rows, linear_layers
 from torch import Tensor
 
+from stretto_acoustic.models.musicgen.config import MusicGenConfig
 from stretto_acoustic.models.musicgen.joined import Feed
 from stretto_acoustic.models.musicgen.lm import MusicGenLM
 from stretto_acoustic.models.musicgen.state import MusicGenState
@@ -59,7 +60,6 @@ class MusicGenStepper:
 
     def __init__(self, model: MusicGenLM, *, min_rows: int | None = None) -> None:
         self._model = model
-        self._dtype = model.embeddings.weight.dtype
         self._min_rows = min_rows
 
     @classmethod
@@ -72,18 +72,7 @@ class MusicGenStepper:
 
     def trials(self) -> list[Trial[MusicGenCondition]]:
         """One request of each kind that this model takes, the plainest guided one first."""
-        config, rng = self._model.config, np.random.default_rng(0)
-        text = rng.standard_normal((5, config.text_dim)).astype(np.float32)
-        melody = np.arange(config.chroma_frames, dtype=np.int32)[:7] % config.num_chroma
-        trials = [
-            Trial(MusicGenCondition(text), 3.0),
-            Trial(MusicGenCondition(), 1.0),
-            Trial(MusicGenCondition(text[:3]), 1.0),
-            Trial(MusicGenCondition(text[1:]), 2.0),
-        ]
-        if config.melody_conditioning != "none":
-            trials += [Trial(MusicGenCondition(text, melody), 3.0), Trial(MusicGenCondition(None, melody), 1.0)]
-        return trials
+        return trials_of(self._model.config)
 
     @property
     def is_row_invariant(self) -> bool:
@@ -108,7 +97,7 @@ class MusicGenStepper:
     def cost(self, condition: MusicGenCondition, *, num_steps: int, guidance_scale: float) -> StateCost:
         """Rows of a request, and bytes of its caches: its steps, its prefix and its text."""
         config = self._model.config
-        num_rows = _num_rows(condition, guidance_scale)
+        num_rows = num_rows_of(condition, guidance_scale)
         num_entries = num_steps
         if config.melody_conditioning == "prefix_only":
             num_entries += config.chroma_frames
@@ -121,18 +110,8 @@ class MusicGenStepper:
     @torch.inference_mode()
     def open(self, condition: MusicGenCondition, *, num_steps: int, guidance_scale: float) -> GuidedState:
         """Allocate the caches of a request and project its conditions."""
-        num_rows = _num_rows(condition, guidance_scale)
-        if guidance_scale == 0 or not condition.is_any:
-            return GuidedState(self._model.init_state(1, num_steps), guidance_scale)
-        text = mask = chroma = None
-        if condition.text_states is not None:
-            text = torch.tensor(condition.text_states, dtype=self._dtype).repeat(num_rows, 1, 1)
-            mask = torch.ones(text.shape[:2])
-            mask[1:] = 0
-        if condition.pitch_classes is not None:
-            chroma = torch.tensor(condition.pitch_classes, dtype=torch.int64).repeat(num_rows, 1)
-            chroma[1:] = -1
-        return GuidedState(self._model.init_state(num_rows, num_steps, text, mask, chroma), guidance_scale)
+        state = init_state(self._model, condition, num_steps=num_steps, guidance_scale=guidance_scale)
+        return GuidedState(state, guidance_scale)
 
     @torch.inference_mode()
     def step(
@@ -152,8 +131,44 @@ class MusicGenStepper:
         return [None if rows is None else _guided(state, rows.float()) for state, rows in zip(states, logits)]
 
 
-def _num_rows(condition: MusicGenCondition, guidance_scale: float) -> int:
+def trials_of(config: MusicGenConfig) -> list[Trial[MusicGenCondition]]:
+    """One request of each kind that a model of this geometry takes, the plainest guided one first."""
+    rng = np.random.default_rng(0)
+    text = rng.standard_normal((5, config.text_dim)).astype(np.float32)
+    melody = np.arange(config.chroma_frames, dtype=np.int32)[:7] % config.num_chroma
+    trials = [
+        Trial(MusicGenCondition(text), 3.0),
+        Trial(MusicGenCondition(), 1.0),
+        Trial(MusicGenCondition(text[:3]), 1.0),
+        Trial(MusicGenCondition(text[1:]), 2.0),
+    ]
+    if config.melody_conditioning != "none":
+        trials += [Trial(MusicGenCondition(text, melody), 3.0), Trial(MusicGenCondition(None, melody), 1.0)]
+    return trials
+
+
+def num_rows_of(condition: MusicGenCondition, guidance_scale: float) -> int:
+    """Rows of a request: two under guidance, one where there is nothing to guide by."""
     return 2 if condition.is_any and guidance_scale not in (0, 1) else 1
+
+
+def init_state(
+    model: MusicGenLM, condition: MusicGenCondition, *, num_steps: int, guidance_scale: float
+) -> MusicGenState:
+    """The state of a request with room for `num_steps` steps: its conditional row, and a null one under guidance."""
+    num_rows = num_rows_of(condition, guidance_scale)
+    if guidance_scale == 0 or not condition.is_any:
+        return model.init_state(1, num_steps)
+    weight = model.embeddings.weight
+    text = mask = chroma = None
+    if condition.text_states is not None:
+        text = torch.tensor(condition.text_states, dtype=weight.dtype, device=weight.device).repeat(num_rows, 1, 1)
+        mask = torch.ones(text.shape[:2], device=weight.device)
+        mask[1:] = 0
+    if condition.pitch_classes is not None:
+        chroma = torch.tensor(condition.pitch_classes, dtype=torch.int64, device=weight.device).repeat(num_rows, 1)
+        chroma[1:] = -1
+    return model.init_state(num_rows, num_steps, text, mask, chroma)
 
 
 def _guided(state: GuidedState, logits: Tensor) -> Tensor:
