@@ -13,7 +13,8 @@ import torch
 from stretto_shared import weights
 from stretto_shared.errors import InvalidInput, NotFound, NotReady
 from stretto_shared.features import ModelInfo
-from stretto_shared.nn.weight_format import check_weight_format, set_weight_format
+from stretto_shared.nn.lowbit import ARITHMETIC
+from stretto_shared.nn.weight_format import INTEGER_FORMATS, check_weight_format, set_weight_format
 from torch import Tensor, nn
 
 from stretto_acoustic.models.musicgen import MusicGenConfig, MusicGenLM
@@ -169,7 +170,8 @@ def make_loaded(
     set_weight_format(module, "as_dtype")
     choices = ((dtype, ("float32",)), (weight_format, PLAIN_FORMATS), (device, ("cpu",)))
     if variant := "+".join(choice for choice, plain in choices if choice not in plain):
-        digest_sha256 = hashlib.sha256(f"{digest_sha256} {variant}".encode()).hexdigest()
+        arithmetic = f" {ARITHMETIC}" if weight_format in INTEGER_FORMATS else ""
+        digest_sha256 = hashlib.sha256(f"{digest_sha256} {variant}{arithmetic}".encode()).hexdigest()
         source = f"{source}#{variant}"
     info = ModelInfo(
         name=name,

@@ -13,6 +13,11 @@ def _dtype_of(values: dict[str, Any]) -> Literal["float32", "bfloat16"]:
     return "bfloat16" if values.get("device") == "cuda" else "float32"
 
 
+def _weight_format_of(others: dict[str, Any]) -> Literal["int8", "as_dtype"]:
+    is_plain = others.get("device") == "cpu" and others.get("dtype") == "float32"
+    return "int8" if is_plain else "as_dtype"
+
+
 class AcousticSettings(BaseSettings):
     """Read from `STRETTO_ACOUSTIC_*`."""
 
@@ -35,8 +40,8 @@ class AcousticSettings(BaseSettings):
     """Frames of prompts and resumes that one pass reads on top of one frame for each piece."""
     kv_memory_mb: int = Field(default=4096, ge=1)
     """Mebibytes that the attention caches of all running pieces of one model may take; a piece waits until its own fit.
-    30 s at the `musicgen-small` geometry with guidance take 563 in float32 and half of it in bfloat16. On `cuda` the
-    caches of `max_slots` pieces of full length have to fit."""
+    30 s at the `musicgen-small` geometry with guidance take 563 in float32, half of it in bfloat16, and 150 in int8 and
+    int4. On `cuda` the caches of `max_slots` pieces of full length have to fit."""
     joins: bool = True
     """Whether pieces share passes where the model's own layers, tried at load, give each row the same bytes in any
     company. False: one pass each. In float32 it may change the bytes of pieces without guidance."""
@@ -48,15 +53,15 @@ class AcousticSettings(BaseSettings):
     dtype: Literal["float32", "bfloat16"] = Field(default_factory=_dtype_of)
     """Number format of weights and caches: float32 on a CPU unless set, bfloat16 on a GPU. Another format gives other
     bytes for the same seed."""
-    weight_format: Literal["as_dtype", "fp32", "bf16", "int8", "int4"] = "as_dtype"
-    """How the matrices of the transformer are held; norms, embeddings, attention and caches keep `dtype`. `as_dtype`:
-    as they are, which is `fp32` unless `dtype` is set. `bf16`, `int8` and `int4` read a half, a quarter and an eighth
-    of the bytes of float32 in each step, and are made from the same checkpoint when it is loaded. Each gives other
-    bytes for the same seed, and shows as another digest. In int8 and int4 a row's result depends on no other row. On
-    `cuda` there are `as_dtype` and `fp32` only."""
+    weight_format: Literal["as_dtype", "fp32", "bf16", "int8", "int4"] = Field(default_factory=_weight_format_of)
+    """How the matrices of the transformer are held, made from the same checkpoint when it is loaded: `int8` on a CPU in
+    float32 unless set, else `as_dtype`, as they are. `fp32`, `bf16`: four and two bytes a weight; norms, embeddings,
+    attention and caches keep `dtype`. `int8`, `int4`: one byte and half a byte, caches of one byte, and every row's
+    result its own. Each gives other bytes for the same seed, and shows as another digest. On `cuda` there are
+    `as_dtype` and `fp32` only."""
     native_kernel_dir: Path = Path("~/.cache/stretto")
     """Where the kernel for int8 and int4 is compiled to, once, by this machine's C++ compiler. Without one, or without
-    AVX-512 VNNI, the same bytes come from torch, more slowly."""
+    AVX-512 VNNI, the same bytes come from torch, many times more slowly: set `fp32` there for a model of any size."""
     num_threads: int = Field(default=1, ge=0, le=256)
     """CPU threads inside one operation; 0 leaves the choice to torch. One is fastest for the default models: pools of
     several model threads get in each other's way. Equal requests give equal bytes only where it is equal."""

@@ -26,6 +26,7 @@ from stretto_shared.nn.packed_linear import pack_linears
 
 WeightFormat = Literal["as_dtype", "fp32", "bf16", "int8", "int4"]
 WEIGHT_FORMATS: tuple[str, ...] = get_args(WeightFormat)
+INTEGER_FORMATS = ("int8", "int4")
 
 
 class Bf16Linear(nn.Module):
@@ -45,14 +46,15 @@ def check_weight_format(weight_format: str, dtype: torch.dtype) -> None:
     """Refuse what cannot be served.
 
     Raises:
-        InvalidInput: If there is no such format, or `fp32` meets a model that computes in another number format.
+        InvalidInput: If there is no such format, or `fp32`, `int8` or `int4`, whose arithmetic beside the matrices is
+            float32, meet a model of another number format.
     """
     if weight_format not in WEIGHT_FORMATS:
         raise InvalidInput("weight_format", f"expected one of {', '.join(WEIGHT_FORMATS)}, got {weight_format!r}.")
-    if weight_format == "fp32" and dtype != torch.float32:
+    if weight_format in ("fp32", *INTEGER_FORMATS) and dtype != torch.float32:
         raise InvalidInput(
             "weight_format",
-            f"expected bf16, int8, int4 or as_dtype beside dtype {dtype}, got 'fp32'. Set dtype float32.",
+            f"expected bf16 or as_dtype beside dtype {dtype}, got {weight_format!r}. Set dtype float32.",
         )
 
 

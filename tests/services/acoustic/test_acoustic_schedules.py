@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import tempfile
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from stretto_acoustic.engine.steppers import Stepper, make_stepper
 from stretto_acoustic.loading import make_loaded
 from stretto_acoustic.models.musicgen import PRESETS, MusicGenCondition, MusicGenLM, MusicGenStepper
 from stretto_shared.engine.program import TokenRequest
@@ -21,8 +24,8 @@ from stretto_shared.engine.sampling import Sampling
 from stretto_shared.engine.thread import ModelThread
 from stretto_shared.engine.token_engine import TokenEngine, TokenEngineConfig
 
-FORMATS = ("float32", "float32-unpacked", "bfloat16", "int8", "int4")
-K, NUM_PIECES, MAX_ROWS = 4, 12, 24
+FORMATS = ("float32", "float32-unpacked", "bfloat16", "bf16", "int8", "int4", "int8-torch")
+K, NUM_PIECES = 4, 12
 NONE = np.zeros((K, 0), dtype=np.int32)
 Request = TokenRequest[MusicGenCondition]
 # wide enough a feed-forward layer for a lone float32 row to take another kernel than two rows do
@@ -32,17 +35,30 @@ CONFIG = dataclasses.replace(
 
 
 @cache
-def stepper(number_format: str) -> MusicGenStepper:
+def kernel_dir() -> Path:
+    return Path(tempfile.mkdtemp())
+
+
+@cache
+def stepper(number_format: str) -> Stepper:
+    """The model in a format, driven as the service drives it: int8 and int4 by the native kernel where there is one."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model = MusicGenLM(CONFIG).to(torch.bfloat16 if number_format == "bfloat16" else torch.float32)
+    model = MusicGenLM(CONFIG)
     with torch.no_grad():
         model.heads.weight.mul_(6)
-    if number_format == "float32-unpacked":
-        return MusicGenStepper.tried(model.eval().requires_grad_(False), max_rows=MAX_ROWS)
-    weight_format = number_format if number_format in ("int8", "int4") else "as_dtype"
-    loaded = make_loaded("tiny", model, digest_sha256="a" * 64, weight_format=weight_format)
-    return MusicGenStepper.tried(loaded.module, max_rows=MAX_ROWS)
+    weight_format, _, computed_by = number_format.partition("-")
+    if computed_by == "unpacked":
+        return MusicGenStepper.tried(model.eval().requires_grad_(False), max_rows=24)
+    loaded = make_loaded(
+        "tiny",
+        model,
+        digest_sha256="a" * 64,
+        dtype=number_format if number_format == "bfloat16" else "float32",
+        weight_format=weight_format if weight_format in ("bf16", "int8", "int4") else "as_dtype",
+        native_kernel_dir=None if computed_by == "torch" else kernel_dir(),
+    )
+    return make_stepper(loaded, TokenEngineConfig(max_slots=4, prefill_columns=8), joins=True)
 
 
 def piece(index: int) -> Request:

@@ -70,8 +70,8 @@ def test_each_format_is_loaded_from_the_same_checkpoint_and_identifies_itself(fo
     assert plain.source == "default"
     assert plain.digest_sha256 == weights.sha256_of(folder / "tiny" / "model.safetensors")
     assert info(weight_format="fp32") == plain
-    others = [info(weight_format=name) for name in FORMATS] + [info(dtype="bfloat16", weight_format="int8")]
-    assert [other.source for other in others] == [*(f"default#{n}" for n in FORMATS), "default#bfloat16+int8"]
+    others = [info(weight_format=name) for name in FORMATS] + [info(dtype="bfloat16", weight_format="bf16")]
+    assert [other.source for other in others] == [*(f"default#{n}" for n in FORMATS), "default#bfloat16+bf16"]
     assert len({other.model_id for other in [plain, *others]}) == 5
     assert {other.parameter_count for other in others} == {plain.parameter_count}
     assert info(weight_format="int8") == others[1]
@@ -80,6 +80,12 @@ def test_each_format_is_loaded_from_the_same_checkpoint_and_identifies_itself(fo
 def test_an_unknown_format_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="weight_format"):
         loading.load("absent", "default", weights_dir=tmp_path, weight_format="int3")
+
+
+@pytest.mark.parametrize("weight_format", ["int8", "int4", "fp32"])
+def test_formats_whose_other_arithmetic_is_float32_are_refused_beside_another(weight_format: str, folder: Path) -> None:
+    with pytest.raises(InvalidInput, match="Set dtype float32"):
+        loading.load("tiny", "default", weights_dir=folder, dtype="bfloat16", weight_format=weight_format)
 
 
 def test_weights_that_are_not_finite_are_not_served() -> None:

@@ -1,4 +1,4 @@
-"""Which stepper drives a language model: by the device that it was loaded to."""
+"""Which stepper drives a language model: by the device that it was loaded to, and by what its matrices are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from stretto_shared.engine.self_test import Trial
 from stretto_shared.engine.token_engine import TokenEngineConfig
 
 from stretto_acoustic.loading import LoadedLM
-from stretto_acoustic.models.musicgen import MusicGenCondition, MusicGenStepper, PooledStepper
+from stretto_acoustic.models.musicgen import (
+    IntegerStepper,
+    MusicGenCondition,
+    MusicGenStepper,
+    PooledStepper,
+    is_integer,
+)
 
 _ROWS_PER_PIECE = 2  # conditional and null
 
@@ -31,6 +37,8 @@ def make_stepper(loaded: LoadedLM, config: TokenEngineConfig, *, joins: bool) ->
     Raises:
         InvalidInput: If the caches of a pool do not fit `kv_budget_bytes`.
     """
+    if is_integer(loaded.module):
+        return IntegerStepper.tried(loaded.module) if joins else IntegerStepper(loaded.module, joins=False)
     if loaded.device.type == "cpu":
         max_rows = _ROWS_PER_PIECE * (config.max_slots + config.prefill_columns)
         return MusicGenStepper.tried(loaded.module, max_rows=max_rows) if joins else MusicGenStepper(loaded.module)

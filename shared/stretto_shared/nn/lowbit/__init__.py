@@ -1,6 +1,7 @@
 """Layers and decoders with weights of 8 or 4 bits, whose result for a row depends on no other row."""
 
 from stretto_shared.nn.lowbit.decoder import (
+    ARITHMETIC,
     DecoderBlock,
     DecoderLayers,
     DecoderRow,
@@ -14,6 +15,7 @@ from stretto_shared.nn.lowbit.linear import LowBitLinear
 from stretto_shared.nn.lowbit.reference import ReferenceDecoder
 
 __all__ = [
+    "ARITHMETIC",
     "DecoderBlock",
     "DecoderLayers",
     "DecoderRow",

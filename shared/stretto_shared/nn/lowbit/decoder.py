@@ -26,6 +26,8 @@ from torch import Tensor, nn
 from stretto_shared.nn.lowbit.kernel import NativeKernel
 from stretto_shared.nn.lowbit.linear import LowBitLinear
 
+ARITHMETIC = "lowbit-2"
+"""What is computed, to the bit; a change of bytes changes this name, and with it the identity of models served so."""
 Cache = TypeVar("Cache")
 _PANEL_STEPS = 16
 _LANES = 16

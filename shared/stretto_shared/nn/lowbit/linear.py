@@ -59,6 +59,11 @@ class LowBitLinear(nn.Module):
         return out.view(*x.shape[:-1], self.out_features).to(x.dtype)
 
     @property
+    def kernel(self) -> NativeKernel | None:
+        """The native kernel that computes it; None for torch."""
+        return self._kernel
+
+    @property
     def panels(self) -> tuple[Tensor, Tensor | None, Tensor] | None:
         """Weights, multipliers and scales as the native kernel reads them; None without it."""
         return None if self._kernel is None else (self._weights, self._multipliers, self._scales)

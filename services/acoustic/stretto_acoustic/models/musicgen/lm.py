@@ -195,6 +195,14 @@ class MusicGenLM(nn.Module):
         """Logits [N, K, V] of rows [N, 1, D] that come from the last block."""
         return self._logits(self.norm(x))[:, :, 0]
 
+    def embed_columns(self, codes: Tensor, first_position: int) -> Tensor:
+        """Embed consecutive columns [K, C] of one piece, positions added, as [C, D]; a column's bytes are its own."""
+        entries = self.embeddings(codes + self.code_offsets)  # [K, C, D]
+        embedded: Tensor = entries[0]
+        for of_codebook in entries[1:]:
+            embedded = embedded + of_codebook
+        return embedded + self._positions(first_position, codes.shape[1])
+
     def reset_buffers(self) -> None:
         """Compute what no checkpoint holds; needed after building on the meta device."""
         self.position_table = self._make_position_table()

@@ -156,9 +156,16 @@ def init_state(
     model: MusicGenLM, condition: MusicGenCondition, *, num_steps: int, guidance_scale: float
 ) -> MusicGenState:
     """The state of a request with room for `num_steps` steps: its conditional row, and a null one under guidance."""
-    num_rows = num_rows_of(condition, guidance_scale)
     if guidance_scale == 0 or not condition.is_any:
         return model.init_state(1, num_steps)
+    num_rows = num_rows_of(condition, guidance_scale)
+    return model.init_state(num_rows, num_steps, *condition_tensors(model, condition, num_rows))
+
+
+def condition_tensors(
+    model: MusicGenLM, condition: MusicGenCondition, num_rows: int
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Text states [B, L, D], their mask [B, L] and pitch classes [B, P]; the second row is the null one."""
     weight = model.embeddings.weight
     text = mask = chroma = None
     if condition.text_states is not None:
@@ -168,7 +175,7 @@ def init_state(
     if condition.pitch_classes is not None:
         chroma = torch.tensor(condition.pitch_classes, dtype=torch.int64, device=weight.device).repeat(num_rows, 1)
         chroma[1:] = -1
-    return model.init_state(num_rows, num_steps, text, mask, chroma)
+    return text, mask, chroma
 
 
 def _guided(state: GuidedState, logits: Tensor) -> Tensor:
