@@ -16,7 +16,7 @@ import hashlib
 import json
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,6 +125,37 @@ def load_tensors(resolved: ResolvedWeights) -> dict[str, Tensor]:
     for shard in resolved.shards or (resolved.weights_path,):
         tensors.update(load_file(shard))
     return tensors
+
+
+def open_tensors(resolved: ResolvedWeights) -> Mapping[str, Tensor]:
+    """The tensors of `resolved`, each read when it is asked for, so that a caller never holds more than it keeps."""
+    from safetensors import safe_open
+
+    shard_of: dict[str, Path] = {}
+    for shard in resolved.shards or (resolved.weights_path,):
+        with safe_open(shard, framework="pt") as file:
+            shard_of.update(dict.fromkeys(file.keys(), shard))
+    return _StoredTensors(shard_of)
+
+
+class _StoredTensors(Mapping[str, "Tensor"]):
+    """Opens its file anew for each tensor: what is mapped counts as memory of the process until the file is closed."""
+
+    def __init__(self, shard_of: Mapping[str, Path]) -> None:
+        self._shard_of = shard_of
+
+    def __getitem__(self, key: str) -> Tensor:
+        from safetensors import safe_open
+
+        with safe_open(self._shard_of[key], framework="pt") as file:
+            tensor: Tensor = file.get_tensor(key).clone()
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shard_of)
+
+    def __len__(self) -> int:
+        return len(self._shard_of)
 
 
 def write(

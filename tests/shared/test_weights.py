@@ -96,6 +96,9 @@ def test_sharded_hugging_face_weights_are_read_whole(tmp_path: Path) -> None:
     resolved = weights.resolve(f"file://{folder}", name="sharded", default_dir=tmp_path)
     assert len(resolved.shards) == 2
     assert weights.load_tensors(resolved).keys() == TENSORS.keys()
+    opened = weights.open_tensors(resolved)
+    assert len(opened) == len(TENSORS) and opened.keys() == TENSORS.keys()
+    assert all(torch.equal(opened[key], tensor) for key, tensor in TENSORS.items())
     (folder / weight_map["bias"]).unlink()
     with pytest.raises(NotReady, match="missing"):
         weights.resolve(f"file://{folder}", name="sharded", default_dir=tmp_path)

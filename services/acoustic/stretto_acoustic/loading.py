@@ -14,7 +14,7 @@ from stretto_shared import weights
 from stretto_shared.errors import InvalidInput, NotFound, NotReady
 from stretto_shared.features import ModelInfo
 from stretto_shared.nn.lowbit import ARITHMETIC
-from stretto_shared.nn.weight_format import INTEGER_FORMATS, check_weight_format, set_weight_format
+from stretto_shared.nn.weight_format import INTEGER_FORMATS, check_weight_format, fill, set_weight_format
 from torch import Tensor, nn
 
 from stretto_acoustic.models.musicgen import MusicGenConfig, MusicGenLM
@@ -94,9 +94,11 @@ def load(
     if num_threads:
         torch.set_num_threads(num_threads)
     resolved = weights.resolve(source, name=name, default_dir=weights_dir)
+    module, parameter_count = _build(resolved, weight_format, native_kernel_dir)
     return make_loaded(
         name,
-        _build(resolved),
+        module,
+        parameter_count=parameter_count,
         digest_sha256=resolved.digest_sha256,
         licence=str(
             resolved.config.get(
@@ -150,6 +152,7 @@ def make_loaded(
     weight_format: str = "as_dtype",
     native_kernel_dir: Path | None = None,
     device: str = "cpu",
+    parameter_count: int | None = None,
 ) -> LoadedLM:
     """Put a module in eval mode on its device, bring its matrices into their format, and write down what it is.
 
@@ -159,7 +162,7 @@ def make_loaded(
     Raises:
         NotReady: If a weight that is to be rounded is not finite.
     """
-    parameter_count = module.num_parameters()
+    parameter_count = parameter_count or module.num_parameters()
     _freeze(module)
     if weight_format not in PLAIN_FORMATS:  # from the checkpoint's own numbers, before any rounding to dtype
         try:
@@ -190,13 +193,16 @@ def make_loaded(
     return LoadedLM(info, module)
 
 
-def _build(resolved: weights.ResolvedWeights) -> MusicGenLM:
-    """The module with its weights, as they were stored; holds no second reference to them."""
+def _build(
+    resolved: weights.ResolvedWeights, weight_format: str, native_kernel_dir: Path | None
+) -> tuple[MusicGenLM, int]:
+    """The module with its weights, matrices in their format where that is not `as_dtype`, and its parameter count."""
     try:
         config, tensors = _read(resolved)
         with torch.device("meta"):
             module = ARCHITECTURES["MusicGenLM"].module_class(config)
-        module.load_state_dict(tensors, assign=True)
+        parameter_count = module.num_parameters()
+        fill(module, tensors, weight_format, native_kernel_dir=native_kernel_dir)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise NotReady(
             f"Weights of {resolved.name!r} from {resolved.source!r} do not fit their config.json: {error}. "
@@ -204,22 +210,22 @@ def _build(resolved: weights.ResolvedWeights) -> MusicGenLM:
             reason="WEIGHTS_DAMAGED",
         ) from error
     module.reset_buffers()
-    return module
+    return module, parameter_count
 
 
 def _read(resolved: weights.ResolvedWeights) -> tuple[MusicGenConfig, Mapping[str, Tensor]]:
-    """Read geometry and tensors in our layout or in that of Hugging Face."""
+    """Read geometry and tensors, each when it is asked for, in our layout or in that of Hugging Face."""
     if resolved.is_hugging_face_layout:
         model_type = str(resolved.config.get("model_type"))
         if model_type not in HUGGING_FACE_MODELS:
             raise _unknown(model_type, resolved, HUGGING_FACE_MODELS)
         config = config_from_hugging_face(resolved.config)
-        return config, weights_from_hugging_face(weights.load_tensors(resolved), config)
+        return config, weights_from_hugging_face(weights.open_tensors(resolved), config)
     architecture = str(resolved.config.get("architecture"))
     if architecture not in ARCHITECTURES:
         raise _unknown(architecture, resolved, tuple(ARCHITECTURES))
     fields: Mapping[str, Any] = resolved.config["config"]
-    return ARCHITECTURES[architecture].config_class(**fields), weights.load_tensors(resolved)
+    return ARCHITECTURES[architecture].config_class(**fields), weights.open_tensors(resolved)
 
 
 def _unknown(found: str, resolved: weights.ResolvedWeights, known: tuple[str, ...]) -> NotFound:

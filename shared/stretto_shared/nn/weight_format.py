@@ -13,7 +13,7 @@ Only linear layers without a bias are replaced: those of a transformer's blocks 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -58,6 +58,33 @@ def check_weight_format(weight_format: str, dtype: torch.dtype) -> None:
         )
 
 
+def fill(
+    module: nn.Module, tensors: Mapping[str, Tensor], weight_format: str, *, native_kernel_dir: Path | None = None
+) -> None:
+    """Fill a module on the meta device layer by layer, and bring each linear layer into its format at once.
+
+    Asks for each tensor once and keeps none, so that memory never holds a checkpoint beside what is made of it;
+    `as_dtype` and `fp32` are left to `set_weight_format`.
+
+    Raises:
+        RuntimeError: If tensors are missing, left over, or of another shape.
+        ValueError: If a weight is not finite.
+    """
+    expected, given = set(module.state_dict()), set(tensors)
+    if expected != given:
+        missing, left_over = sorted(expected - given)[:5], sorted(given - expected)[:5]
+        raise RuntimeError(f"expected other tensors: missing {missing or 'none'}, left over {left_over or 'none'}")
+    make = _replacement(weight_format, native_kernel_dir)
+    for name, child in list(module.named_modules()):
+        prefix = f"{name}." if name else ""
+        own = {key: tensors[prefix + key] for key in child.state_dict() if "." not in key}
+        if own:
+            child.load_state_dict(own, strict=False, assign=True)
+        if make is not None and isinstance(child, nn.Linear) and child.bias is None:
+            parent, _, attribute = name.rpartition(".")
+            setattr(module.get_submodule(parent), attribute, make(child))
+
+
 def set_weight_format(module: nn.Module, weight_format: str, *, native_kernel_dir: Path | None = None) -> int:
     """Replace the linear layers below `module` that have no bias; return how many.
 
@@ -70,13 +97,19 @@ def set_weight_format(module: nn.Module, weight_format: str, *, native_kernel_di
     Raises:
         ValueError: If a weight is not finite.
     """
+    make = _replacement(weight_format, native_kernel_dir)
+    return pack_linears(module) if make is None else _replace(module, make)
+
+
+def _replacement(weight_format: str, native_kernel_dir: Path | None) -> Callable[[nn.Linear], nn.Module] | None:
+    """What makes a layer of the format from a linear layer; None where it stays as it is."""
     if weight_format in ("as_dtype", "fp32"):
-        return pack_linears(module)
+        return None
     if weight_format == "bf16":
-        return _replace(module, Bf16Linear)
+        return Bf16Linear
     kernel = None if native_kernel_dir is None else load_native_kernel(native_kernel_dir)
     quantise = quantise_int8 if weight_format == "int8" else quantise_int4
-    return _replace(module, lambda linear: LowBitLinear(quantise(linear.weight), kernel))
+    return lambda linear: LowBitLinear(quantise(linear.weight), kernel)
 
 
 def _replace(module: nn.Module, make: Callable[[nn.Linear], nn.Module]) -> int:

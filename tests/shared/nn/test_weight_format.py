@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator, Mapping
+
 import pytest
 import torch
 from stretto_shared.errors import InvalidInput
 from stretto_shared.nn.lowbit import LowBitLinear
 from stretto_shared.nn.packed_linear import PackedLinear
-from stretto_shared.nn.weight_format import WEIGHT_FORMATS, Bf16Linear, check_weight_format, set_weight_format
-from torch import nn
+from stretto_shared.nn.weight_format import WEIGHT_FORMATS, Bf16Linear, check_weight_format, fill, set_weight_format
+from torch import Tensor, nn
 
 KINDS = {"as_dtype": PackedLinear, "fp32": PackedLinear, "bf16": Bf16Linear, "int8": LowBitLinear, "int4": LowBitLinear}
 
@@ -48,3 +51,63 @@ def test_an_unknown_format_is_refused_with_the_choices() -> None:
 def test_fp32_beside_bfloat16_is_refused() -> None:
     with pytest.raises(InvalidInput, match="Set dtype float32"):
         check_weight_format("fp32", torch.bfloat16)
+
+
+class CountedTensors(Mapping[str, Tensor]):
+    """Copies of a state dict that tell how many of them were asked for, and how many lived at once."""
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        self._state = state
+        self.asked: list[str] = []
+        self.most_alive = 0
+        self._given: list[weakref.ref[Tensor]] = []
+
+    def __getitem__(self, key: str) -> Tensor:
+        self.asked.append(key)
+        copy = self._state[key].clone()
+        if copy.dim() == 2:
+            self._given.append(weakref.ref(copy))
+            self.most_alive = max(self.most_alive, sum(ref() is not None for ref in self._given))
+        return copy
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._state)
+
+    def __len__(self) -> int:
+        return len(self._state)
+
+
+def on_meta() -> nn.Sequential:
+    with torch.device("meta"):
+        return small_model()
+
+
+@pytest.mark.parametrize("weight_format", WEIGHT_FORMATS)
+@torch.inference_mode()
+def test_filling_gives_what_setting_the_format_of_a_whole_model_gives(weight_format: str) -> None:
+    whole, rows = small_model(), torch.randn(3, 64)
+    filled = on_meta()
+    tensors = CountedTensors(whole.state_dict())
+    fill(filled, tensors, weight_format)
+    set_weight_format(filled, "as_dtype")
+    set_weight_format(whole, weight_format)
+    assert torch.equal(filled(rows), whole(rows))
+    assert sorted(tensors.asked) == sorted(tensors)
+
+
+def test_a_checkpoint_never_lies_whole_in_memory_beside_its_integers() -> None:
+    tensors = CountedTensors(nn.Sequential(*(nn.Linear(64, 64, bias=False) for _ in range(9))).state_dict())
+    with torch.device("meta"):
+        model = nn.Sequential(*(nn.Linear(64, 64, bias=False) for _ in range(9)))
+    fill(model, tensors, "int8")
+    assert tensors.most_alive <= 2
+
+
+def test_tensors_that_do_not_fit_are_named() -> None:
+    state = dict(small_model().state_dict())
+    with pytest.raises(RuntimeError, match=r"missing \['0.weight'\], left over none"):
+        fill(on_meta(), {key: state[key] for key in state if key != "0.weight"}, "int8")
+    with pytest.raises(RuntimeError, match=r"left over \['3.weight'\]"):
+        fill(on_meta(), state | {"3.weight": torch.zeros(1)}, "int8")
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        fill(on_meta(), state | {"0.weight": torch.zeros(2, 2)}, "int8")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -67,38 +67,59 @@ def config_from_hugging_face(config: Mapping[str, Any]) -> MusicGenConfig:
     )
 
 
-def weights_from_hugging_face(tensors: Mapping[str, Tensor], config: MusicGenConfig) -> dict[str, Tensor]:
-    """Map the keys of `transformers`' MusicgenForConditionalGeneration or MusicgenMelodyForConditionalGeneration.
+class DeferredWeights(Mapping[str, Tensor]):
+    """Tensors by this model's keys, each made when it is asked for; a missing source is a KeyError then."""
 
-    Raises:
-        KeyError: If a tensor is missing.
-    """
-    decoder = "decoder.model.decoder"
+    def __init__(self, made_by: Mapping[str, Callable[[], Tensor]]) -> None:
+        self._made_by = made_by
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self._made_by[key]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made_by)
+
+    def __len__(self) -> int:
+        return len(self._made_by)
+
+
+def weights_from_hugging_face(tensors: Mapping[str, Tensor], config: MusicGenConfig) -> DeferredWeights:
+    """Map the keys of `transformers`' MusicgenForConditionalGeneration or MusicgenMelodyForConditionalGeneration."""
+
+    def joined(*keys: str) -> Callable[[], Tensor]:
+        """One tensor, or several one below the other."""
+        return lambda: tensors[keys[0]] if len(keys) == 1 else torch.cat([tensors[key] for key in keys])
+
+    def norm(source: str, target: str) -> dict[str, Callable[[], Tensor]]:
+        return {f"{target}.{name}": joined(f"{source}.{name}") for name in ("weight", "bias")}
+
+    codebooks, decoder = range(config.num_codebooks), "decoder.model.decoder"
     result = {
-        "embeddings.weight": _stack(tensors, f"{decoder}.embed_tokens", config),
-        "heads.weight": _stack(tensors, "decoder.lm_heads", config),
-        **_norm(tensors, f"{decoder}.layer_norm", "norm"),
-        "conditioner.text_proj.weight": tensors.get("enc_to_dec_proj.weight", torch.eye(config.dim)),
-        "conditioner.text_proj.bias": tensors.get("enc_to_dec_proj.bias", torch.zeros(config.dim)),
+        "embeddings.weight": joined(*(f"{decoder}.embed_tokens.{k}.weight" for k in codebooks)),
+        "heads.weight": joined(*(f"decoder.lm_heads.{k}.weight" for k in codebooks)),
+        **norm(f"{decoder}.layer_norm", "norm"),
+        "conditioner.text_proj.weight": lambda: torch.eye(config.dim),
+        "conditioner.text_proj.bias": lambda: torch.zeros(config.dim),
     }
+    if "enc_to_dec_proj.weight" in tensors:  # which a text encoder as wide as the decoder goes without
+        result |= {f"conditioner.text_proj.{name}": joined(f"enc_to_dec_proj.{name}") for name in ("weight", "bias")}
     if config.melody_conditioning != "none":
         for name in ("weight", "bias"):
-            result[f"conditioner.chroma_proj.{name}"] = tensors[f"audio_enc_to_dec_proj.{name}"]
+            result[f"conditioner.chroma_proj.{name}"] = joined(f"audio_enc_to_dec_proj.{name}")
     for source, target in _layers(config, f"{decoder}.layers"):
-        projections = [tensors[f"{source}.self_attn.{name}_proj.weight"] for name in "qkv"]
-        result[f"{target}.self_qkv.weight"] = torch.cat(projections)
-        result[f"{target}.self_out.weight"] = tensors[f"{source}.self_attn.out_proj.weight"]
-        result |= _norm(tensors, f"{source}.self_attn_layer_norm", f"{target}.norm_self")
-        result |= _norm(tensors, f"{source}.final_layer_norm", f"{target}.norm_ffn")
-        result[f"{target}.ffn_in.weight"] = tensors[f"{source}.fc1.weight"]
-        result[f"{target}.ffn_out.weight"] = tensors[f"{source}.fc2.weight"]
+        result[f"{target}.self_qkv.weight"] = joined(*(f"{source}.self_attn.{name}_proj.weight" for name in "qkv"))
+        result[f"{target}.self_out.weight"] = joined(f"{source}.self_attn.out_proj.weight")
+        result |= norm(f"{source}.self_attn_layer_norm", f"{target}.norm_self")
+        result |= norm(f"{source}.final_layer_norm", f"{target}.norm_ffn")
+        result[f"{target}.ffn_in.weight"] = joined(f"{source}.fc1.weight")
+        result[f"{target}.ffn_out.weight"] = joined(f"{source}.fc2.weight")
         if config.has_cross_attention:
-            keys_values = [tensors[f"{source}.encoder_attn.{name}_proj.weight"] for name in "kv"]
-            result[f"{target}.cross_q.weight"] = tensors[f"{source}.encoder_attn.q_proj.weight"]
-            result[f"{target}.cross_kv.weight"] = torch.cat(keys_values)
-            result[f"{target}.cross_out.weight"] = tensors[f"{source}.encoder_attn.out_proj.weight"]
-            result |= _norm(tensors, f"{source}.encoder_attn_layer_norm", f"{target}.norm_cross")
-    return result
+            keys_values = (f"{source}.encoder_attn.{name}_proj.weight" for name in "kv")
+            result[f"{target}.cross_q.weight"] = joined(f"{source}.encoder_attn.q_proj.weight")
+            result[f"{target}.cross_kv.weight"] = joined(*keys_values)
+            result[f"{target}.cross_out.weight"] = joined(f"{source}.encoder_attn.out_proj.weight")
+            result |= norm(f"{source}.encoder_attn_layer_norm", f"{target}.norm_cross")
+    return DeferredWeights(result)
 
 
 def config_from_audiocraft(tensors: Mapping[str, Tensor]) -> MusicGenConfig:
