@@ -13,6 +13,7 @@ import torch
 from stretto_shared import weights
 from stretto_shared.errors import InvalidInput, NotFound, NotReady
 from stretto_shared.features import ModelInfo
+from stretto_shared.nn.heap import giving_memory_back
 from stretto_shared.nn.lowbit import ARITHMETIC
 from stretto_shared.nn.weight_format import INTEGER_FORMATS, check_weight_format, fill, set_weight_format
 from torch import Tensor, nn
@@ -94,25 +95,26 @@ def load(
     if num_threads:
         torch.set_num_threads(num_threads)
     resolved = weights.resolve(source, name=name, default_dir=weights_dir)
-    module, parameter_count = _build(resolved, weight_format, native_kernel_dir)
-    return make_loaded(
-        name,
-        module,
-        parameter_count=parameter_count,
-        digest_sha256=resolved.digest_sha256,
-        licence=str(
-            resolved.config.get(
-                "licence", MUSICGEN_LICENCE if source.startswith("hf://facebook/") else NO_LICENCE_STATED
-            )
-        ),
-        score=str(resolved.config.get("score", "")),
-        is_default=is_default,
-        source=source,
-        dtype=dtype,
-        weight_format=weight_format,
-        native_kernel_dir=native_kernel_dir,
-        device=device,
-    )
+    with giving_memory_back():
+        module, parameter_count = _build(resolved, weight_format, native_kernel_dir)
+        return make_loaded(
+            name,
+            module,
+            parameter_count=parameter_count,
+            digest_sha256=resolved.digest_sha256,
+            licence=str(
+                resolved.config.get(
+                    "licence", MUSICGEN_LICENCE if source.startswith("hf://facebook/") else NO_LICENCE_STATED
+                )
+            ),
+            score=str(resolved.config.get("score", "")),
+            is_default=is_default,
+            source=source,
+            dtype=dtype,
+            weight_format=weight_format,
+            native_kernel_dir=native_kernel_dir,
+            device=device,
+        )
 
 
 def check_device(device: str, weight_format: str) -> None:

@@ -75,8 +75,8 @@ def fill(
         missing, left_over = sorted(expected - given)[:5], sorted(given - expected)[:5]
         raise RuntimeError(f"expected other tensors: missing {missing or 'none'}, left over {left_over or 'none'}")
     make = _replacement(weight_format, native_kernel_dir)
-    for name, child in list(module.named_modules()):
-        prefix = f"{name}." if name else ""
+    for name in [name for name, _ in module.named_modules()]:  # names alone: a layer that is replaced has to go
+        child, prefix = module.get_submodule(name), f"{name}." if name else ""
         own = {key: tensors[prefix + key] for key in child.state_dict() if "." not in key}
         if own:
             child.load_state_dict(own, strict=False, assign=True)
@@ -108,8 +108,9 @@ def _replacement(weight_format: str, native_kernel_dir: Path | None) -> Callable
     if weight_format == "bf16":
         return Bf16Linear
     kernel = None if native_kernel_dir is None else load_native_kernel(native_kernel_dir)
-    quantise = quantise_int8 if weight_format == "int8" else quantise_int4
-    return lambda linear: LowBitLinear(quantise(linear.weight), kernel)
+    if weight_format == "int8":
+        return lambda linear: LowBitLinear(quantise_int8(linear.weight), kernel)
+    return lambda linear: LowBitLinear(quantise_int4(linear.weight, kernel), kernel)
 
 
 def _replace(module: nn.Module, make: Callable[[nn.Linear], nn.Module]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,8 +34,15 @@ SHAPES = [(64, 32), (1, 1), (37, 50), (65, 33), (130, 31), (16, 4096), (200, 103
 def kernel(tmp_path_factory: pytest.TempPathFactory) -> NativeKernel:
     found = load_native_kernel(tmp_path_factory.mktemp("kernel"))
     if found is None:
+        assert not can_have_kernel(), "there is a compiler and AVX-512 VNNI, but no kernel: see the warning in the log"
         pytest.skip("this machine has no compiler or no AVX-512 VNNI")
     return found
+
+
+def can_have_kernel() -> bool:
+    info = Path("/proc/cpuinfo")
+    has_compiler = any(shutil.which(name) for name in native.COMPILERS)
+    return has_compiler and info.exists() and "avx512_vnni" in info.read_text()
 
 
 def random_rows(count: int, width: int, seed: int) -> Tensor:
@@ -143,6 +151,21 @@ def test_results_are_near_those_of_the_weights(quantise: Quantise, most: float) 
     exact = rows @ weight.t()
     off = (LowBitLinear(quantise(weight))(rows) - exact).norm() / exact.norm()
     assert 0 < off < most
+
+
+@settings(max_examples=30, deadline=None)
+@given(shape=st.sampled_from([*SHAPES, (3, 16), (2, 47)]), seed=st.integers(0, 10_000))
+def test_the_kernel_finds_the_integers_that_torch_finds(
+    kernel: NativeKernel, shape: tuple[int, int], seed: int
+) -> None:
+    weight = random_rows(*shape, seed)
+    weight[0] *= float(seed % 3)  # a row of noughts among others
+    weight[:, ::7] *= 1e-6
+    by_torch, by_kernel = quantise_int4(weight), quantise_int4(weight, kernel)
+    assert torch.equal(by_torch.scales, by_kernel.scales)
+    assert by_torch.multipliers is not None and by_kernel.multipliers is not None
+    assert torch.equal(by_torch.multipliers, by_kernel.multipliers)
+    assert torch.equal(by_torch.values, by_kernel.values)
 
 
 def test_weights_are_read_back_within_half_a_step() -> None:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from stretto_shared.nn.lowbit.kernel import NativeKernel
+
 GROUP_SIZE = 32
 MAX_INT8 = 127
 MAX_MULTIPLIER = 31
@@ -68,16 +70,28 @@ def quantise_int8(weight: Tensor) -> IntegerMatrix:
     return IntegerMatrix(units.round().clamp(-MAX_INT8, MAX_INT8).to(torch.int8), None, scales)
 
 
-def quantise_int4(weight: Tensor) -> IntegerMatrix:
+def quantise_int4(weight: Tensor, kernel: NativeKernel | None = None) -> IntegerMatrix:
     """Round [N, K] to 4 bits, each group of 32 with that multiplier which has the least square error.
+
+    Args:
+        weight: The weights.
+        kernel: The native kernel, which does the same a hundred times faster; None for torch.
 
     Raises:
         ValueError: If the weights are no matrix, too wide, or not finite.
     """
     weight = _checked(weight)
-    parts = [_int4_rows(rows) for rows in torch.split(weight, _ROWS_AT_ONCE)]
-    values, multipliers, scales = (torch.cat(part) for part in zip(*parts, strict=True))
-    return IntegerMatrix(values[:, : weight.shape[1]].contiguous(), multipliers, scales)
+    num_outputs, num_inputs = weight.shape
+    if kernel is None:
+        parts = [_int4_rows(rows) for rows in torch.split(weight, _ROWS_AT_ONCE)]
+        values, multipliers, scales = (torch.cat(part) for part in zip(*parts, strict=True))
+    else:
+        num_groups = -(-num_inputs // GROUP_SIZE)
+        values = torch.empty((num_outputs, num_groups * GROUP_SIZE), dtype=torch.int8)
+        multipliers = torch.empty((num_outputs, num_groups), dtype=torch.uint8)
+        scales = torch.empty(num_outputs)
+        kernel.quantise_int4(weight.contiguous(), values, multipliers, scales)
+    return IntegerMatrix(values[:, :num_inputs].contiguous(), multipliers, scales)
 
 
 def _int4_rows(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,21 +100,30 @@ def _int4_rows(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     padded = torch.nn.functional.pad(weight, (0, num_groups * GROUP_SIZE - weight.shape[1]))
     groups = padded.view(weight.shape[0], num_groups, GROUP_SIZE)
     magnitudes = groups.abs().amax(2)  # [N, G]
-    scales = magnitudes.amax(1) / (MOST_INT4 * MAX_MULTIPLIER)
-    ideal = magnitudes / (MOST_INT4 * scales.clamp(min=_LEAST_MAGNITUDE)[:, None])
+    most = torch.tensor(float(MOST_INT4))  # tensors: torch may multiply by the reciprocal of a plain number
+    scales = magnitudes.amax(1) / (most * MAX_MULTIPLIER)
+    ideal = magnitudes / (most * scales.clamp(min=_LEAST_MAGNITUDE))[:, None]
     best_error = torch.full_like(magnitudes, torch.inf)
     values = torch.zeros_like(groups)
     multipliers = torch.ones_like(magnitudes)
     for shrinking in _SHRINKINGS:
-        tried = (ideal * shrinking).round().clamp(1, MAX_MULTIPLIER)
+        tried = (ideal * torch.tensor(shrinking)).round().clamp(1, MAX_MULTIPLIER)
         steps = (tried * scales[:, None])[..., None]
         rounded = (groups / steps.clamp(min=_LEAST_MAGNITUDE)).round().clamp(LEAST_INT4, MOST_INT4)
-        error = (rounded * steps - groups).square().sum(2)
+        error = _halving_sum((rounded * steps - groups).square())
         is_better = error < best_error
         best_error = torch.where(is_better, error, best_error)
         multipliers = torch.where(is_better, tried, multipliers)
         values = torch.where(is_better[..., None], rounded, values)
     return values.flatten(1).to(torch.int8), multipliers.to(torch.uint8), scales
+
+
+def _halving_sum(x: Tensor) -> Tensor:
+    """Sum [..., n] to [...], n a power of two, the upper half onto the lower: the kernel's order."""
+    while x.shape[-1] > 1:
+        half = x.shape[-1] // 2
+        x = x[..., :half] + x[..., half:]
+    return x[..., 0]
 
 
 def _checked(weight: Tensor) -> Tensor:

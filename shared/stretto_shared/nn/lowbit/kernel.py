@@ -57,6 +57,18 @@ class NativeKernel:
             torch.get_num_threads(),
         )
 
+    def quantise_int4(self, weight: Tensor, values: Tensor, multipliers: Tensor, scales: Tensor) -> None:
+        """Write the integers of float32 weights [N, K]: values [N, 32 * G], multipliers [N, G] and scales [N]."""
+        self.library.stretto_quantise_int4(
+            weight.data_ptr(),
+            weight.shape[0],
+            weight.shape[1],
+            values.data_ptr(),
+            multipliers.data_ptr(),
+            scales.data_ptr(),
+            torch.get_num_threads(),
+        )
+
     def remember(
         self, store: int, capacity: int, num_heads: int, head_dim: int, first: int, keys: Tensor, values: Tensor
     ) -> None:
@@ -143,6 +155,7 @@ def _bind(path: Path) -> Any:
     pointer, size, count = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     for name, arguments in {
         "multiply": [pointer, size, size, size, pointer, pointer, pointer, pointer, count],
+        "quantise_int4": [pointer, size, size, pointer, pointer, pointer, count],
         "remember": [pointer, size, size, size, size, size, pointer, pointer, size],
         "decode": [pointer, pointer, pointer, size, pointer, size, pointer, count],
     }.items():

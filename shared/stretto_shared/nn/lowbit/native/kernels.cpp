@@ -4,6 +4,7 @@
 
 #if defined(__x86_64__)
 #include "decoder.hpp"
+#include "quantise.hpp"
 
 namespace {
 
@@ -31,6 +32,14 @@ VNNI void remember_steps(uint8_t* heads, int64_t capacity, int64_t num_heads, in
   }
 }
 
+VNNI void quantise_rows(const float* x, int64_t rows, int64_t inputs, int8_t* values, uint8_t* multipliers, float* scales,
+                        int num_threads) {
+  const int64_t groups = (inputs + kGroup - 1) / kGroup;
+#pragma omp parallel for num_threads(num_threads) if (num_threads > 1)
+  for (int64_t r = 0; r < rows; ++r)
+    scales[r] = quantise_int4(x + r * inputs, inputs, {values + r * groups * kGroup, multipliers + r * groups});
+}
+
 }  // namespace
 
 extern "C" {
@@ -56,6 +65,12 @@ void stretto_multiply(const float* x, int64_t rows, int64_t inputs, int64_t outp
   multiply(x, rows, Matrix{weights, multipliers, scales, inputs, outputs}, out, num_threads);
 }
 
+// Values [rows, groups * 32], multipliers [rows, groups] and scales [rows] of weights x [rows, inputs], all finite.
+void stretto_quantise_int4(const float* x, int64_t rows, int64_t inputs, int8_t* values, uint8_t* multipliers, float* scales,
+                           int num_threads) {
+  quantise_rows(x, rows, inputs, values, multipliers, scales, num_threads);
+}
+
 void stretto_remember(uint8_t* heads, int64_t capacity, int64_t num_heads, int64_t head_width, int64_t first, int64_t count,
                       const float* keys, const float* values, int64_t stride) {
   remember_steps(heads, capacity, num_heads, head_width, first, count, keys, values, stride);
@@ -72,6 +87,7 @@ void stretto_decode(const Decoder* decoder, float* x, const Row* rows, int64_t c
 extern "C" int stretto_is_supported() { return 0; }
 extern "C" int stretto_use_tiles(int) { return 0; }
 extern "C" void stretto_multiply() {}
+extern "C" void stretto_quantise_int4() {}
 extern "C" void stretto_remember() {}
 extern "C" void stretto_decode() {}
 #endif
