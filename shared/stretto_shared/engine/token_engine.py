@@ -122,6 +122,10 @@ class TokenEngine(Generic[Condition, State]):
                 self._meter.observe_stream(stream.clock.underrun_s, is_realtime=stream.is_realtime)
             self._wake.set()
 
+    def check_admission(self, request: TokenRequest[Condition]) -> None:
+        """Raise what `generate` would raise now for this request; takes no place."""
+        self._admitted(request, None)
+
     async def close(self) -> None:
         """Refuse new requests, end the others with NotReady, and wait for the step that runs."""
         self._is_closed = True
@@ -133,6 +137,17 @@ class TokenEngine(Generic[Condition, State]):
     def _enqueue(
         self, request: TokenRequest[Condition], on_start: Callable[[], None] | None
     ) -> Stream[Condition, State]:
+        stream = self._admitted(request, on_start)
+        self._pool.enqueue(stream)
+        self._wake.set()
+        if self._driver is None or self._driver.done():
+            self._driver = asyncio.create_task(self._drive())
+        return stream
+
+    def _admitted(
+        self, request: TokenRequest[Condition], on_start: Callable[[], None] | None
+    ) -> Stream[Condition, State]:
+        """A stream that may be put in the queue."""
         if self._is_closed:
             raise NotReady("The token engine is closed: the server is stopping. Try another one.")
         program = Program(
@@ -144,10 +159,6 @@ class TokenEngine(Generic[Condition, State]):
         clock = None if self._frame_rate_hz is None else PlayClock(self._frame_rate_hz)
         stream: Stream[Condition, State] = Stream(request, program, cost, clock, time.perf_counter(), on_start)
         self._admit(stream)
-        self._pool.enqueue(stream)
-        self._wake.set()
-        if self._driver is None or self._driver.done():
-            self._driver = asyncio.create_task(self._drive())
         return stream
 
     def _admit(self, stream: Stream[Condition, State]) -> None:
