@@ -67,7 +67,7 @@ async def continue_music(
 ) -> AsyncGenerator[MusicEvent, None]:
     """Progress, the recording's end if it was asked for, the new music, and the receipt last."""
     cascade = find_cascade(cascades, request.cascade)
-    rendering = Rendering(stages, options, observer)
+    rendering = Rendering(stages, options, observer, cascade=cascade.name, pacing=request.pacing)
     if request.pacing.is_realtime:  # a refusal should be quick, and cost no work
         await stages.acoustic.check_admission(
             cascade.acoustic_model,

@@ -52,7 +52,7 @@ async def generate_music(
 ) -> AsyncGenerator[MusicEvent, None]:
     """Progress, audio while it is being made, and the receipt last."""
     cascade = find_cascade(cascades, request.cascade)
-    rendering = Rendering(stages, options, observer)
+    rendering = Rendering(stages, options, observer, cascade=cascade.name, pacing=request.pacing)
     if request.pacing.is_realtime:  # a refusal should be quick, and cost no work
         await stages.acoustic.check_admission(
             cascade.acoustic_model,
