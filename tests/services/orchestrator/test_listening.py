@@ -1,15 +1,23 @@
 """What a listener hears, by a clock that the test moves; and what the door reports of real streams."""
 
 import asyncio
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
 import pytest
 from stretto.acoustic.v1 import acoustic_pb2
+from stretto_orchestrator.clients import AcousticClient, CodecClient, EmbeddingClient, Stages
+from stretto_orchestrator.flows.cascades import cascades_with
+from stretto_orchestrator.flows.generate_music import MusicRequest, generate_music
 from stretto_orchestrator.flows.listening import Listener
+from stretto_orchestrator.flows.rendering import AudioChunk, RenderOptions
+from stretto_orchestrator.flows.resuming import ResumePolicy
 from stretto_shared.audio import Waveform
 from stretto_shared.errors import NotReady, Overloaded
+from stretto_shared.features import SamplingOptions
 
 RATE_HZ = 8_000
 SECOND = Waveform(np.zeros((1, RATE_HZ), np.float32), RATE_HZ)
@@ -49,7 +57,6 @@ def test_a_piece_that_keeps_up_is_continuous_and_each_gap_is_told():
     with ledger.listener() as listener:
         for wait_s in (0.4, 0.9, 1.1, 0.0):
             ledger.hear(listener, wait_s)
-        listener.is_whole = True
         ledger.now_s += 60  # what comes after the last chunk is nobody's wait
     assert ledger.first_audio_s == pytest.approx([0.4]) and ledger.gaps_s == pytest.approx([0.9, 1.1, 0.0])
     assert ledger.streams == [(0.0, True, True)] and listener.first_audio_s == pytest.approx(0.4)
@@ -60,7 +67,6 @@ def test_what_came_too_late_is_an_underrun_by_its_seconds():
     with ledger.listener(is_realtime=False) as listener:
         for wait_s in (0.0, 1.25, 0.5, 2.0):  # late by 0.25 s, early, then late by 0.5 s
             ledger.hear(listener, wait_s)
-        listener.is_whole = True
     assert ledger.streams == [(pytest.approx(0.75), False, False)]
 
 
@@ -70,7 +76,6 @@ def test_a_reader_that_takes_its_time_makes_no_underrun_but_a_stage_beside_it_do
         ledger.hear(listener, 0.0, reading_s=30.0)
         ledger.hear(listener, 0.5, reading_s=30.0)
         ledger.hear(listener, 1.75)  # 1.5 s were ahead
-        listener.is_whole = True
     assert ledger.gaps_s == pytest.approx([0.5, 1.75])
     assert ledger.streams == [(pytest.approx(0.25), True, False)]
 
@@ -109,7 +114,6 @@ def test_sums_of_many_short_chunks_make_no_underrun_by_rounding():
     with ledger.listener() as listener:
         for _ in range(500):
             ledger.hear(listener, 0.1, TENTH)
-        listener.is_whole = True
     assert ledger.streams == [(0.0, True, True)]
 
 
@@ -149,6 +153,26 @@ async def test_a_starved_stream_is_an_underrun_and_not_continuous(house, request
     labels = {"model": "musicgen", "pace": "best_effort"}
     assert sample(house, "stretto_audio_underrun_s_sum", **labels) > 0.3
     assert sample(house, "stretto_audio_continuity_total", **labels, ok="false") == 1
+
+
+async def test_a_caller_who_takes_a_second_for_each_chunk_is_its_own_starvation(house, request_music):
+    ledger = Ledger()
+    observer = SimpleNamespace(meter_of=lambda cascade: ledger, observe_resume=None, observe_music=lambda factor: None)
+    async with AsyncExitStack() as stack:
+        channels = [
+            await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{house.ports[name]}"))
+            for name in ("embedding", "acoustic", "codec")
+        ]
+        kinds = (EmbeddingClient, AcousticClient, CodecClient)
+        stages = Stages(*(kind(channel, timeout_s=60) for kind, channel in zip(kinds, channels, strict=True)))
+        request = MusicRequest("", "a waltz", 1.0, 0, SamplingOptions(), None)
+        options = RenderOptions(ResumePolicy(), 64)
+        async with aclosing(generate_music(stages, cascades_with({}), request, options, observer)) as events:
+            async for event in events:
+                if isinstance(event, AudioChunk):
+                    await asyncio.sleep(1.0)  # five times as long as it plays
+    ((underrun_s, _, _),) = ledger.streams
+    assert len(ledger.gaps_s) == 4 and underrun_s < 4 * 0.8 / 2, "its own four waits of 0.8 s are not among them"
 
 
 async def test_an_unknown_cascade_makes_no_label(house, request_music):

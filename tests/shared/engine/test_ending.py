@@ -118,6 +118,13 @@ def test_only_codebook_0_ends_a_piece_and_without_an_end_token_nothing_does() ->
     assert walk(Reciter(), request(end_token=None))[0].take_frames().codes.shape == (1, 20)
 
 
+@pytest.mark.parametrize("delays", [(0,), (0, 1, 2), (1, 0)])
+def test_the_first_end_token_counts_and_what_a_model_says_after_it_does_not(delays: tuple[int, ...]) -> None:
+    wanted = request(end_at=4, num_codebooks=len(delays))
+    wanted.condition[0, 5:7] = END
+    assert walk(Reciter(delays), wanted)[0].take_frames().codes.shape == (len(delays), 5)
+
+
 def test_what_can_come_is_counted_by_the_longest_until_the_end_is_drawn() -> None:
     course, model = program(request(end_at=2)), Reciter()
     page = model.open(script(20, 2), num_steps=course.num_steps, guidance_scale=1.0)

@@ -108,25 +108,30 @@ def underrun_s(stream: Stream[int, int]) -> float:
     return stream.clock.underrun_s
 
 
+def ahead_s(world: World, stream: Stream[int, int]) -> float:
+    assert stream.clock is not None
+    return stream.clock.ahead_s(world.now_s)
+
+
 @pytest.fixture
 def show(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Show]:
     return lambda world, **limits: Show(world, monkeypatch, **limits)
 
 
-@pytest.mark.parametrize("open_s", [0.01, 0.1, 0.4])
+@pytest.mark.parametrize("open_s", [0.01, 0.1, 0.2, 0.4])
 def test_best_effort_newcomers_are_opened_between_frames_and_never_at_a_listeners_cost(
     show: Callable[..., Show], open_s: float
 ) -> None:
-    world = World()
+    world = World(step_s=0.01)
     stage = show(world)
     live = [stage.come(realtime=True) for _ in range(4)]
-    stage.play(until_s=world.now_s + 3)
+    stage.play(until_s=world.now_s + 1.2)
+    assert max(ahead_s(world, stream) for stream in live) < 1.5, "they have no more in hand than openings may take"
     world.open_s = open_s
-    for _ in range(6):
+    for _ in range(8):
         stage.come()
-    stage.play(until=lambda: world.num_opened == 10, until_s=world.now_s + 30)
-    assert world.num_opened == 10, "none is put off for good"
-    stage.play(until_s=world.now_s + 2)
+    stage.play(until=lambda: world.num_opened == 12, until_s=world.now_s + 60)
+    assert world.num_opened == 12, "none is put off for good"
     assert [underrun_s(stream) for stream in live] == [0.0] * 4
 
 
@@ -172,15 +177,15 @@ def test_a_resumed_real_time_stream_catches_up_before_its_listener_and_beside_th
 
 
 def test_an_opening_longer_than_any_lead_is_made_all_the_same(show: Callable[..., Show]) -> None:
-    world = World()
+    world = World(step_s=0.015)  # 17 ms for both, so that their lead grows by 3 s in all
     stage = show(world)
-    stage.come(realtime=True)
-    stage.play(until_s=world.now_s + 3)
+    live = [stage.come(realtime=True) for _ in range(2)]
+    stage.play(until_s=world.now_s + 1)
     world.open_s = 5.0
     for _ in range(2):
         stage.come()
-    stage.play(until=lambda: world.num_opened == 3, until_s=world.now_s + 60)
-    assert world.num_opened == 3
+    stage.play(until=lambda: world.num_opened == 4, until_s=world.now_s + 60)
+    assert world.num_opened == 4 and all(stream in stage.pool.running for stream in live)
 
 
 @pytest.mark.parametrize("joins", [True, False])

@@ -51,7 +51,6 @@ class Listener:
         self._reading_s = 0.0
         self._last_s = 0.0
         self._clock: PlayClock | None = None
-        self.is_whole = False
         self.first_audio_s = 0.0
 
     @contextmanager
@@ -75,24 +74,22 @@ class Listener:
         self._clock.deliver(now_s, chunk.num_samples)
         self._last_s = now_s
 
-    def end(self, *, has_failed: bool) -> None:
-        """The piece ended: whole, given up by its caller, or broken off by a stage."""
-        if self._clock is None:
-            return
-        underrun_s = self._clock.underrun_s
-        if not self.is_whole:
-            underrun_s += max(0.0, -self._clock.ahead_s(self._waited_s()))
-        if underrun_s < ROUNDING_S:
-            underrun_s = 0.0
-        self._meter.observe_stream(
-            underrun_s, is_realtime=self._is_realtime, is_continuous=underrun_s == 0 and not has_failed
-        )
-
     def __enter__(self) -> Listener:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        self.end(has_failed=kind is not None and issubclass(kind, Exception))
+        """The piece ended: whole, broken off by a stage (an `Exception`), or given up by its caller (any other)."""
+        if self._clock is None:
+            return
+        underrun_s = self._clock.underrun_s
+        if kind is not None:
+            underrun_s += max(0.0, -self._clock.ahead_s(self._waited_s()))
+        if underrun_s < ROUNDING_S:
+            underrun_s = 0.0
+        has_failed = kind is not None and issubclass(kind, Exception)
+        self._meter.observe_stream(
+            underrun_s, is_realtime=self._is_realtime, is_continuous=underrun_s == 0 and not has_failed
+        )
 
     def _waited_s(self) -> float:
         return self._now_s() - self._reading_s

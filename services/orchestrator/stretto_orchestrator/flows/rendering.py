@@ -148,7 +148,6 @@ class Rendering:
                         self._digest.update(_wire_bytes(event.waveform))
                     with listener.reading():
                         yield event
-            listener.is_whole = True
 
     async def _made(
         self, request: TokenRequest, duration_s: float, keep_prompt: bool, prompt_model: ModelInfo | None
