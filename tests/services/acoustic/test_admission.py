@@ -1,7 +1,8 @@
-"""CheckAdmission: says what GenerateTokens would say, and takes no place."""
+"""CheckAdmission: says what GenerateTokens would say, and expects the real-time piece that it lets in."""
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -33,7 +34,9 @@ async def engine() -> AcousticEngine:
     model = MusicGenLM(CONFIG)
     return AcousticEngine(
         {"tiny": lambda: make_loaded("tiny", model, digest_sha256="a" * 64, is_default=True)},
-        config=TokenEngineConfig(max_slots=1, max_queued=1, max_unread_blocks=1, max_realtime_wait_s=1e-9),
+        config=TokenEngineConfig(
+            max_slots=1, max_queued=1, max_unread_blocks=1, max_realtime_wait_s=1e-9, promise_s=1e6
+        ),
     )
 
 
@@ -57,10 +60,21 @@ async def refusal(stub: Any, **fields: Any) -> grpc.aio.AioRpcError:
     return caught.value
 
 
-async def test_asking_takes_no_place(stub: Any, engine: AcousticEngine) -> None:
+async def test_asking_for_best_effort_takes_no_place(stub: Any, engine: AcousticEngine) -> None:
     for _ in range(5):  # more than there are slots and places in the queue
-        await check(stub, pace=REALTIME)
+        await check(stub)
     assert engine.num_running() == engine.num_waiting() == 0
+
+
+async def test_of_those_who_ask_at_once_no_more_are_let_in_than_there_is_room_for(
+    stub: Any, engine: AcousticEngine
+) -> None:
+    answers = await asyncio.gather(*(check(stub, pace=REALTIME) for _ in range(5)), return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
+    assert len(refused) == 4 and {error.code() for error in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert engine.num_running() == engine.num_waiting() == 0
+    piece = stub.GenerateTokens(acoustic_pb2.GenerateTokensRequest(duration_s=1.0, pace=REALTIME))
+    assert sum([len(message.tokens.codes) async for message in piece]) == 4 * 50
 
 
 async def test_a_real_time_piece_that_generate_would_refuse_is_refused_with_the_same_words(

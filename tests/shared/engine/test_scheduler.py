@@ -140,4 +140,4 @@ def test_slots_are_given_within_the_budget_by_pace_priority_and_arrival() -> Non
     assert pool.num_running == 1 and pool.kv_bytes_used == 6
     pool.discard(big)
     assert pool.fill(NOW_S) == [small]
-    assert pool.num_before(stream(realtime=True)) == 0 and pool.take_all() == [small]
+    assert pool.before(stream(realtime=True)) == [] and pool.take_all() == [small]

@@ -74,8 +74,9 @@ class AcousticServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CheckAdmission(self, request, context):
-        """Says whether GenerateTokens would let such a piece in now, before the work that a refusal would waste. It reserves
-        nothing. Fails as GenerateTokens would, and in no other way.
+        """Says whether GenerateTokens would let such a piece in now, before the work that a refusal would waste. Fails as
+        GenerateTokens would, and in no other way. A real-time piece that has room counts as one that runs for two seconds,
+        or until such a piece comes: of many who ask at once no more are let in than there is room for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
