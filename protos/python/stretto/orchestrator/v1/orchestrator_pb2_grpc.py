@@ -30,10 +30,9 @@ class OrchestratorServiceStub:
 
     Errors of every method: INVALID_ARGUMENT with BadRequest naming the field; NOT_FOUND for an unknown cascade, naming
     the known ones; RESOURCE_EXHAUSTED with RetryInfo when a stage is full, or when a real-time piece would make others run
-    dry; UNAVAILABLE when a stage is away;
-    FAILED_PRECONDITION with the reason MODEL_CHANGED when a stage that was lost comes back with other weights, or when a
-    recording was encoded for a language model that another has replaced since: send the request again;
-    DEADLINE_EXCEEDED and CANCELLED reach every stage.
+    dry; UNAVAILABLE when a stage is away; FAILED_PRECONDITION with the reason MODEL_CHANGED when a stage that was lost
+    comes back with other weights, or when a recording was encoded for a language model that another has replaced since:
+    send the request again; DEADLINE_EXCEEDED and CANCELLED reach every stage.
     """
 
     def __init__(self, channel):
@@ -64,10 +63,9 @@ class OrchestratorServiceServicer:
 
     Errors of every method: INVALID_ARGUMENT with BadRequest naming the field; NOT_FOUND for an unknown cascade, naming
     the known ones; RESOURCE_EXHAUSTED with RetryInfo when a stage is full, or when a real-time piece would make others run
-    dry; UNAVAILABLE when a stage is away;
-    FAILED_PRECONDITION with the reason MODEL_CHANGED when a stage that was lost comes back with other weights, or when a
-    recording was encoded for a language model that another has replaced since: send the request again;
-    DEADLINE_EXCEEDED and CANCELLED reach every stage.
+    dry; UNAVAILABLE when a stage is away; FAILED_PRECONDITION with the reason MODEL_CHANGED when a stage that was lost
+    comes back with other weights, or when a recording was encoded for a language model that another has replaced since:
+    send the request again; DEADLINE_EXCEEDED and CANCELLED reach every stage.
     """
 
     def GenerateMusic(self, request, context):
@@ -122,10 +120,9 @@ class OrchestratorService:
 
     Errors of every method: INVALID_ARGUMENT with BadRequest naming the field; NOT_FOUND for an unknown cascade, naming
     the known ones; RESOURCE_EXHAUSTED with RetryInfo when a stage is full, or when a real-time piece would make others run
-    dry; UNAVAILABLE when a stage is away;
-    FAILED_PRECONDITION with the reason MODEL_CHANGED when a stage that was lost comes back with other weights, or when a
-    recording was encoded for a language model that another has replaced since: send the request again;
-    DEADLINE_EXCEEDED and CANCELLED reach every stage.
+    dry; UNAVAILABLE when a stage is away; FAILED_PRECONDITION with the reason MODEL_CHANGED when a stage that was lost
+    comes back with other weights, or when a recording was encoded for a language model that another has replaced since:
+    send the request again; DEADLINE_EXCEEDED and CANCELLED reach every stage.
     """
 
     @staticmethod
