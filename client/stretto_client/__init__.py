@@ -13,7 +13,7 @@ from stretto_client.client import StrettoClient, TlsFiles
 from stretto_client.embedded import embedded_server
 from stretto_client.errors import DeadlineExceeded, RequestCancelled, ServerFailure, Unreachable
 from stretto_client.token_files import read_tokens, write_tokens
-from stretto_client.values import AudioChunk, EmbeddedText, EncodedAudio, ModelList, MusicEvent, Progress, Receipt
+from stretto_client.values import AudioChunk, EmbeddedText, EncodedAudio, ModelList, MusicEvent, Pace, Progress, Receipt
 
 __all__ = [
     "StrettoClient",
@@ -25,6 +25,7 @@ __all__ = [
     "TextStates",
     "SamplingOptions",
     "ModelInfo",
+    "Pace",
     "Progress",
     "AudioChunk",
     "Receipt",

@@ -28,8 +28,8 @@ from stretto_shared.grpc.settings import MEBIBYTE, ChannelSettings
 from stretto_shared.tokens import TokenMatrix
 
 from stretto_client.calls import answer, stream
-from stretto_client.convert import check_seed, event_from_proto
-from stretto_client.values import AudioChunk, EmbeddedText, EncodedAudio, ModelList, MusicEvent
+from stretto_client.convert import check_priority, check_seed, event_from_proto, pace_to_proto
+from stretto_client.values import AudioChunk, EmbeddedText, EncodedAudio, ModelList, MusicEvent, Pace
 
 MUSIC_TIMEOUT_S = 300.0
 CODEC_TIMEOUT_S = 300.0
@@ -87,6 +87,8 @@ class StrettoClient:
         seed: int = 0,
         sampling: SamplingOptions | None = None,
         melody: Waveform | None = None,
+        pace: Pace = Pace.BEST_EFFORT,
+        priority: int = 0,
         timeout_s: float = MUSIC_TIMEOUT_S,
     ) -> AsyncGenerator[MusicEvent, None]:
         """Music from a text, and a melody if there is one: progress and audio as they come, the receipt last.
@@ -98,10 +100,17 @@ class StrettoClient:
             seed: Same request and seed, same bytes.
             sampling: How to draw; None takes the models' defaults.
             melody: A recording whose melody the music follows.
+            pace: Whether somebody listens while it is made.
+            priority: Of a best-effort piece, 0 to 9: higher ones go first.
             timeout_s: Deadline of the whole call, which every stage behind the door obeys.
         """
         request = orchestrator_pb2.GenerateMusicRequest(
-            cascade=cascade, prompt=prompt, duration_s=duration_s, seed=check_seed(seed)
+            cascade=cascade,
+            prompt=prompt,
+            duration_s=duration_s,
+            seed=check_seed(seed),
+            pace=pace_to_proto(pace),
+            priority=check_priority(priority),
         )
         if sampling is not None:
             request.sampling.CopyFrom(convert.sampling_to_proto(sampling))
@@ -122,6 +131,8 @@ class StrettoClient:
         seed: int = 0,
         sampling: SamplingOptions | None = None,
         include_recording: bool = True,
+        pace: Pace = Pace.BEST_EFFORT,
+        priority: int = 0,
         timeout_s: float = MUSIC_TIMEOUT_S,
     ) -> AsyncGenerator[MusicEvent, None]:
         """New music that goes on where a recording ends.
@@ -135,6 +146,8 @@ class StrettoClient:
             seed: Same request and seed, same bytes.
             sampling: How to draw; None takes the models' defaults.
             include_recording: True puts the heard end of the recording in front, so that the join is seamless.
+            pace: Whether somebody listens while it is made.
+            priority: Of a best-effort piece, 0 to 9: higher ones go first.
             timeout_s: Deadline of the whole call.
         """
         request = orchestrator_pb2.ContinueMusicRequest(
@@ -144,6 +157,8 @@ class StrettoClient:
             duration_s=duration_s,
             seed=check_seed(seed),
             include_recording=include_recording,
+            pace=pace_to_proto(pace),
+            priority=check_priority(priority),
         )
         if sampling is not None:
             request.sampling.CopyFrom(convert.sampling_to_proto(sampling))

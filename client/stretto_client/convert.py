@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from stretto.acoustic.v1 import acoustic_pb2
 from stretto.orchestrator.v1 import orchestrator_pb2
 from stretto_shared.errors import InvalidInput
 from stretto_shared.grpc import convert
 
 from stretto_client.errors import ServerFailure
-from stretto_client.values import AudioChunk, MusicEvent, Progress, Receipt
+from stretto_client.values import AudioChunk, MusicEvent, Pace, Progress, Receipt
 
 MAX_SEED = 2**64 - 1
+MAX_PRIORITY = 9
+_PACES = {Pace.BEST_EFFORT: acoustic_pb2.PACE_BEST_EFFORT, Pace.REALTIME: acoustic_pb2.PACE_REALTIME}
 
 
 def event_from_proto(
@@ -55,3 +58,25 @@ def check_seed(seed: int) -> int:
     if not 0 <= seed <= MAX_SEED:
         raise InvalidInput("seed", f"expected 0 to 2^64 - 1, got {seed}.")
     return seed
+
+
+def check_priority(priority: int) -> int:
+    """A priority of the wire.
+
+    Raises:
+        InvalidInput: If it is none.
+    """
+    if not 0 <= priority <= MAX_PRIORITY:
+        raise InvalidInput("priority", f"expected 0 to {MAX_PRIORITY}, got {priority}.")
+    return priority
+
+
+def pace_to_proto(pace: Pace) -> acoustic_pb2.Pace:
+    """The pace of the wire.
+
+    Raises:
+        InvalidInput: If it is none.
+    """
+    if pace not in _PACES:
+        raise InvalidInput("pace", f"expected one of {', '.join(Pace)}, got {pace!r}.")
+    return _PACES[pace]

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from stretto_shared.audio import Waveform
 from stretto_shared.features import ModelInfo, SamplingOptions, TextStates
 from stretto_shared.tokens import TokenMatrix
+
+
+class Pace(StrEnum):
+    """Whether somebody listens while the music is made.
+
+    `BEST_EFFORT` waits for its turn as long as the deadline allows. `REALTIME` is made before its listener, who began
+    with the first chunk, runs dry, or is refused at once with `Overloaded`, which says when to come back.
+    """
+
+    BEST_EFFORT = "best_effort"
+    REALTIME = "realtime"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stretto.acoustic.v1 import acoustic_pb2
 from stretto_client import (
     AudioChunk,
     Conflict,
@@ -15,6 +16,7 @@ from stretto_client import (
     NotFound,
     NotReady,
     Overloaded,
+    Pace,
     Progress,
     Receipt,
     SamplingOptions,
@@ -45,11 +47,13 @@ async def test_every_argument_of_a_request_reaches_the_door(door: Any) -> None:
     sampling = SamplingOptions(temperature=0.0, top_k=5, top_p=0.5, guidance_scale=2.0)
     async with StrettoClient(door.address) as client:
         async for _ in client.generate_music(
-            "x", cascade="musicgen", duration_s=1.0, seed=2**64 - 1, sampling=sampling, melody=SECOND
+            "x", cascade="musicgen", duration_s=1.0, seed=2**64 - 1, sampling=sampling, melody=SECOND, priority=9
         ):
             pass
         generated = door.seen.requests[-1]
-        async for _ in client.continue_music(SECOND, prompt="y", duration_s=1.0, include_recording=False):
+        async for _ in client.continue_music(
+            SECOND, prompt="y", duration_s=1.0, include_recording=False, pace=Pace.REALTIME
+        ):
             pass
         continued = door.seen.requests[-1]
     assert generated.seed == 2**64 - 1
@@ -58,7 +62,20 @@ async def test_every_argument_of_a_request_reaches_the_door(door: Any) -> None:
     assert len(generated.melody.samples) == 4 * 24_000
     assert (continued.prompt, continued.include_recording) == ("y", False)
     assert continued.audio.sample_rate_hz == 24_000
+    assert (generated.pace, generated.priority) == (acoustic_pb2.PACE_BEST_EFFORT, 9)
+    assert (continued.pace, continued.priority) == (acoustic_pb2.PACE_REALTIME, 0)
     assert not continued.HasField("sampling")
+
+
+@pytest.mark.parametrize(("field", "value"), [("priority", 10), ("priority", -1), ("pace", "fast")])
+async def test_a_pace_or_priority_that_the_wire_does_not_know_is_refused_by_name(
+    door: Any, field: str, value: Any
+) -> None:
+    async with StrettoClient(door.address) as client:
+        with pytest.raises(InvalidInput) as caught:
+            async for _ in client.generate_music("x", **{field: value}):
+                pass
+    assert caught.value.field == field
 
 
 @pytest.mark.parametrize(

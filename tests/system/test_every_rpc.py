@@ -49,6 +49,7 @@ def rpcs(codec: ModelInfo) -> list[Rpc]:
     num_codebooks, rate_hz = codec.num_codebooks, codec.frame_rate_hz
     music, onward = orchestrator_pb2.GenerateMusicRequest, orchestrator_pb2.ContinueMusicRequest
     tokens, decode = acoustic_pb2.GenerateTokensRequest, codec_pb2.DecodeTokensRequest
+    check = acoustic_pb2.CheckAdmissionRequest
     config = decode(config=codec_pb2.DecodeConfig())
     shape = {"codec_id": codec.model_id, "frame_rate_hz": rate_hz, "codebook_count": num_codebooks}
     matrix = tokens_pb2.TokenMatrix(**shape, codes=[1] * num_codebooks * 10)
@@ -64,6 +65,8 @@ def rpcs(codec: ModelInfo) -> list[Rpc]:
                 (music(prompt="x", duration_s=float("nan")), "duration_s"),
                 (music(prompt="x", sampling=HOT), "sampling.temperature"),
                 (music(prompt="x", melody=NAN_AUDIO), "melody.samples"),
+                (music(prompt="x", pace=99), "pace"),
+                (music(prompt="x", priority=10), "priority"),
                 (music(prompt="x", cascade="nobody"), "cascade"),
             ),
             music(prompt="a flute", duration_s=30),
@@ -75,6 +78,8 @@ def rpcs(codec: ModelInfo) -> list[Rpc]:
                 (onward(duration_s=1), "audio"),
                 (onward(audio=SLOW_RATE_AUDIO), "audio.sample_rate_hz"),
                 (onward(audio=AUDIO, duration_s=21), "duration_s"),
+                (onward(audio=AUDIO, pace=99), "pace"),
+                (onward(audio=AUDIO, priority=-1), "priority"),
                 (onward(audio=AUDIO, cascade="nobody"), "cascade"),
             ),
             onward(audio=AUDIO, duration_s=20),
@@ -128,9 +133,21 @@ def rpcs(codec: ModelInfo) -> list[Rpc]:
                 (tokens(duration_s=1, sampling=HOT), "sampling.temperature"),
                 (tokens(duration_s=1, prompt=ragged), "prompt"),
                 (tokens(duration_s=1, melody=WRONG_MELODY), "melody"),
+                (tokens(duration_s=1, pace=99), "pace"),
                 (tokens(duration_s=1, model="nobody"), "model"),
             ),
             tokens(duration_s=30),
+        ),
+        Rpc(
+            "/stretto.acoustic.v1.AcousticService/CheckAdmission",
+            check(duration_s=0.5),
+            (
+                (check(), "duration_s"),
+                (check(duration_s=1, sampling=HOT), "sampling.temperature"),
+                (check(duration_s=1, pace=99), "pace"),
+                (check(duration_s=1, priority=10), "priority"),
+                (check(duration_s=1, model="nobody"), "model"),
+            ),
         ),
         Rpc("/stretto.acoustic.v1.AcousticService/ListModels", acoustic_pb2.ListModelsRequest()),
     ]  # fmt: skip
@@ -284,6 +301,7 @@ def test_the_table_has_every_method() -> None:
         "CodecService/DecodeTokens": ["config.model"],
         "EmbeddingService/EmbedText": ["model"],
         "AcousticService/GenerateTokens": ["model"],
+        "AcousticService/CheckAdmission": ["model"],
     }
 
 

@@ -85,6 +85,7 @@ async def listen(
         cascade=plan.cascade,
         duration_s=plan.duration_s,
         seed=plan.seed_of(index),
+        pace=plan.pace,
         timeout_s=plan.timeout_s,
     )
     try:

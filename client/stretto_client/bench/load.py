@@ -9,6 +9,8 @@ from typing import TypeVar
 
 from stretto_shared.errors import InvalidInput
 
+from stretto_client.values import Pace
+
 MAX_IN_FLIGHT = 250  # one connection carries 256 calls (STRETTO_GRPC_MAX_CONCURRENT_STREAMS); more would wait unseen
 MAX_RATE_HZ = 1_000.0
 MAX_REQUESTS = 10_000
@@ -80,6 +82,7 @@ class Plan:
         run_s: Seconds in which a level may start requests.
         buffer_s: Seconds that a listener waits after the first audio before it plays.
         realtime: Whether a listener of a closed load hears a piece to its end before it asks for the next one.
+        pace: What each request asks the server for.
 
     Raises:
         InvalidInput: If a value is out of its range, or there is no prompt.
@@ -94,6 +97,7 @@ class Plan:
     run_s: float = 60.0
     buffer_s: float = 0.0
     realtime: bool = False
+    pace: Pace = Pace.BEST_EFFORT
 
     def __post_init__(self) -> None:
         if not self.prompts or not all(self.prompts):

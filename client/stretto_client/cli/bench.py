@@ -20,6 +20,7 @@ from stretto_client.errors import ServerFailure
 from stretto_client.files import check_output
 from stretto_client.picture import check_picture_path
 from stretto_client.settings import ClientSettings
+from stretto_client.values import Pace
 
 DEFAULT_PROMPT = "a calm piano piece with soft strings"
 DEFAULT_CONCURRENCY = "1,2,4,8"
@@ -58,6 +59,10 @@ def bench(
             help="Listeners of --concurrency hear each piece to its end before they ask for the next.",
         ),
     ] = False,
+    pace: Annotated[
+        Pace,
+        typer.Option(help="What each request asks for; of realtime, the server refuses what it cannot make in time."),
+    ] = Plan.pace,
     buffer_s: Annotated[
         float, typer.Option(min=0.0, max=MAX_BUFFER_S, help="Seconds a listener waits after the first audio to play.")
     ] = Plan.buffer_s,
@@ -88,6 +93,7 @@ def bench(
         run_s=run_s,
         buffer_s=buffer_s,
         realtime=realtime,
+        pace=pace,
     )
     check_requests(plan, loads)
     named = address or ClientSettings().address or OWN_SERVER

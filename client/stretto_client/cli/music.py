@@ -25,10 +25,11 @@ from stretto_client.cli.output import (
 )
 from stretto_client.cli.session import Address, AsJson, Timeout, run_session
 from stretto_client.client import MUSIC_TIMEOUT_S, StrettoClient
+from stretto_client.convert import MAX_PRIORITY
 from stretto_client.errors import ServerFailure
 from stretto_client.files import check_output
 from stretto_client.picture import check_picture_path, draw_spectrogram
-from stretto_client.values import AudioChunk, MusicEvent, Progress, Receipt
+from stretto_client.values import AudioChunk, MusicEvent, Pace, Progress, Receipt
 
 MAX_DURATION_S = 30.0
 STAGE_NAMES = {"embedding": "Reading the prompt", "codec": "Listening to the recording", "acoustic": "Composing"}
@@ -58,6 +59,12 @@ def generate(
     guidance_scale: Annotated[
         float | None, typer.Option(min=0.0, max=20.0, help="How hard to follow the prompt; 1 is plainly.")
     ] = None,
+    pace: Annotated[
+        Pace, typer.Option(help="realtime: made as fast as it plays, or refused at once; best_effort waits its turn.")
+    ] = Pace.BEST_EFFORT,
+    priority: Annotated[
+        int, typer.Option(min=0, max=MAX_PRIORITY, help="Of a best-effort piece: higher ones go first.")
+    ] = 0,
     picture: Annotated[Path | None, typer.Option(help="Also draw the spectrogram: .png, .pdf or .svg.")] = None,
     timeout_s: Timeout = MUSIC_TIMEOUT_S,
     address: Address = "",
@@ -87,6 +94,8 @@ def generate(
                 duration_s=duration_s,
                 seed=seed,
                 sampling=sampling,
+                pace=pace,
+                priority=priority,
                 timeout_s=timeout_s,
             )
         else:
@@ -96,6 +105,8 @@ def generate(
                 duration_s=duration_s,
                 seed=seed,
                 sampling=sampling,
+                pace=pace,
+                priority=priority,
                 melody=melody_audio,
                 timeout_s=timeout_s,
             )

@@ -27,6 +27,20 @@ class AcousticServicer(acoustic_pb2_grpc.AcousticServiceServicer):
             async for frames in stream:
                 yield _frames_to_proto(frames)
 
+    async def CheckAdmission(
+        self, request: acoustic_pb2.CheckAdmissionRequest, context: Context
+    ) -> acoustic_pb2.CheckAdmissionResponse:
+        wanted = GenerateRequest(
+            model=request.model,
+            duration_s=request.duration_s,
+            seed=0,
+            sampling=convert.sampling_from_proto(request.sampling),
+            is_realtime=convert.is_realtime_from_proto(request.pace),
+            priority=request.priority,
+        )
+        self._engine.check_admission(wanted, is_conditional=request.is_conditional)
+        return acoustic_pb2.CheckAdmissionResponse()
+
     async def ListModels(
         self, request: acoustic_pb2.ListModelsRequest, context: Context
     ) -> acoustic_pb2.ListModelsResponse:
@@ -47,7 +61,7 @@ def _request_from_proto(request: acoustic_pb2.GenerateTokensRequest) -> Generate
         resume_from=convert.tokens_from_proto(request.resume_from, "resume_from")
         if request.HasField("resume_from")
         else None,
-        is_realtime=request.pace == acoustic_pb2.PACE_REALTIME,
+        is_realtime=convert.is_realtime_from_proto(request.pace),
         priority=request.priority,
     )
 

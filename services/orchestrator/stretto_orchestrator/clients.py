@@ -27,7 +27,18 @@ from stretto_shared.tokens import TokenMatrix
 M = TypeVar("M")
 T = TypeVar("T")
 
-_OWN_TOKEN_FIELDS = {field: field for field in ("duration_s", "seed", "sampling", "melody")}
+_OWN_TOKEN_FIELDS = {field: field for field in ("duration_s", "seed", "sampling", "melody", "pace", "priority")}
+
+
+@dataclass(frozen=True)
+class Pacing:
+    """Whether somebody listens while a piece is made, and of one for which nobody does, its priority of 0 to 9."""
+
+    is_realtime: bool = False
+    priority: int = 0
+
+
+BEST_EFFORT = Pacing()
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,7 @@ class TokenRequest:
     duration_s: float
     seed: int
     sampling: SamplingOptions
+    pacing: Pacing = BEST_EFFORT
 
 
 @dataclass(frozen=True)
@@ -135,6 +147,29 @@ class AcousticClient:
                     )
         finally:
             call.cancel()
+
+    async def check_admission(
+        self, model: str, *, duration_s: float, sampling: SamplingOptions, pacing: Pacing, is_conditional: bool
+    ) -> None:
+        """Raise what `generate` would be refused with now; an older stage, which cannot say, has no objection.
+
+        Raises:
+            Overloaded: If there is no room, with the stage's own estimate of when there will be.
+        """
+        request = acoustic_pb2.CheckAdmissionRequest(
+            model=model,
+            duration_s=duration_s,
+            sampling=convert.sampling_to_proto(sampling),
+            pace=_pace_to_proto(pacing),
+            priority=pacing.priority,
+            is_conditional=is_conditional,
+        )
+        try:
+            with _errors_of(self.stage, _OWN_TOKEN_FIELDS):
+                await self._stub.CheckAdmission(request, timeout=self._timeout_s)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                raise
 
     async def last_known(self, name: str) -> ModelInfo:
         """The language model that answered to that name last, which need not be the next; asked for if none has."""
@@ -254,7 +289,13 @@ def _token_request_to_proto(
         duration_s=request.duration_s,
         seed=request.seed,
         sampling=convert.sampling_to_proto(request.sampling),
+        pace=_pace_to_proto(request.pacing),
+        priority=request.pacing.priority,
     )
+
+
+def _pace_to_proto(pacing: Pacing) -> acoustic_pb2.Pace:
+    return acoustic_pb2.PACE_REALTIME if pacing.is_realtime else acoustic_pb2.PACE_BEST_EFFORT
 
 
 @contextmanager

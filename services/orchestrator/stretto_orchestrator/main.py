@@ -8,6 +8,7 @@ from stretto.orchestrator.v1 import orchestrator_pb2_grpc
 from stretto_shared.grpc.channel import open_channel
 from stretto_shared.grpc.hosting import HostContext, ServiceHost
 from stretto_shared.grpc.metrics import Metrics
+from stretto_shared.grpc.playout_metrics import PlayoutMetrics
 from stretto_shared.grpc.program import serve_alone
 from stretto_shared.grpc.setting_errors import InvalidSetting
 
@@ -30,16 +31,32 @@ FORWARDED = {
 }
 
 
+class CascadeMeter(PlayoutMetrics):
+    """What the listeners of one cascade hear, for Prometheus; the label `model` is the cascade's name."""
+
+    def __init__(self, metrics: Metrics, cascade: str) -> None:
+        super().__init__(metrics, "orchestrator", cascade)
+        self._stage = metrics.stage("orchestrator")
+
+    def observe_first_audio(self, latency_s: float) -> None:
+        """Seconds from a request to its first chunk."""
+        self._stage.observe_first_audio(latency_s)
+
+
 class CascadeMetrics:
-    """First-audio latency, real-time factor and resumes of the cascades, for Prometheus."""
+    """First-audio latency, play-out, real-time factor and resumes of the cascades, for Prometheus."""
 
     def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._stage = metrics.stage("orchestrator")
         self._resumes = metrics.counter("stretto_stage_resumes", "Stages resumed after a lost connection", ("stage",))
 
-    def observe_music(self, first_audio_latency_s: float, real_time_factor: float) -> None:
+    def meter_of(self, cascade: str) -> CascadeMeter:
+        """Who counts what the listeners of one cascade hear."""
+        return CascadeMeter(self._metrics, cascade)
+
+    def observe_music(self, real_time_factor: float) -> None:
         """One piece of music was finished."""
-        self._stage.observe_first_audio(first_audio_latency_s)
         self._stage.observe_rtf(real_time_factor)
 
     def observe_resume(self, stage: str) -> None:

@@ -13,7 +13,7 @@ from google.protobuf import duration_pb2
 from stretto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from stretto_shared.grpc import convert
 
-from stretto_orchestrator.clients import Stages
+from stretto_orchestrator.clients import Pacing, Stages
 from stretto_orchestrator.flows.cascades import Cascade
 from stretto_orchestrator.flows.continue_music import ContinuationRequest, continue_music
 from stretto_orchestrator.flows.generate_music import DEFAULT_DURATION_S, MusicRequest, generate_music
@@ -86,6 +86,7 @@ def _music_request(request: orchestrator_pb2.GenerateMusicRequest) -> MusicReque
         seed=request.seed,
         sampling=convert.sampling_from_proto(request.sampling),
         melody=convert.waveform_from_proto(request.melody, "melody") if request.HasField("melody") else None,
+        pacing=Pacing(convert.is_realtime_from_proto(request.pace), request.priority),
     )
 
 
@@ -98,6 +99,7 @@ def _continuation_request(request: orchestrator_pb2.ContinueMusicRequest) -> Con
         seed=request.seed,
         sampling=convert.sampling_from_proto(request.sampling),
         include_recording=request.include_recording,
+        pacing=Pacing(convert.is_realtime_from_proto(request.pace), request.priority),
     )
 
 

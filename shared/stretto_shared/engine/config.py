@@ -21,6 +21,7 @@ class TokenEngineConfig:
         realtime_lead_s: Audio that a real-time stream gets ahead before best-effort requests are served.
         first_frames_target_s: When a real-time stream should have its first frames, after it took its slot.
         max_realtime_wait_s: A real-time stream that would wait longer for a slot is refused.
+        promise_s: How long a real-time stream that was told that there is room counts as one that runs, until it comes.
     """
 
     max_slots: int = 4
@@ -34,6 +35,7 @@ class TokenEngineConfig:
     realtime_lead_s: float = 1.0
     first_frames_target_s: float = 0.5
     max_realtime_wait_s: float = 1.0
+    promise_s: float = 2.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -6,7 +6,8 @@ column after them are known already, which are to be drawn, and which frames are
 bytes of single steps, so that a resumed request gives an unbroken one's.
 
 Any token language model fits: delays [0, 1, 2, ...] are MusicGen's, [0] * K are parallel streams, and [0] with K = 1
-is flattened RVQ or a vocabulary of events, whose frames are single tokens.
+is flattened RVQ or a vocabulary of events, whose frames are single tokens. A piece of events may end by itself, with
+the frame that holds `end_token`.
 
 Legend: K codebooks, T frames, V vocabulary.
 """
@@ -102,6 +103,8 @@ class TokenRequest(Generic[Condition]):
         seed: Of the noise, 0 to 2^64 - 1.
         is_realtime: Somebody listens while it is made: it is served before its audio runs out, or refused.
         priority: 0 to 9, of a best-effort piece: it waits before lower ones, and gets `priority + 1` shares of turns.
+        end_token: The first frame whose codebook 0 holds it is the last one, and is given like any other; `num_frames`
+            is then the most that there can be, and what slots and waits are planned by. None: no token ends the piece.
     """
 
     condition: Condition
@@ -112,6 +115,7 @@ class TokenRequest(Generic[Condition]):
     seed: int
     is_realtime: bool = False
     priority: int = 0
+    end_token: int | None = None
 
     @property
     def num_known_frames(self) -> int:
@@ -135,6 +139,8 @@ class Program:
         known = np.concatenate([request.prompt, request.resume_from], axis=1).astype(np.int64)
         if known.shape[0] != len(delays) or not 0 <= known.shape[1] < request.num_frames:
             raise ValueError(f"{known.shape} known frames do not fit {len(delays)} x {request.num_frames}.")
+        if request.end_token is not None and (known[0] == request.end_token).any():
+            raise ValueError(f"the known frames hold the end token {request.end_token}: nothing follows it.")
         self._request = request
         self._stage = stage
         self._delays = np.array(delays, dtype=np.int64)
@@ -146,11 +152,12 @@ class Program:
         self._num_known = request.num_known_frames
         self._num_given = request.num_known_frames
         self._num_steps_done = 0
+        self._num_frames = request.num_frames  # fewer once the end token was drawn
 
     @property
     def num_steps(self) -> int:
-        """Steps of the whole piece."""
-        return self._request.num_frames + self._max_delay
+        """Steps of the whole piece, as far as its end is known."""
+        return self._num_frames + self._max_delay
 
     @property
     def num_steps_left(self) -> int:
@@ -175,7 +182,7 @@ class Program:
     @property
     def num_frames_ready(self) -> int:
         """Complete frames that were not taken yet."""
-        complete = min(self._num_steps_done - self._max_delay, self._request.num_frames)
+        complete = min(self._num_steps_done - self._max_delay, self._num_frames)
         return max(0, complete - self._num_given)
 
     def wants_logits_after(self, num_columns: int) -> bool:
@@ -197,7 +204,7 @@ class Program:
         self._num_steps_done += num_columns - 1
         if logits is not None:
             frames = self._num_steps_done - self._delays
-            to_draw = (frames >= self._num_known) & (frames < self._request.num_frames)
+            to_draw = (frames >= self._num_known) & (frames < self._num_frames)
             rows = self._codebooks[to_draw]
             self._codes[rows, frames[rows]] = sample(
                 logits[rows.tolist()],
@@ -207,11 +214,13 @@ class Program:
                 frames=frames[rows],
                 codebooks=rows,
             )
+            if to_draw[0] and self._codes[0, frames[0]] == self._request.end_token:
+                self._num_frames = int(frames[0]) + 1
         self._num_steps_done += 1
 
     def _column(self, step: int) -> NDArray[np.int64]:
         frames = step - 1 - self._delays
-        is_code = (frames >= 0) & (frames < self._request.num_frames)
+        is_code = (frames >= 0) & (frames < self._num_frames)
         codes = self._codes[self._codebooks, frames.clip(0, self._request.num_frames - 1)]
         return np.where(is_code, codes, self._special_token)
 

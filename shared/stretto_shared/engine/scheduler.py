@@ -7,6 +7,9 @@ the pass stays short enough, by the measured step times, for every due stream's 
 
 One frame of K tokens is one step, and one step plays `1 / frame_rate_hz` seconds: so a set of real-time streams can be
 kept up when one step for all of them takes less than that.
+
+Making a stream's state (projecting a text, reading a melody's prefix) is one call of the model that nothing can cut
+short. A newcomer's is put off while it would make a listener wait, by what such calls took before.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from stretto_shared.engine.slots import Stream
 from stretto_shared.engine.step_times import StepTimes
 
 AnyStream = Stream[Any, Any]
+_FORGETTING = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +52,7 @@ class Scheduler:
         self._config = config
         self._times = step_times
         self._joins = joins
+        self._opening_s = 0.0
 
     def plan(self, streams: Sequence[AnyStream], now_s: float) -> list[Turn]:
         """Choose the streams of the next pass, at least one, and how many columns each reads."""
@@ -65,7 +70,28 @@ class Scheduler:
             if not chosen or self._times.predict_s(num_rows + stream.num_rows) <= longest_s:
                 chosen.append(stream)
                 num_rows += stream.num_rows
+        # who reads what is known comes to its next frame in fewer passes by reading more, not by shorter ones
+        drawing = [s for s in due if s.program.num_readable_columns == 1]
+        longest_s = min((self._longest_pass_s(s, now_s) for s in drawing), default=math.inf)
         return self._with_known_columns(chosen, num_rows, longest_s)
+
+    def openable(self, streams: Sequence[AnyStream], now_s: float) -> list[AnyStream]:
+        """Leave out the newcomers whose state cannot be made now without letting a listener run dry.
+
+        They wait until every real-time stream has the time of an opening in hand, or `realtime_lead_s`, which is all
+        that it gets; a real-time newcomer never longer than `max_realtime_wait_s`.
+        """
+        playing = [s for s in streams if s.state is not None and s.is_realtime]
+        round_s = self._round_s(playing)
+        in_hand_s = min(self._opening_s + round_s, self._config.realtime_lead_s)
+        if all(self._slack_s(stream, now_s, round_s) >= in_hand_s for stream in playing):
+            return list(streams)
+        latest_s = now_s - self._config.max_realtime_wait_s
+        return [s for s in streams if s.state is not None or (s.is_realtime and s.started_s < latest_s)]
+
+    def observe_opening(self, elapsed_s: float) -> None:
+        """Learn what making a state takes: more at once, less little by little."""
+        self._opening_s = max(elapsed_s, self._opening_s + _FORGETTING * (elapsed_s - self._opening_s))
 
     def charge(self, turn: Turn) -> None:
         """Write down a turn that a best-effort stream had."""

@@ -94,9 +94,9 @@ class SlotPool(Generic[Condition, State]):
         self.waiting.append(stream)
         self.waiting.sort(key=_rank)  # stable: equals stay in order of arrival
 
-    def num_before(self, stream: Stream[Condition, State]) -> int:
-        """How many of those who wait would get a slot before this one, which need not be in the queue yet."""
-        return sum(_rank(other) <= _rank(stream) for other in self.waiting if other is not stream)
+    def before(self, stream: Stream[Condition, State]) -> list[Stream[Condition, State]]:
+        """Those who wait and would get a slot before this one, which need not be in the queue yet."""
+        return [other for other in self.waiting if other is not stream and _rank(other) <= _rank(stream)]
 
     def fill(self, now_s: float) -> list[Stream[Condition, State]]:
         """Drop the cancelled, give free slots to those who wait, and return the newly started."""

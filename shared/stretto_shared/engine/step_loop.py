@@ -53,7 +53,8 @@ class StepLoop(Generic[Condition, State]):
         while alive and not events and time.perf_counter() < end_s:
             if any(stream.is_cancelled for stream in alive):
                 break
-            self._run_pass(self._scheduler.plan(alive, time.perf_counter()), events)
+            now_s = time.perf_counter()
+            self._run_pass(self._scheduler.plan(self._scheduler.openable(alive, now_s), now_s), events)
             if has_news():
                 break
         return events
@@ -88,13 +89,14 @@ class StepLoop(Generic[Condition, State]):
         """Keep the turns whose stream has a state; open one more, at most, so that nobody waits for many openings."""
         ready, closed = [t for t in turns if t.stream.state is not None], [t for t in turns if t.stream.state is None]
         for turn in closed[:1]:
-            stream = turn.stream
+            stream, start_s = turn.stream, time.perf_counter()
             try:
                 stream.state = self._model.open(
                     stream.request.condition,
                     num_steps=stream.program.num_steps,
                     guidance_scale=stream.request.sampling.guidance_scale,
                 )
+                self._scheduler.observe_opening(time.perf_counter() - start_s)
                 ready.append(turn)
             except Exception as error:
                 _fail(stream, error, events)

@@ -71,6 +71,7 @@ class TokenEngine(Generic[Condition, State]):
         self._scheduler = Scheduler(config, times, joins=model.is_row_invariant)
         self._loop = StepLoop(model, config, self._scheduler, times, self._meter)
         self._pool: SlotPool[Condition, State] = SlotPool(config.max_slots, config.kv_budget_bytes)
+        self._promised: list[tuple[float, Stream[Condition, State]]] = []
         self._wake = asyncio.Event()
         self._driver: asyncio.Task[None] | None = None
         self._is_closed = False
@@ -122,6 +123,16 @@ class TokenEngine(Generic[Condition, State]):
                 self._meter.observe_stream(stream.clock.underrun_s, is_realtime=stream.is_realtime)
             self._wake.set()
 
+    def check_admission(self, request: TokenRequest[Condition]) -> None:
+        """Raise what `generate` would raise now for this request.
+
+        It takes no place; but a real-time request that has one counts as one that runs for `promise_s`, or until a
+        real-time request comes. So of many who ask at once no more are let in than there is room for.
+        """
+        stream = self._admitted(request, None)
+        if stream.is_realtime:
+            self._promised.append((stream.arrived_s + self._config.promise_s, stream))
+
     async def close(self) -> None:
         """Refuse new requests, end the others with NotReady, and wait for the step that runs."""
         self._is_closed = True
@@ -133,6 +144,19 @@ class TokenEngine(Generic[Condition, State]):
     def _enqueue(
         self, request: TokenRequest[Condition], on_start: Callable[[], None] | None
     ) -> Stream[Condition, State]:
+        if request.is_realtime and self._expected():
+            self._promised.pop(0)
+        stream = self._admitted(request, on_start)
+        self._pool.enqueue(stream)
+        self._wake.set()
+        if self._driver is None or self._driver.done():
+            self._driver = asyncio.create_task(self._drive())
+        return stream
+
+    def _admitted(
+        self, request: TokenRequest[Condition], on_start: Callable[[], None] | None
+    ) -> Stream[Condition, State]:
+        """A stream that may be put in the queue."""
         if self._is_closed:
             raise NotReady("The token engine is closed: the server is stopping. Try another one.")
         program = Program(
@@ -144,10 +168,6 @@ class TokenEngine(Generic[Condition, State]):
         clock = None if self._frame_rate_hz is None else PlayClock(self._frame_rate_hz)
         stream: Stream[Condition, State] = Stream(request, program, cost, clock, time.perf_counter(), on_start)
         self._admit(stream)
-        self._pool.enqueue(stream)
-        self._wake.set()
-        if self._driver is None or self._driver.done():
-            self._driver = asyncio.create_task(self._drive())
         return stream
 
     def _admit(self, stream: Stream[Condition, State]) -> None:
@@ -164,27 +184,35 @@ class TokenEngine(Generic[Condition, State]):
                 f"{pool.num_running} requests run and {len(pool.waiting)} wait, which is the limit. Retry later.",
                 retry_after_s=scheduler.estimate_end_s(pool.running),
             )
-        if not stream.is_realtime:
-            return
-        if scheduler.would_underrun(stream, [*pool.running, *pool.waiting]):
+        if stream.is_realtime:
+            self._admit_realtime(stream)
+
+    def _admit_realtime(self, stream: Stream[Condition, State]) -> None:
+        pool, scheduler = self._pool, self._scheduler
+        running, expected = [other for other in pool.running if not other.is_cancelled], self._expected()
+        others = [*running, *pool.waiting, *expected]
+        if scheduler.would_underrun(stream, others):
             raise Overloaded(
                 "One more real-time stream would make those that play run dry. Retry later, or ask for best effort.",
-                retry_after_s=scheduler.estimate_end_s([s for s in pool.running if s.is_realtime]),
+                retry_after_s=scheduler.estimate_end_s([other for other in others if other.is_realtime]),
             )
-        num_before = pool.num_before(stream)
-        if num_before or not self._has_room_for(stream):
-            wait_s = scheduler.estimate_end_s(pool.running, num_before + 1)
-            if wait_s > self._config.max_realtime_wait_s:
-                raise Overloaded(
-                    f"No slot is free for a real-time stream for {wait_s:.1f} s, more than the "
-                    f"{self._config.max_realtime_wait_s:g} s that it may wait. Retry later, or ask for best effort.",
-                    retry_after_s=wait_s,
-                )
+        holders = [*running, *pool.before(stream), *expected]
+        num_bytes = sum(other.cost.kv_bytes for other in holders) + stream.cost.kv_bytes
+        if len(holders) < pool.num_slots and num_bytes <= pool.kv_budget_bytes:
+            return
+        wait_s = scheduler.estimate_end_s(holders, max(1, len(holders) + 1 - pool.num_slots))
+        if wait_s > self._config.max_realtime_wait_s:
+            raise Overloaded(
+                f"No slot is free for a real-time stream for {wait_s:.1f} s, more than the "
+                f"{self._config.max_realtime_wait_s:g} s that it may wait. Retry later, or ask for best effort.",
+                retry_after_s=wait_s,
+            )
 
-    def _has_room_for(self, stream: Stream[Condition, State]) -> bool:
-        freed = [other for other in self._pool.running if not other.is_cancelled]
-        num_bytes = sum(other.cost.kv_bytes for other in freed) + stream.cost.kv_bytes
-        return len(freed) < self._pool.num_slots and num_bytes <= self._pool.kv_budget_bytes
+    def _expected(self) -> list[Stream[Condition, State]]:
+        """The real-time streams that were told that there is room, and have not come yet."""
+        now_s = time.perf_counter()
+        self._promised = [(until_s, stream) for until_s, stream in self._promised if now_s < until_s]
+        return [stream for _, stream in self._promised]
 
     async def _drive(self) -> None:
         """Give the model thread turns as long as anybody is there."""

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 import numpy as np
 from google.protobuf.message import Message
+from stretto.acoustic.v1 import acoustic_pb2
 from stretto.common.v1 import audio_pb2, features_pb2, model_pb2, tokens_pb2
 
 from stretto_shared.audio import Waveform
@@ -245,6 +246,18 @@ def model_info_from_proto(message: model_pb2.ModelInfo, field: str = "model") ->
         num_codebooks=message.codebook_count,
         num_channels=message.channel_count,
     )
+
+
+def is_realtime_from_proto(pace: acoustic_pb2.Pace, field: str = "pace") -> bool:
+    """Whether somebody listens; not set, nobody does.
+
+    Raises:
+        InvalidInput: If it is a pace of a newer wire than this one.
+    """
+    if pace not in acoustic_pb2.Pace.values():
+        known = ", ".join(f"{value} ({name})" for name, value in acoustic_pb2.Pace.items())
+        raise InvalidInput(field, f"expected one of {known}, got {pace}. Choose one, or update the server.")
+    return bool(pace == acoustic_pb2.PACE_REALTIME)
 
 
 @contextmanager

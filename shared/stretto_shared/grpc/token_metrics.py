@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from stretto_shared.grpc.metrics import LATENCY_BUCKETS_S, Metrics
+from stretto_shared.grpc.metrics import Metrics
+from stretto_shared.grpc.playout_metrics import PlayoutMetrics
 
 STEP_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.08, 0.15, 0.3, 1.0)
 ROW_BUCKETS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128)
-UNDERRUN_BUCKETS_S = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class TokenStageMetrics:
@@ -20,8 +20,7 @@ class TokenStageMetrics:
 
     def __init__(self, metrics: Metrics, stage: str, model: str) -> None:
         label = ("stage", "model")
-        paced = (*label, "pace")
-        self._names = (stage, model)
+        self._playout = PlayoutMetrics(metrics, stage, model)
         self._running = metrics.gauge(
             "stretto_stage_running_requests", "Requests that hold a slot now, cancelled ones excluded", label
         ).labels(stage, model)
@@ -45,18 +44,6 @@ class TokenStageMetrics:
         self._first_frames = metrics.histogram(
             "stretto_request_ttff_s", "Seconds between a request's arrival and its first frames", label
         ).labels(stage, model)
-        self._gap = metrics.histogram(
-            "stretto_chunk_gap_s", "Seconds between two blocks of frames of one request", label, LATENCY_BUCKETS_S
-        ).labels(stage, model)
-        self._underrun = metrics.histogram(
-            "stretto_audio_underrun_s",
-            "Seconds that a listener who began at the first block would have waited in silence, of each ended request",
-            paced,
-            UNDERRUN_BUCKETS_S,
-        )
-        self._continuity = metrics.counter(
-            "stretto_audio_continuity", "Ended requests, by whether such a listener heard no gap", (*paced, "ok")
-        )
 
     def watch_slots(self, num_slots: int, count_used: Callable[[], int]) -> None:
         """Ask how many slots are used whenever somebody looks."""
@@ -81,10 +68,8 @@ class TokenStageMetrics:
         """One block, and the time since the one before it."""
         self._tokens.inc(num_tokens)
         if gap_s is not None:
-            self._gap.observe(gap_s)
+            self._playout.observe_gap(gap_s)
 
     def observe_stream(self, underrun_s: float, *, is_realtime: bool) -> None:
         """A request that ended, whole or not."""
-        pace = "realtime" if is_realtime else "best_effort"
-        self._underrun.labels(*self._names, pace).observe(underrun_s)
-        self._continuity.labels(*self._names, pace, "false" if underrun_s > 0 else "true").inc()
+        self._playout.observe_stream(underrun_s, is_realtime=is_realtime, is_continuous=underrun_s == 0)

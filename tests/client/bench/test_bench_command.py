@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stretto.acoustic.v1 import acoustic_pb2
 from stretto_client import Overloaded
 
 Run = Callable[..., tuple[int, str, str]]
@@ -35,6 +36,14 @@ def test_a_table_comes_first_and_one_line_of_json_last(run: Run, stage: Any, tmp
         ("a tango", 10),
         ("a waltz", 11),
     }
+
+
+def test_every_request_asks_for_the_pace_of_the_plan(run: Run, stage: Any) -> None:
+    status, out, _ = run("--concurrency", 1, "--requests", 2, "--pace", "realtime", "--json-only")
+    assert (status, json.loads(out)["plan"]["pace"]) == (0, "realtime")
+    assert [request.pace for request in stage.requests] == [acoustic_pb2.PACE_REALTIME] * 3  # one warms up
+    run("--concurrency", 1, "--requests", 1, "--json-only")
+    assert stage.requests[-1].pace == acoustic_pb2.PACE_BEST_EFFORT
 
 
 def test_json_only_prints_one_line(run: Run) -> None:

@@ -108,6 +108,8 @@ class FakeAcoustic(acoustic_pb2_grpc.AcousticServiceServicer):
     def __init__(self):
         self.watched = Watched(info=model_info("acoustic", "tinylm", "b"))
         self.requests = []
+        self.checks = []
+        self.admission_error = None
 
     async def GenerateTokens(self, request, context):
         watched = self.watched
@@ -145,6 +147,12 @@ class FakeAcoustic(acoustic_pb2_grpc.AcousticServiceServicer):
                 await asyncio.sleep(watched.step_s)
                 if watched.gate is not None and watched.num_sent >= 4:
                     await watched.gate.wait()
+
+    async def CheckAdmission(self, request, context):
+        self.checks.append(request)
+        if self.admission_error is not None:
+            raise self.admission_error
+        return acoustic_pb2.CheckAdmissionResponse()
 
     async def ListModels(self, request, context):
         async with self.watched.call(context):

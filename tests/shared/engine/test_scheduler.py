@@ -90,6 +90,23 @@ def test_a_real_time_stream_that_would_make_others_run_dry_is_told_so() -> None:
     assert not scheduler({2: 0.5}).would_underrun(stream(), playing)
 
 
+def test_a_newcomer_is_opened_only_while_those_who_play_have_the_time_of_an_opening_in_hand() -> None:
+    playing, fresh, live = stream(realtime=True, ahead_s=0.3), stream(), stream(realtime=True)
+    playing.state = object()
+    there = [playing, fresh, live]
+    planner = scheduler({2: 0.01})
+    assert planner.openable(there, NOW_S) == there  # nothing is known of openings yet
+    planner.observe_opening(0.4)
+    assert planner.openable(there, NOW_S) == [playing]
+    live.started_s = NOW_S - 1.01  # a real-time newcomer has waited as long as it may
+    assert planner.openable(there, NOW_S) == [playing, live]
+    planner.observe_opening(0.1)
+    assert planner.openable(there, NOW_S) == [playing, live], "one quick opening does not make the next one quick"
+    for _ in range(30):
+        planner.observe_opening(0.1)
+    assert planner.openable(there, NOW_S) == there
+
+
 def test_a_real_time_stream_hands_out_what_it_has_before_its_listener_runs_dry() -> None:
     assert scheduler().must_deliver(stream(realtime=True, ahead_s=0.2), NOW_S)
     assert not scheduler().must_deliver(stream(realtime=True, ahead_s=3.0), NOW_S)
@@ -123,4 +140,4 @@ def test_slots_are_given_within_the_budget_by_pace_priority_and_arrival() -> Non
     assert pool.num_running == 1 and pool.kv_bytes_used == 6
     pool.discard(big)
     assert pool.fill(NOW_S) == [small]
-    assert pool.num_before(stream(realtime=True)) == 0 and pool.take_all() == [small]
+    assert pool.before(stream(realtime=True)) == [] and pool.take_all() == [small]

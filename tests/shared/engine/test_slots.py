@@ -45,7 +45,7 @@ def test_real_time_goes_first_then_priority_then_arrival_and_nobody_overtakes_th
     plain, later, urgent, live = stream(90), stream(5), stream(5, priority=1), stream(20, is_realtime=True)
     for each in (plain, later, urgent):
         pool.enqueue(each)
-    assert pool.num_before(live) == 0 and pool.num_before(stream(1)) == 3
+    assert pool.before(live) == [] and len(pool.before(stream(1))) == 3
     pool.enqueue(live)
     assert pool.waiting == [live, urgent, plain, later]
     assert pool.fill(1.0) == [live]

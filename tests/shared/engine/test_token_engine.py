@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -307,6 +308,58 @@ async def test_a_real_time_stream_gets_its_frames_before_it_runs_dry_and_one_too
         np.testing.assert_array_equal(codes, plain)
     await engine.close()
     await thread.close()
+
+
+@contextlib.asynccontextmanager
+async def live_engine(*, frame_rate_hz: float = 0.1, **limits: Any) -> AsyncIterator[TokenEngine[int, HashState]]:
+    thread, model = ModelThread("hash"), HashModel(is_row_invariant=True)
+    config = TokenEngineConfig(**({"max_slots": 2, "max_unread_blocks": 1, "max_realtime_wait_s": 1e-9} | limits))
+    times = StepTimes({2: 1e-3, 4: 1e-3, 6: 1e-3})
+    engine = TokenEngine(thread, model, stage="test", config=config, frame_rate_hz=frame_rate_hz, step_times=times)
+    yield engine
+    await engine.close()
+    await thread.close()
+
+
+LIVE = dataclasses.replace(request(600), is_realtime=True)
+
+
+async def test_real_time_streams_that_come_at_once_take_all_slots_that_are_free() -> None:
+    async with live_engine() as engine:
+        streams = [engine.generate(LIVE) for _ in range(3)]
+        firsts = await asyncio.gather(*(anext(stream) for stream in streams), return_exceptions=True)
+        assert [type(first) for first in firsts] == [TokenBlock, TokenBlock, Overloaded]
+        assert "No slot is free" in str(firsts[2])
+        for stream in streams:
+            await stream.aclose()
+
+
+async def test_a_promised_place_is_kept_for_who_comes_and_given_back_when_nobody_does() -> None:
+    async with live_engine(promise_s=1e6) as engine:
+        engine.check_admission(LIVE)
+        engine.check_admission(LIVE)
+        with pytest.raises(Overloaded) as caught:
+            engine.check_admission(LIVE)
+        assert caught.value.retry_after_s == pytest.approx(602 * 1e-3)  # the pieces' own length, though none has begun
+        streams = [engine.generate(LIVE) for _ in range(2)]
+        for stream in streams:
+            assert isinstance(await anext(stream), TokenBlock)
+        with pytest.raises(Overloaded):
+            await anext(engine.generate(LIVE))
+        for stream in streams:
+            await stream.aclose()
+        engine.check_admission(LIVE)  # the promises were kept, and are over
+    async with live_engine(promise_s=1e-9) as engine:
+        for _ in range(5):
+            engine.check_admission(LIVE)
+
+
+async def test_a_promise_counts_as_a_stream_that_others_must_not_make_run_dry() -> None:
+    async with live_engine(frame_rate_hz=60.0, max_slots=8, promise_s=1e6, realtime_utilisation=0.05) as engine:
+        engine.check_admission(LIVE)
+        with pytest.raises(Overloaded, match="run dry"):
+            engine.check_admission(LIVE)
+        await collect(engine, dataclasses.replace(LIVE, is_realtime=False))  # best effort is not asked
 
 
 async def test_a_reader_that_lags_pauses_its_request_only() -> None:

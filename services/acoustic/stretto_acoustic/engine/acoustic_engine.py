@@ -6,6 +6,7 @@ Each language model has a model thread and a token engine; requests to one never
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -13,6 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import structlog
 from stretto_shared.engine.meter import TokenMeter
 from stretto_shared.engine.self_test import measure_step_s
@@ -146,6 +148,20 @@ class AcousticEngine:
     def num_waiting(self, model: str = "") -> int:
         """Count the pieces that wait for a slot of a model."""
         return self._find(model).tokens.num_waiting
+
+    def check_admission(self, request: GenerateRequest, *, is_conditional: bool) -> None:
+        """Raise what `generate` would raise now for such a request; takes no place.
+
+        Args:
+            request: Without its text and melody, whose place in the cache is not counted.
+            is_conditional: Whether it will have one of them.
+        """
+        served = self._find(request.model)
+        tokens = token_request(request, served.loaded.config)
+        if is_conditional:
+            some_text = np.zeros((1, served.loaded.config.text_dim), dtype=np.float32)
+            tokens = dataclasses.replace(tokens, condition=MusicGenCondition(some_text))
+        served.tokens.check_admission(tokens)
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[GeneratedFrames, None]:
         """Stream the new frames of a piece; closing the stream frees its slot before the next step.

@@ -11,9 +11,9 @@ from stretto_shared.errors import InvalidInput, NotFound
 from stretto_shared.features import ModelInfo, SamplingOptions
 from stretto_shared.tokens import TokenMatrix
 
-from stretto_orchestrator.clients import AcousticClient, EncodedAudio, Stages, TokenRequest
+from stretto_orchestrator.clients import BEST_EFFORT, AcousticClient, EncodedAudio, Pacing, Stages, TokenRequest
 from stretto_orchestrator.flows.cascades import Cascade, find_cascade
-from stretto_orchestrator.flows.generate_music import check_duration, check_prompt
+from stretto_orchestrator.flows.generate_music import check_duration, check_priority, check_prompt
 from stretto_orchestrator.flows.rendering import (
     CascadeObserver,
     MusicEvent,
@@ -34,7 +34,8 @@ class ContinuationRequest:
     """What somebody has, and what should follow.
 
     Raises:
-        InvalidInput: On a recording below 0.1 s, a too long prompt, or a duration outside [0.1, 20].
+        InvalidInput: On a recording below 0.1 s, a too long prompt, a duration outside [0.1, 20], or a priority outside
+            [0, 9].
     """
 
     cascade: str
@@ -44,10 +45,12 @@ class ContinuationRequest:
     seed: int
     sampling: SamplingOptions
     include_recording: bool
+    pacing: Pacing = BEST_EFFORT
 
     def __post_init__(self) -> None:
         check_prompt(self.prompt, min_characters=0)
         check_duration(self.duration_s, max_s=MAX_NEW_S)
+        check_priority(self.pacing.priority)
         if self.audio.duration_s < MIN_HEARD_S:
             raise InvalidInput(
                 "audio",
@@ -64,7 +67,15 @@ async def continue_music(
 ) -> AsyncGenerator[MusicEvent, None]:
     """Progress, the recording's end if it was asked for, the new music, and the receipt last."""
     cascade = find_cascade(cascades, request.cascade)
-    rendering = Rendering(stages, options, observer)
+    rendering = Rendering(stages, options, observer, cascade=cascade.name, pacing=request.pacing)
+    if request.pacing.is_realtime:  # a refusal should be quick, and cost no work
+        await stages.acoustic.check_admission(
+            cascade.acoustic_model,
+            duration_s=min(request.audio.duration_s, MAX_HEARD_S) + request.duration_s,
+            sampling=request.sampling,
+            pacing=request.pacing,
+            is_conditional=bool(request.prompt),
+        )
     text, text_model = None, None
     if request.prompt:
         yield Progress("embedding")
@@ -82,6 +93,7 @@ async def continue_music(
             duration_s=prompt.duration_s + request.duration_s,
             seed=request.seed,
             sampling=request.sampling,
+            pacing=request.pacing,
         )
         async with aclosing(
             rendering.events(

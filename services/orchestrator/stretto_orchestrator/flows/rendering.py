@@ -20,7 +20,8 @@ from stretto_shared.errors import Conflict
 from stretto_shared.features import ModelInfo, SamplingOptions
 from stretto_shared.tokens import TokenMatrix
 
-from stretto_orchestrator.clients import DecodedAudio, GeneratedTokens, Stages, TokenRequest, remaining_s
+from stretto_orchestrator.clients import DecodedAudio, GeneratedTokens, Pacing, Stages, TokenRequest, remaining_s
+from stretto_orchestrator.flows.listening import Listener, ListenerMeter
 from stretto_orchestrator.flows.resuming import ResumePolicy, Resumes, TokenLog, resumed_audio, resumed_tokens
 from stretto_orchestrator.flows.stereo import resumed_stereo
 
@@ -70,7 +71,10 @@ MusicEvent = Progress | AudioChunk | Receipt
 class CascadeObserver(Protocol):
     """Who counts what the cascades do."""
 
-    def observe_music(self, first_audio_latency_s: float, real_time_factor: float) -> None:
+    def meter_of(self, cascade: str) -> ListenerMeter:
+        """Who counts what the listeners of one cascade hear."""
+
+    def observe_music(self, real_time_factor: float) -> None:
         """One piece of music was finished."""
 
     def observe_resume(self, stage: str) -> None:
@@ -90,15 +94,24 @@ class Rendering:
 
     Invariant: the chunks are without gaps and hold exactly `round(duration_s * rate)` samples of new music, after
     those of the prompt where it is kept.
+
+    Args:
+        stages: Who works.
+        options: What the operator decides.
+        observer: Who counts.
+        cascade: The cascade's name.
+        pacing: How the piece is paced.
     """
 
-    def __init__(self, stages: Stages, options: RenderOptions, observer: CascadeObserver) -> None:
+    def __init__(
+        self, stages: Stages, options: RenderOptions, observer: CascadeObserver, *, cascade: str, pacing: Pacing
+    ) -> None:
         self._stages = stages
         self._observer = observer
+        self._listener = Listener(observer.meter_of(cascade), is_realtime=pacing.is_realtime)
         self._resumes = Resumes(options.resume_policy, observer.observe_resume, remaining_s)
         self._log = TokenLog(options.max_messages_ahead)
         self._began_s = time.monotonic()
-        self._first_audio_s = 0.0
         self._digest = hashlib.sha256()
         self._num_total_frames = 0
         self._sampling = SamplingOptions()
@@ -126,6 +139,20 @@ class Rendering:
         Raises:
             Conflict: If another one answers, and it would have taken another prompt.
         """
+        made = self._made(request, duration_s, keep_prompt, prompt_model)
+        with self._listener as listener:
+            async with aclosing(made):
+                async for event in made:
+                    if isinstance(event, AudioChunk):
+                        listener.hear(event.waveform)
+                        self._digest.update(_wire_bytes(event.waveform))
+                    with listener.reading():
+                        yield event
+
+    async def _made(
+        self, request: TokenRequest, duration_s: float, keep_prompt: bool, prompt_model: ModelInfo | None
+    ) -> AsyncGenerator[Progress | AudioChunk, None]:
+        """What the stages make, as it comes."""
         pump = asyncio.create_task(self._log.fill(self._tokens(request, prompt_model)))
         num_sent = 0
         try:
@@ -143,7 +170,6 @@ class Rendering:
                     start, stop = _kept_samples(part.waveform.sample_rate_hz, request.prompt, duration_s, keep_prompt)
                     chunk = _cut(part.waveform, part.first_sample_index, start, stop)
                     if chunk is not None:
-                        self._note(chunk)
                         yield AudioChunk(chunk, num_sent)
                         num_sent += chunk.num_samples
         finally:
@@ -170,7 +196,7 @@ class Rendering:
     ) -> Receipt:  # fmt: skip
         """What made the music; tells the observer that it is finished."""
         total_s = time.monotonic() - self._began_s
-        self._observer.observe_music(self._first_audio_s, total_s / duration_s)
+        self._observer.observe_music(total_s / duration_s)
         models = (text_model, self._acoustic_model, self._codec_model)
         return Receipt(
             cascade=cascade,
@@ -181,7 +207,7 @@ class Rendering:
             models=tuple(model for model in models if model is not None),
             input_sha256="" if source is None else hashlib.sha256(_wire_bytes(source)).hexdigest(),
             output_sha256=self._digest.hexdigest(),
-            first_audio_latency_s=self._first_audio_s,
+            first_audio_latency_s=self._listener.first_audio_s,
             total_latency_s=total_s,
             num_resumes=self._resumes.count,
         )
@@ -215,10 +241,6 @@ class Rendering:
         async with aclosing(audio):
             async for part in audio:
                 yield part
-
-    def _note(self, chunk: Waveform) -> None:
-        self._first_audio_s = self._first_audio_s or time.monotonic() - self._began_s
-        self._digest.update(_wire_bytes(chunk))
 
 
 def was_replaced(expected: ModelInfo, found: ModelInfo) -> Conflict:

@@ -57,6 +57,26 @@ class GenerateTokensResponse(_message.Message):
     sampling: _model_pb2.SamplingOptions
     def __init__(self, tokens: _Optional[_Union[_tokens_pb2.TokenMatrix, _Mapping]] = ..., first_frame_index: _Optional[int] = ..., total_frame_count: _Optional[int] = ..., model: _Optional[_Union[_model_pb2.ModelInfo, _Mapping]] = ..., sampling: _Optional[_Union[_model_pb2.SamplingOptions, _Mapping]] = ...) -> None: ...
 
+class CheckAdmissionRequest(_message.Message):
+    __slots__ = ("model", "duration_s", "sampling", "pace", "priority", "is_conditional")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    DURATION_S_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    PACE_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    IS_CONDITIONAL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    duration_s: float
+    sampling: _model_pb2.SamplingOptions
+    pace: Pace
+    priority: int
+    is_conditional: bool
+    def __init__(self, model: _Optional[str] = ..., duration_s: _Optional[float] = ..., sampling: _Optional[_Union[_model_pb2.SamplingOptions, _Mapping]] = ..., pace: _Optional[_Union[Pace, str]] = ..., priority: _Optional[int] = ..., is_conditional: _Optional[bool] = ...) -> None: ...
+
+class CheckAdmissionResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class ListModelsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -45,6 +45,11 @@ class AcousticServiceStub:
                 request_serializer=stretto_dot_acoustic_dot_v1_dot_acoustic__pb2.GenerateTokensRequest.SerializeToString,
                 response_deserializer=stretto_dot_acoustic_dot_v1_dot_acoustic__pb2.GenerateTokensResponse.FromString,
                 _registered_method=True)
+        self.CheckAdmission = channel.unary_unary(
+                '/stretto.acoustic.v1.AcousticService/CheckAdmission',
+                request_serializer=stretto_dot_acoustic_dot_v1_dot_acoustic__pb2.CheckAdmissionRequest.SerializeToString,
+                response_deserializer=stretto_dot_acoustic_dot_v1_dot_acoustic__pb2.CheckAdmissionResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/stretto.acoustic.v1.AcousticService/ListModels',
                 request_serializer=stretto_dot_acoustic_dot_v1_dot_acoustic__pb2.ListModelsRequest.SerializeToString,
@@ -68,6 +73,15 @@ class AcousticServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckAdmission(self, request, context):
+        """Says whether GenerateTokens would let such a piece in now, before the work that a refusal would waste. Fails as
+        GenerateTokens would, and in no other way. A real-time piece that has room counts as one that runs for two seconds,
+        or until such a piece comes: of many who ask at once no more are let in than there is room for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """Lists the language models that this server can serve.
         """
@@ -82,6 +96,11 @@ def add_AcousticServiceServicer_to_server(servicer, server):
                     servicer.GenerateTokens,
                     request_deserializer=stretto_dot_acoustic_dot_v1_dot_acoustic__pb2.GenerateTokensRequest.FromString,
                     response_serializer=stretto_dot_acoustic_dot_v1_dot_acoustic__pb2.GenerateTokensResponse.SerializeToString,
+            ),
+            'CheckAdmission': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckAdmission,
+                    request_deserializer=stretto_dot_acoustic_dot_v1_dot_acoustic__pb2.CheckAdmissionRequest.FromString,
+                    response_serializer=stretto_dot_acoustic_dot_v1_dot_acoustic__pb2.CheckAdmissionResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -122,6 +141,33 @@ class AcousticService:
             '/stretto.acoustic.v1.AcousticService/GenerateTokens',
             stretto_dot_acoustic_dot_v1_dot_acoustic__pb2.GenerateTokensRequest.SerializeToString,
             stretto_dot_acoustic_dot_v1_dot_acoustic__pb2.GenerateTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckAdmission(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stretto.acoustic.v1.AcousticService/CheckAdmission',
+            stretto_dot_acoustic_dot_v1_dot_acoustic__pb2.CheckAdmissionRequest.SerializeToString,
+            stretto_dot_acoustic_dot_v1_dot_acoustic__pb2.CheckAdmissionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,6 +1,7 @@
 import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
+from stretto.acoustic.v1 import acoustic_pb2 as _acoustic_pb2
 from stretto.common.v1 import audio_pb2 as _audio_pb2
 from stretto.common.v1 import model_pb2 as _model_pb2
 from google.protobuf.internal import containers as _containers
@@ -12,20 +13,24 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class GenerateMusicRequest(_message.Message):
-    __slots__ = ("cascade", "prompt", "duration_s", "seed", "sampling", "melody")
+    __slots__ = ("cascade", "prompt", "duration_s", "seed", "sampling", "melody", "pace", "priority")
     CASCADE_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     DURATION_S_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     MELODY_FIELD_NUMBER: _ClassVar[int]
+    PACE_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     cascade: str
     prompt: str
     duration_s: float
     seed: int
     sampling: _model_pb2.SamplingOptions
     melody: _audio_pb2.Waveform
-    def __init__(self, cascade: _Optional[str] = ..., prompt: _Optional[str] = ..., duration_s: _Optional[float] = ..., seed: _Optional[int] = ..., sampling: _Optional[_Union[_model_pb2.SamplingOptions, _Mapping]] = ..., melody: _Optional[_Union[_audio_pb2.Waveform, _Mapping]] = ...) -> None: ...
+    pace: _acoustic_pb2.Pace
+    priority: int
+    def __init__(self, cascade: _Optional[str] = ..., prompt: _Optional[str] = ..., duration_s: _Optional[float] = ..., seed: _Optional[int] = ..., sampling: _Optional[_Union[_model_pb2.SamplingOptions, _Mapping]] = ..., melody: _Optional[_Union[_audio_pb2.Waveform, _Mapping]] = ..., pace: _Optional[_Union[_acoustic_pb2.Pace, str]] = ..., priority: _Optional[int] = ...) -> None: ...
 
 class GenerateMusicResponse(_message.Message):
     __slots__ = ("progress", "chunk", "receipt")
@@ -38,7 +43,7 @@ class GenerateMusicResponse(_message.Message):
     def __init__(self, progress: _Optional[_Union[Progress, _Mapping]] = ..., chunk: _Optional[_Union[AudioChunk, _Mapping]] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...
 
 class ContinueMusicRequest(_message.Message):
-    __slots__ = ("cascade", "audio", "prompt", "duration_s", "seed", "sampling", "include_recording")
+    __slots__ = ("cascade", "audio", "prompt", "duration_s", "seed", "sampling", "include_recording", "pace", "priority")
     CASCADE_FIELD_NUMBER: _ClassVar[int]
     AUDIO_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
@@ -46,6 +51,8 @@ class ContinueMusicRequest(_message.Message):
     SEED_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_RECORDING_FIELD_NUMBER: _ClassVar[int]
+    PACE_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     cascade: str
     audio: _audio_pb2.Waveform
     prompt: str
@@ -53,7 +60,9 @@ class ContinueMusicRequest(_message.Message):
     seed: int
     sampling: _model_pb2.SamplingOptions
     include_recording: bool
-    def __init__(self, cascade: _Optional[str] = ..., audio: _Optional[_Union[_audio_pb2.Waveform, _Mapping]] = ..., prompt: _Optional[str] = ..., duration_s: _Optional[float] = ..., seed: _Optional[int] = ..., sampling: _Optional[_Union[_model_pb2.SamplingOptions, _Mapping]] = ..., include_recording: _Optional[bool] = ...) -> None: ...
+    pace: _acoustic_pb2.Pace
+    priority: int
+    def __init__(self, cascade: _Optional[str] = ..., audio: _Optional[_Union[_audio_pb2.Waveform, _Mapping]] = ..., prompt: _Optional[str] = ..., duration_s: _Optional[float] = ..., seed: _Optional[int] = ..., sampling: _Optional[_Union[_model_pb2.SamplingOptions, _Mapping]] = ..., include_recording: _Optional[bool] = ..., pace: _Optional[_Union[_acoustic_pb2.Pace, str]] = ..., priority: _Optional[int] = ...) -> None: ...
 
 class ContinueMusicResponse(_message.Message):
     __slots__ = ("progress", "chunk", "receipt")

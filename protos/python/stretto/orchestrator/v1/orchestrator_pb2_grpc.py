@@ -29,10 +29,10 @@ class OrchestratorServiceStub:
     """The door: whole cascades, one call each.
 
     Errors of every method: INVALID_ARGUMENT with BadRequest naming the field; NOT_FOUND for an unknown cascade, naming
-    the known ones; RESOURCE_EXHAUSTED with RetryInfo when a stage is full; UNAVAILABLE when a stage is away;
-    FAILED_PRECONDITION with the reason MODEL_CHANGED when a stage that was lost comes back with other weights, or when a
-    recording was encoded for a language model that another has replaced since: send the request again;
-    DEADLINE_EXCEEDED and CANCELLED reach every stage.
+    the known ones; RESOURCE_EXHAUSTED with RetryInfo when a stage is full, or when a real-time piece would make others run
+    dry; UNAVAILABLE when a stage is away; FAILED_PRECONDITION with the reason MODEL_CHANGED when a stage that was lost
+    comes back with other weights, or when a recording was encoded for a language model that another has replaced since:
+    send the request again; DEADLINE_EXCEEDED and CANCELLED reach every stage.
     """
 
     def __init__(self, channel):
@@ -62,10 +62,10 @@ class OrchestratorServiceServicer:
     """The door: whole cascades, one call each.
 
     Errors of every method: INVALID_ARGUMENT with BadRequest naming the field; NOT_FOUND for an unknown cascade, naming
-    the known ones; RESOURCE_EXHAUSTED with RetryInfo when a stage is full; UNAVAILABLE when a stage is away;
-    FAILED_PRECONDITION with the reason MODEL_CHANGED when a stage that was lost comes back with other weights, or when a
-    recording was encoded for a language model that another has replaced since: send the request again;
-    DEADLINE_EXCEEDED and CANCELLED reach every stage.
+    the known ones; RESOURCE_EXHAUSTED with RetryInfo when a stage is full, or when a real-time piece would make others run
+    dry; UNAVAILABLE when a stage is away; FAILED_PRECONDITION with the reason MODEL_CHANGED when a stage that was lost
+    comes back with other weights, or when a recording was encoded for a language model that another has replaced since:
+    send the request again; DEADLINE_EXCEEDED and CANCELLED reach every stage.
     """
 
     def GenerateMusic(self, request, context):
@@ -119,10 +119,10 @@ class OrchestratorService:
     """The door: whole cascades, one call each.
 
     Errors of every method: INVALID_ARGUMENT with BadRequest naming the field; NOT_FOUND for an unknown cascade, naming
-    the known ones; RESOURCE_EXHAUSTED with RetryInfo when a stage is full; UNAVAILABLE when a stage is away;
-    FAILED_PRECONDITION with the reason MODEL_CHANGED when a stage that was lost comes back with other weights, or when a
-    recording was encoded for a language model that another has replaced since: send the request again;
-    DEADLINE_EXCEEDED and CANCELLED reach every stage.
+    the known ones; RESOURCE_EXHAUSTED with RetryInfo when a stage is full, or when a real-time piece would make others run
+    dry; UNAVAILABLE when a stage is away; FAILED_PRECONDITION with the reason MODEL_CHANGED when a stage that was lost
+    comes back with other weights, or when a recording was encoded for a language model that another has replaced since:
+    send the request again; DEADLINE_EXCEEDED and CANCELLED reach every stage.
     """
 
     @staticmethod
