@@ -2,5 +2,14 @@
 
 from stretto_acoustic.engine.acoustic_engine import NOISE_STAGE, AcousticEngine, GeneratedFrames, StageMeter
 from stretto_acoustic.engine.requests import GenerateRequest
+from stretto_acoustic.engine.steppers import Stepper, make_stepper
 
-__all__ = ["NOISE_STAGE", "AcousticEngine", "GenerateRequest", "GeneratedFrames", "StageMeter"]
+__all__ = [
+    "NOISE_STAGE",
+    "AcousticEngine",
+    "GenerateRequest",
+    "GeneratedFrames",
+    "StageMeter",
+    "Stepper",
+    "make_stepper",
+]
