@@ -14,7 +14,8 @@ The corpus, 60 h of training clips, made at 180 to 240 times real time per core 
     corpus real --data DIR --out corpus/real
 
 The third plays music21's corpus alone; its first run parses the scores into `corpus/scores/music21` (two minutes of one
-core). The clips of a repertoire do not depend on which others are rendered.
+core). The clips of a repertoire do not depend on which others are rendered, nor on how many: with `--clips 0` the four
+render the held-out clips alone, which the evals need, in three minutes of one core.
 
 where DIR holds:
 
