@@ -1,8 +1,9 @@
 """The default cascade without its wire, many pieces at once: for evals that need hundreds of clips.
 
-The same weights, conditions, delay pattern and noise as the services'. Only the language model's forward pass joins the
-pieces, which the service must not do (a piece's bytes would depend on its neighbours); so tokens are the service's up
-to the rounding of matrix products (`tests/evals/test_cascade.py`). Seven times as fast at 32 pieces.
+The same weights, formats, conditions, delay pattern and noise as the services'. Where the language model's layers treat
+each row by itself, as the service tries too, its own stepper joins the pieces, and the tokens are the service's.
+Elsewhere one batch joins them, which the service must not do (a piece's bytes would depend on its neighbours), and the
+tokens are the service's up to the rounding of matrix products (`tests/evals/test_cascade.py`).
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from served import load_lm, stepper_of
 from stretto_acoustic import loading as acoustic
-from stretto_acoustic.engine import NOISE_STAGE
-from stretto_acoustic.models.musicgen import MusicGenLM
-from stretto_acoustic.settings import AcousticSettings
+from stretto_acoustic.engine import NOISE_STAGE, Stepper
+from stretto_acoustic.models.musicgen import MusicGenCondition, MusicGenConfig, MusicGenLM
 from stretto_codec import loading as codec
 from stretto_codec.models.framecodec import MAX_FRAME_PEAK, FrameCodec
 from stretto_codec.settings import CodecSettings
@@ -25,9 +26,9 @@ from stretto_embedding.loading import TextEncoder, load_default
 from stretto_shared.engine.program import Program, TokenRequest
 from stretto_shared.engine.sampling import Sampling, guide, stage_key
 from stretto_shared.features import TextStates
-from stretto_shared.weights import parse_model_list
 
 DECODE_BATCH = 8
+JOINED_PIECES = 16  # no more rows in a pass than the service tries at its default settings
 _PEAK_TOLERANCE = 1e-3
 
 
@@ -37,6 +38,7 @@ class Cascade:
 
     encoder: TextEncoder
     lm: acoustic.LoadedLM
+    stepper: Stepper
     codec: codec.LoadedCodec
 
     @property
@@ -54,6 +56,11 @@ class Cascade:
     ) -> NDArray[np.int64]:
         """Codes [N, K, T] of one piece for each text."""
         num_frames = round(duration_s * self.lm.config.frame_rate_hz)
+        if self.stepper.is_row_invariant:
+            parts = [slice(start, start + JOINED_PIECES) for start in range(0, len(texts), JOINED_PIECES)]
+            return np.concatenate(
+                [step_codes(self.stepper, texts[part], sampling, seeds[part], num_frames) for part in parts]
+            )
         return generate_codes(self.lm.module, texts, sampling, seeds, num_frames)
 
     @torch.inference_mode()
@@ -88,11 +95,31 @@ class Cascade:
 
 def load_cascade(lm: str = "", *, num_threads: int = 0) -> Cascade:
     """The default models; `lm` is `name` or `name=source` of another language model."""
-    settings, codec_settings = AcousticSettings(), CodecSettings()
-    name, source = next(iter(parse_model_list(lm or settings.models).items()))
-    loaded = acoustic.load(name, source, weights_dir=settings.weights_dir, num_threads=num_threads)
+    loaded, codec_settings = load_lm(lm, num_threads=num_threads), CodecSettings()
     codec_name = loaded.config.codec_id.partition("@")[0]
-    return Cascade(load_default(), loaded, codec.load(codec_name, "default", weights_dir=codec_settings.weights_dir))
+    return Cascade(
+        load_default(),
+        loaded,
+        stepper_of(loaded),
+        codec.load(codec_name, "default", weights_dir=codec_settings.weights_dir),
+    )
+
+
+def step_codes(
+    stepper: Stepper, texts: Sequence[TextStates], sampling: Sampling, seeds: Sequence[int], num_frames: int
+) -> NDArray[np.int64]:
+    """Codes [N, K, num_frames] of one piece for each text and its seed, all in each pass of a stepper that joins."""
+    programs = _programs(stepper, texts, sampling, seeds, num_frames)
+    num_steps = programs[0].num_steps
+    states = [
+        stepper.open(MusicGenCondition(text.states), num_steps=num_steps, guidance_scale=sampling.guidance_scale)
+        for text in texts
+    ]
+    for _ in range(num_steps):
+        logits = stepper.step(states, [program.next_columns(1) for program in programs], [True] * len(programs))
+        for program, row in zip(programs, logits, strict=True):
+            program.advance(row)
+    return np.stack([program.take_frames().codes for program in programs]).astype(np.int64)
 
 
 @torch.inference_mode()
@@ -101,16 +128,7 @@ def generate_codes(
 ) -> NDArray[np.int64]:
     """Codes [N, K, num_frames] of one piece for each text and its seed, all in one batch."""
     config = model.config
-    empty = np.zeros((config.num_codebooks, 0), np.int32)
-    programs = [
-        Program(
-            TokenRequest(text, num_frames, empty, empty, sampling, seed),
-            delays=config.delays,
-            special_token=config.special_token,
-            stage=stage_key(NOISE_STAGE),
-        )
-        for text, seed in zip(texts, seeds, strict=True)
-    ]
+    programs = _programs(config, texts, sampling, seeds, num_frames)
     is_guided = sampling.guidance_scale not in (0, 1)
     states, mask = _padded(texts, config.text_dim)
     if sampling.guidance_scale == 0:
@@ -128,6 +146,26 @@ def generate_codes(
         for program, row in zip(programs, logits, strict=True):
             program.advance(row)
     return np.stack([program.take_frames().codes for program in programs]).astype(np.int64)
+
+
+def _programs(
+    pattern: MusicGenConfig | Stepper,
+    texts: Sequence[TextStates],
+    sampling: Sampling,
+    seeds: Sequence[int],
+    num_frames: int,
+) -> list[Program]:
+    """The course of each piece through the delay pattern."""
+    empty = np.zeros((len(pattern.delays), 0), np.int32)
+    return [
+        Program(
+            TokenRequest(text, num_frames, empty, empty, sampling, seed),
+            delays=pattern.delays,
+            special_token=pattern.special_token,
+            stage=stage_key(NOISE_STAGE),
+        )
+        for text, seed in zip(texts, seeds, strict=True)
+    ]
 
 
 def _padded(texts: Sequence[TextStates], dim: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -20,6 +20,7 @@ import soxr
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from harness import Outcome, Table, generate, mono, open_client, parser, publish
+from served import report_name
 from stretto_shared.audio import Waveform
 from stretto_shared.metrics.level import clipped_share, rms_dbfs
 from stretto_shared.metrics.spectral import log_mel_distance, peak_concentration, spectral_flatness
@@ -126,7 +127,7 @@ async def main() -> None:
     models = [model.model_id for model in receipt.models]
     publish(
         Outcome(
-            "demo_audio",
+            report_name("demo_audio", receipt.models),
             PROTOCOL,
             f"{args.duration_s:g} s from {prompt!r}, seed {seed}; models {', '.join(models)}",
             [

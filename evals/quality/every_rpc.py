@@ -19,6 +19,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from harness import ROOT, Outcome, Table, parser, publish
+from served import load_lm, report_name
 
 TABLE = "tests/system/test_every_rpc.py"
 KINDS = ("malformed", "unknown_model", "oversized", "late", "cancelled")
@@ -58,6 +59,7 @@ def main() -> None:
         if not junit.exists():
             raise SystemExit(f"{TABLE} did not run. Call it by hand: python -m pytest {TABLE}")
         found = kept(junit)
+    language_model = load_lm().info  # the server's own: it inherits the environment
     rows: list[tuple[object, ...]] = [("bad request", "RPCs", "kept", "not")]
     rows += [
         (kind, len(methods), sum(methods.values()), ", ".join(name for name, holds in methods.items() if not holds))
@@ -65,9 +67,9 @@ def main() -> None:
     ]
     publish(
         Outcome(
-            "every_rpc",
+            report_name("every_rpc", [language_model]),
             PROTOCOL,
-            f"the table of {TABLE}",
+            f"the table of {TABLE}; language model {language_model.model_id}",
             [Table("Promises of every RPC", rows)],
             {"kept": {kind: dict(methods) for kind, methods in found.items()}},
             claims(found),

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from harness import Outcome, Table, generate, mono, need, open_client, parser, publish, surely_above
 from peers.yamnet import FamilyJudge, Yamnet
+from served import report_name
 from stretto_client import StrettoClient
 from stretto_shared.audio import Waveform
 from stretto_shared.dsp.chroma import extract_chroma
@@ -330,10 +331,12 @@ async def main() -> None:
         for part in args.parts.split(","):
             await PARTS[part](client, args, found)
             print(f"{part}: done", flush=True)
-    ids = [model.model_id for model in models if model.is_default]
+    defaults = [model for model in models if model.is_default]
+    ids = [model.model_id for model in defaults]
     data = f"prompts of this file; judges checked on the rendered corpus' test split; models {', '.join(ids)}"
     found.numbers["models"] = ids
-    publish(Outcome("musicgen_adherence", PROTOCOL, data, found.tables, found.numbers, found.passed), args)
+    name = report_name("musicgen_adherence", defaults)
+    publish(Outcome(name, PROTOCOL, data, found.tables, found.numbers, found.passed), args)
 
 
 if __name__ == "__main__":

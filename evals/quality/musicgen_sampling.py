@@ -33,6 +33,7 @@ from cascade import Cascade, load_cascade
 from choice import Distance, Distances, choose, hits_and_chance
 from harness import Outcome, Table, need, parser, publish
 from peers.yamnet import FAMILY_CLASSES, FamilyJudge, Heard, Yamnet
+from served import report_name
 from stretto_shared.engine.sampling import Sampling
 from stretto_shared.metrics.bootstrap import bootstrap_mean
 from stretto_shared.metrics.level import clipped_share, rms_dbfs
@@ -48,8 +49,8 @@ RECORDED, CODED = "as recorded (floor)", "through the codec (ceiling)"
 MEASURES = ("flatness", "onsets/s", "dBFS", "clipped", "at peak")
 
 PROTOCOL = (
-    "Each setting: the same N captions (one held-out template each, chosen by seed) and the same seeds; pieces joined "
-    "in one batch, else as the services make them. Distance: Frechet, of YAMNet embeddings of 0.96 s patches on the "
+    "Each setting: the same N captions (one held-out template each, chosen by seed) and the same seeds; pieces joined, "
+    "else as the services make them. Distance: Frechet, of YAMNet embeddings of 0.96 s patches on the "
     f"{NUM_DIMS} leading principal axes of the reference, which are validation clips other than the captions'; its "
     "bias is alike for all rows, since N is. Intervals: 500 bootstrap resamples over captions, the same for all rows, "
     "recentred. Family: YAMNet, calibrated on the reference's solos, names a family that the caption's clip has; "
@@ -230,7 +231,7 @@ def main() -> None:
     ]
     publish(
         Outcome(
-            "musicgen_sampling",
+            report_name("musicgen_sampling", [cascade.lm.info]),
             PROTOCOL,
             f"{len(clips)} captions of the rendered corpus' validation split, {args.duration_s:g} s each; reference "
             f"{len(others)} other clips of it, {space.explained:.1%} of the variance on {NUM_DIMS} axes; models "

@@ -5,33 +5,38 @@ test split, each with one caption of a held-out template, teacher forced: the me
 float32 model to that of each format, under guidance as the cascade draws and without it, the change of the
 cross-entropy, and how often the likeliest token is the same one.
 
+Twice: by the forward pass over whole clips, and column by column through the stepper that the service makes of the
+model, float32's included, so that what a served step rounds beside the matrices counts too.
+
     python evals/quality/weight_formats.py --features corpus/features [--model musicgen=file:///DIR] [--limit 16]
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from musicgen_loss import Split, captions_of, read_split
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from harness import Outcome, Table, need, parser, publish
-from stretto_acoustic import loading
-from stretto_acoustic.models.musicgen import MusicGenLM
-from stretto_acoustic.settings import AcousticSettings
+from quality.musicgen_loss import Split, captions_of, read_split
+from served import load_lm, stepper_of
+from stretto_acoustic.models.musicgen import MusicGenCondition, MusicGenConfig, MusicGenLM
 from stretto_shared.engine.delay import apply_delay, target_mask
+from stretto_shared.engine.program import StepModel
 from stretto_shared.metrics.bootstrap import bootstrap_mean
-from stretto_shared.weights import parse_model_list
 
 DEFAULT_CLIPS = 48
+DEFAULT_SERVED_CLIPS = 24
 BATCH_SIZE = 4
 REFERENCE = "fp32"
 FORMATS = ("bf16", "int8", "int4")
@@ -40,7 +45,9 @@ PROTOCOL = (
     "Teacher forced on clips of the test split, each with one caption of a held-out template, chosen by seed. KL in "
     "nats a token, from the float32 model's distribution to the format's, mean over tokens and codebooks, without "
     "top-k; `guided` is of the logits after classifier-free guidance at the model's own scale. Cross-entropy "
-    "is the format's minus float32's, without guidance. Intervals: 95 % bootstrap over clips, paired."
+    "is the format's minus float32's, without guidance. All at once: the forward pass over whole clips. As served: "
+    "column by column, one clip at a time, through the service's stepper of each format, beside that of float32. "
+    "Intervals: 95 % bootstrap over clips, paired."
 )
 
 
@@ -53,17 +60,50 @@ class Reading:
     targets: Tensor
 
 
+def columns_and_targets(split: Split, indices: NDArray[np.int64], config: MusicGenConfig) -> tuple[Tensor, Tensor]:
+    """Columns [B, K, T] that are read, and the tokens after each, -100 for none."""
+    codes = torch.from_numpy(split.codes[indices].astype(np.int64))
+    delayed = apply_delay(codes, config.delays, config.special_token)
+    return delayed[..., :-1], delayed[..., 1:].masked_fill(~target_mask(codes.shape[-1], config.delays), -100)
+
+
 def read(model: MusicGenLM, split: Split, indices: NDArray[np.int64]) -> Reading:
     """Run a batch of clips through a model, with their captions and with none."""
     config = model.config
-    codes = torch.from_numpy(split.codes[indices].astype(np.int64))
+    columns, targets = columns_and_targets(split, indices, config)
     states, mask = captions_of(split, indices, config.text_dim)
-    delayed = apply_delay(codes, config.delays, config.special_token)
-    told = model(delayed[..., :-1], states, mask).float()
-    untold = model(delayed[..., :-1], states, torch.zeros_like(mask)).float()
-    targets = delayed[..., 1:].masked_fill(~target_mask(codes.shape[-1], config.delays), -100)
+    told = model(columns, states, mask).float()
+    untold = model(columns, states, torch.zeros_like(mask)).float()
     guided = untold + config.guidance_scale * (told - untold)
     return Reading(told.log_softmax(-1), guided.log_softmax(-1), targets)
+
+
+def read_served(
+    stepper: StepModel[MusicGenCondition, Any], config: MusicGenConfig, split: Split, indices: NDArray[np.int64]
+) -> Reading:
+    """Step through clips one after the other, column by column, as the service does with guidance and without."""
+    columns, targets = columns_and_targets(split, indices, config)
+
+    def stepped(guidance_scale: float) -> Tensor:
+        logits = []
+        for index, own in zip(indices, columns, strict=True):
+            condition = MusicGenCondition(captions_of(split, np.array([index]), config.text_dim)[0][0].numpy())
+            logits.append(steps_through(stepper, condition, own.numpy(), guidance_scale))
+        return torch.stack(logits).log_softmax(-1)
+
+    return Reading(stepped(1.0), stepped(config.guidance_scale), targets)
+
+
+def steps_through(
+    stepper: StepModel[MusicGenCondition, Any],
+    condition: MusicGenCondition,
+    columns: NDArray[np.int64],
+    guidance_scale: float,
+) -> Tensor:
+    """Logits [K, T, V] after each of the columns [K, T]."""
+    state = stepper.open(condition, num_steps=columns.shape[1], guidance_scale=guidance_scale)
+    rows = [stepper.step([state], [columns[:, i : i + 1]], [True])[0] for i in range(columns.shape[1])]
+    return torch.stack([row for row in rows if row is not None], dim=1).float()
 
 
 def per_clip(values: Tensor, targets: Tensor) -> NDArray[np.float64]:
@@ -95,55 +135,76 @@ def compare(reference: Reading, other: Reading) -> dict[str, NDArray[np.float64]
     }
 
 
+Reader = Callable[[NDArray[np.int64]], Reading]
+
+
+@torch.inference_mode()
+def cost_of_each(
+    readers: Mapping[str, Reader], num_clips: int, num_of_split: int
+) -> dict[str, dict[str, NDArray[np.float64]]]:
+    """The measures [clips] of each reader but the reference's, on clips spread evenly over the split."""
+    indices = np.unique(np.linspace(0, num_of_split - 1, min(num_clips, num_of_split)).round().astype(int))
+    found: dict[str, dict[str, list[NDArray[np.float64]]]] = {name: {} for name in readers if name != REFERENCE}
+    for start in range(0, len(indices), BATCH_SIZE):
+        some = indices[start : start + BATCH_SIZE]
+        exact = readers[REFERENCE](some)
+        for name, measures in found.items():
+            for measure, values in compare(exact, readers[name](some)).items():
+                measures.setdefault(measure, []).append(values)
+    return {
+        name: {measure: np.concatenate(parts) for measure, parts in measures.items()}
+        for name, measures in found.items()
+    }
+
+
+def as_table(title: str, found: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> tuple[Table, dict[str, Any]]:
+    """The same for people and for programs."""
+    rows: list[Sequence[object]] = [
+        ("format", "KL, nats a token", "KL guided", "cross-entropy minus fp32's", "same likeliest token")
+    ]
+    numbers: dict[str, Any] = {}
+    for name, measures in found.items():
+        intervals = {measure: bootstrap_mean(values) for measure, values in measures.items()}
+        rows.append((name, *(f"{i.mean:+.5f} [{i.low:+.5f}, {i.high:+.5f}]" for i in intervals.values())))
+        numbers[name] = {m: {"mean": i.mean, "low": i.low, "high": i.high} for m, i in intervals.items()}
+    num_clips = max(len(values) for measures in found.values() for values in measures.values())
+    return Table(f"{title}, {num_clips} clips", rows), numbers
+
+
 def main() -> None:
     """Command line."""
     options = parser(__doc__)
     options.add_argument("--features", type=Path, default=Path("corpus/features"), help="from prepare_features.py")
-    options.add_argument("--model", default="musicgen", help="name, or name=file:///DIR, of the language model")
+    options.add_argument("--model", default="", help="name, or name=file:///DIR, of the language model")
+    options.add_argument("--formats", default=",".join(FORMATS), help="comma list of formats beside float32")
     options.add_argument("--note", default="", help="a sentence on the weights, for the report")
     args = options.parse_args()
-    ((name, source),) = parse_model_list(args.model).items()
-    settings = AcousticSettings()
-
-    def load(weight_format: str) -> loading.LoadedLM:
-        return loading.load(
-            name,
-            source,
-            weights_dir=settings.weights_dir,
-            weight_format=weight_format,
-            native_kernel_dir=settings.native_kernel_dir,
-            num_threads=args.threads,
-        )
-
-    reference = load(REFERENCE)
-    others = {weight_format: load(weight_format) for weight_format in FORMATS}
+    names = [REFERENCE, *args.formats.split(",")]
+    models = {name: load_lm(args.model, weight_format=name, num_threads=args.threads) for name in names}
+    steppers = {name: stepper_of(loaded) for name, loaded in models.items()}
+    reference = models[REFERENCE]
     split = read_split(need(args.features, "The features"), "test", reference.config.num_codebooks)
-    count = min(args.limit or DEFAULT_CLIPS, len(split.codes))
-    indices = np.unique(np.linspace(0, len(split.codes) - 1, count).round().astype(int))
-    found: dict[str, dict[str, list[NDArray[np.float64]]]] = {each: {} for each in FORMATS}
-    with torch.inference_mode():
-        for start in range(0, len(indices), BATCH_SIZE):
-            some = indices[start : start + BATCH_SIZE]
-            exact = read(reference.module, split, some)
-            for weight_format, loaded in others.items():
-                for measure, values in compare(exact, read(loaded.module, split, some)).items():
-                    found[weight_format].setdefault(measure, []).append(values)
-    rows: list[tuple[object, ...]] = [
-        ("format", "KL, nats a token", "KL guided", "cross-entropy minus fp32's", "same likeliest token")
-    ]
-    numbers: dict[str, Any] = {}
-    for weight_format, measures in found.items():
-        intervals = {measure: bootstrap_mean(np.concatenate(parts)) for measure, parts in measures.items()}
-        rows.append((weight_format, *(f"{i.mean:+.5f} [{i.low:+.5f}, {i.high:+.5f}]" for i in intervals.values())))
-        numbers[weight_format] = {m: {"mean": i.mean, "low": i.low, "high": i.high} for m, i in intervals.items()}
+    at_once = cost_of_each(
+        {name: partial(read, loaded.module, split) for name, loaded in models.items()},
+        args.limit or DEFAULT_CLIPS,
+        len(split.codes),
+    )
+    served = cost_of_each(
+        {name: partial(read_served, stepper, reference.config, split) for name, stepper in steppers.items()},
+        args.limit or DEFAULT_SERVED_CLIPS,
+        len(split.codes),
+    )
+    (first, numbers), (second, served_numbers) = (
+        as_table("What fewer bits cost, all columns at once", at_once),
+        as_table("What fewer bits cost as served, column by column", served),
+    )
     publish(
         Outcome(
             "weight_formats",
             PROTOCOL,
-            f"{len(indices)} clips of the rendered corpus' test split; model {reference.info.model_id}. "
-            f"{args.note}".strip(),
-            [Table("What fewer bits cost", rows)],
-            {"model_id": reference.info.model_id, "formats": numbers},
+            f"clips of the rendered corpus' test split; model {reference.info.model_id}. {args.note}".strip(),
+            [first, second],
+            {"model_id": reference.info.model_id, "formats": numbers, "served": served_numbers},
         ),
         args,
     )

@@ -34,6 +34,7 @@ import torch
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from harness import Outcome, Table, parser, publish
+from served import load_lm, report_name
 from stretto_acoustic import loading
 from stretto_acoustic.engine import AcousticEngine, GenerateRequest
 from stretto_acoustic.models.musicgen import MusicGenConfig
@@ -215,8 +216,7 @@ async def main() -> None:
     async with serving(args.address, torch.get_num_threads()) as client:
         await measure(client, 0, min(2.0, args.duration_s))
         runs = [await measure(client, seed, args.duration_s) for seed in range(1, 1 + (args.limit or DEFAULT_RUNS))]
-    settings, (name, source) = AcousticSettings(), default_source()
-    loaded = loading.load(name, source, weights_dir=settings.weights_dir)
+    loaded = load_lm()
     own_s, theirs_s = [], []
     for _ in range(min(args.limit or LM_ROUNDS, LM_ROUNDS)):
         own_s.append(alone_s("ours", args))
@@ -239,7 +239,7 @@ async def main() -> None:
     threads = f"{torch.get_num_threads()} torch threads"
     publish(
         Outcome(
-            "first_audio" if settings.weight_format == "as_dtype" else f"first_audio_{settings.weight_format}",
+            report_name("first_audio", [loaded.info]),
             PROTOCOL,
             f"{len(runs)} requests of {args.duration_s:g} s; {loaded.info.model_id}, {loaded.info.parameter_count:,} "
             f"parameters; {threads}",

@@ -1,7 +1,13 @@
-"""What the loss eval compares a clip's own caption and melody with."""
+"""What the loss eval compares a clip's own caption and melody with, and which model and baselines it measures."""
+
+import json
+import sys
+from pathlib import Path
 
 import numpy as np
-from quality.musicgen_loss import another_of_each
+import pytest
+from harness import MISSING_STATUS
+from quality.musicgen_loss import CONDITIONS, another_of_each, claims_of, main
 
 
 def test_every_clip_gets_another_one_and_each_is_given_once() -> None:
@@ -16,3 +22,52 @@ def test_the_other_clip_has_nothing_to_do_with_the_order_of_the_shards() -> None
     same_half = (another_of_each(chosen) < 48) == (chosen < 48)
     assert 0.3 < same_half.mean() < 0.7
     assert len(np.unique(another_of_each(chosen) - chosen)) > 40
+
+
+def measured(features: Path, *words: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["musicgen_loss.py", "--features", str(features), *words])
+        main()
+
+
+def test_the_model_is_measured_in_the_service_s_format_and_without_train_clips(
+    features: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = []
+    for weight_format in ("fp32", "int4"):
+        monkeypatch.setenv("STRETTO_ACOUSTIC_WEIGHT_FORMAT", weight_format)
+        measured(features, "--without-baselines")
+        found.append(json.loads(capsys.readouterr().out.splitlines()[-1]))
+    plain, coarse = found
+    assert [plain["eval"], coarse["eval"]] == ["musicgen_loss", "musicgen_loss_int4"]
+    assert plain["model_id"] != coarse["model_id"] and coarse["model_id"] in coarse["data"]
+    assert set(plain["cross_entropy"]) == {condition.name for condition in CONDITIONS}
+    assert not any("baseline" in claim or "previous" in claim for claim in plain["passed"])
+    gaps = np.subtract(plain["cross_entropy"]["true caption"], coarse["cross_entropy"]["true caption"])
+    assert (np.abs(gaps) > 1e-4).all()  # it is the coarse model that was measured
+
+
+def test_baselines_need_train_clips_and_come_first(
+    features: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        measured(features)
+    assert caught.value.code == MISSING_STATUS
+    np.save(features / "codes_train_0000.npy", np.random.default_rng(1).integers(0, 16, (5, 2, 12)).astype(np.int16))
+    capsys.readouterr()
+    measured(features)
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert list(found["cross_entropy"])[:3] == ["unigram", "previous token", "true caption"]
+    assert "5 train clips" in found["data"]
+    assert found["passed"]["better_than_both_baselines_in_every_codebook"] is False  # an untrained model
+    assert "previous token minus model" in found["gaps"]
+
+
+def test_a_model_must_beat_each_baseline_in_each_codebook() -> None:
+    def claim(*own: float) -> bool:
+        losses = {"unigram": np.array([[3.0, 2.0]]), "previous token": np.array([[2.0, 3.0]])}
+        (held,) = claims_of({**losses, "true caption": np.array([own])}, {}).values()
+        return held
+
+    assert claim(1.9, 1.9)
+    assert not claim(1.9, 2.1) and not claim(2.1, 1.9)
