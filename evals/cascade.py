@@ -100,7 +100,7 @@ def load_cascade(lm: str = "", *, num_threads: int = 0) -> Cascade:
     return Cascade(
         load_default(),
         loaded,
-        stepper_of(loaded),
+        stepper_of(loaded, joins=True),
         codec.load(codec_name, "default", weights_dir=codec_settings.weights_dir),
     )
 

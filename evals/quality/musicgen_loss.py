@@ -7,7 +7,7 @@ fitted on the train split; with a caption of another clip, with none, with the c
     python evals/quality/musicgen_loss.py --features corpus/features [--model musicgen=file:///DIR] [--limit 16]
 
 The baselines need the codes of the train split; `--without-baselines` asks for the model's own numbers alone, as one
-does to compare weight formats. `STRETTO_ACOUSTIC_WEIGHT_FORMAT=int8` before the command measures that format.
+does to compare weight formats. `STRETTO_ACOUSTIC_WEIGHT_FORMAT=fp32` before the command measures that format.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from torch.nn import functional as F
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from harness import MISSING_STATUS, Outcome, Table, need, parser, publish, surely_above
-from served import load_lm, report_name
-from stretto_acoustic.models.musicgen import MusicGenConfig, MusicGenLM
+from served import load_lm, report_name, step_through, stepper_of
+from stretto_acoustic.engine import Stepper
+from stretto_acoustic.models.musicgen import MusicGenCondition, MusicGenConfig
 from stretto_shared.engine.delay import apply_delay, target_mask
 from stretto_shared.metrics.bootstrap import Interval, bootstrap_mean
 
@@ -35,11 +36,11 @@ BATCH_SIZE = 8
 BASELINES = ("unigram", "previous token")
 
 PROTOCOL = (
-    "Nats per token, teacher forced by the forward pass, mean over clips; each clip of the test split with one caption "
-    "of a held-out template, chosen by seed. Baselines are fitted on all codes of the train split: unigram with "
-    "add-one smoothing; previous token of the same codebook, Witten-Bell interpolated with the unigram. `shuffled` "
-    "gives each clip the caption (or the melody) of another, by a seeded random order. Intervals: 95 % bootstrap over "
-    "clips, paired."
+    "Nats per token, teacher forced column by column through the service's stepper, mean over clips; each clip of the "
+    "test split with one caption of a held-out template, chosen by seed. Baselines are fitted on all codes of the "
+    "train split: unigram with add-one smoothing; previous token of the same codebook, Witten-Bell interpolated with "
+    "the unigram. `shuffled` gives each clip the caption (or the melody) of another, by a seeded random order. "
+    "Intervals: 95 % bootstrap over clips, paired."
 )
 
 
@@ -131,34 +132,45 @@ def another_of_each(chosen: NDArray[np.int64]) -> NDArray[np.int64]:
     return others
 
 
-@torch.inference_mode()
-def model_loss(model: MusicGenLM, split: Split, indices: Sequence[int], condition: Condition) -> NDArray[np.float64]:
+def model_loss(
+    stepper: Stepper, config: MusicGenConfig, split: Split, indices: Sequence[int], condition: Condition
+) -> NDArray[np.float64]:
     """Cross-entropy [N, K] of the model on clips, presented as the condition says."""
-    config = model.config
     chosen = np.asarray(indices)
     others = another_of_each(chosen)
     losses = []
     for start in range(0, len(chosen), BATCH_SIZE):
         own, other = chosen[start : start + BATCH_SIZE], others[start : start + BATCH_SIZE]
         codes = torch.from_numpy(split.codes[own].astype(np.int64))
-        states, mask = captions_of(split, other if condition.text == "other" else own, config.text_dim)
-        if condition.text == "none":
-            mask = torch.zeros_like(mask)
-        chroma = None
-        if condition.melody != "none":
-            rows = split.chroma[other if condition.melody == "other" else own]
-            chroma = torch.from_numpy(rows.astype(np.int64))
         delayed = apply_delay(codes, config.delays, config.special_token)
-        logits = model(delayed[..., :-1], states, mask, chroma)
+        logits = step_through(stepper, told(split, own, other, condition), delayed[..., :-1], guidance_scale=1.0)
         targets = delayed[..., 1:].masked_fill(~target_mask(codes.shape[-1], config.delays), -100)
-        loss = F.cross_entropy(logits.flatten(0, 2).float(), targets.flatten(), reduction="none", ignore_index=-100)
+        loss = F.cross_entropy(logits.flatten(0, 2), targets.flatten(), reduction="none", ignore_index=-100)
         losses.append((loss.view(targets.shape).sum(-1) / codes.shape[-1]).numpy())
     return np.concatenate(losses).astype(np.float64)
 
 
+def told(
+    split: Split, own: NDArray[np.int64], other: NDArray[np.int64], condition: Condition
+) -> list[MusicGenCondition]:
+    """What the model is told of each clip: the caption and melody of its own, of the other clip, or none."""
+    told: list[MusicGenCondition] = []
+    for mine, theirs in zip(own, other, strict=True):
+        whose = {"own": mine, "other": theirs}
+        text = None if condition.text == "none" else caption_of(split, whose[condition.text]).astype(np.float32)
+        melody = None if condition.melody == "none" else split.chroma[whose[condition.melody]].astype(np.int32)
+        told.append(MusicGenCondition(text, melody))
+    return told
+
+
+def caption_of(split: Split, index: int) -> NDArray[np.float16]:
+    """States [L, D] of one caption of a clip, chosen by seed."""
+    return split.captions[index][int(np.random.default_rng(index).integers(len(split.captions[index])))]
+
+
 def captions_of(split: Split, indices: NDArray[np.int64], dim: int) -> tuple[torch.Tensor, torch.Tensor]:
     """One caption of each clip, padded: states [B, L, D] and mask [B, L]."""
-    texts = [split.captions[i][int(np.random.default_rng(i).integers(len(split.captions[i])))] for i in indices]
+    texts = [caption_of(split, index) for index in indices]
     longest = max(len(text) for text in texts)
     states, mask = np.zeros((len(texts), longest, dim), np.float32), np.zeros((len(texts), longest), np.int64)
     for row, text in enumerate(texts):
@@ -214,6 +226,7 @@ def main() -> None:
     test = read_split(need(args.features, "The features"), "test", config.num_codebooks)
     count = min(args.limit or DEFAULT_CLIPS, len(test.codes))
     indices = np.unique(np.linspace(0, len(test.codes) - 1, count).round().astype(int))  # over all shards alike
+    stepper = stepper_of(loaded)
     losses: dict[str, NDArray[np.float64]] = {}
     data = f"{len(indices)} clips of the rendered corpus' test split (held-out pieces and caption templates)"
     if not args.without_baselines:
@@ -222,7 +235,7 @@ def main() -> None:
         data += f", {len(train)} train clips for the baselines"
     asked = CONDITIONS if config.melody_conditioning != "none" else CONDITIONS[:3]
     for condition in asked:
-        losses[condition.name] = model_loss(loaded.module, test, indices.tolist(), condition)
+        losses[condition.name] = model_loss(stepper, config, test, indices.tolist(), condition)
         print(f"{condition.name}: {losses[condition.name].mean():.4f}", flush=True)
     gaps = gaps_of(losses)
     head = ("", "mean", *(f"codebook {k}" for k in range(config.num_codebooks)))

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from cascade import Cascade, generate_codes
+from served import stepper_of
 from stretto_acoustic.engine import AcousticEngine, GenerateRequest
 from stretto_acoustic.loading import LoadedLM, make_loaded
-from stretto_acoustic.models.musicgen import MusicGenConfig, MusicGenLM, MusicGenStepper
+from stretto_acoustic.models.musicgen import MusicGenConfig, MusicGenLM
 from stretto_shared.engine.sampling import Sampling
 from stretto_shared.features import TextStates
 
@@ -51,7 +52,7 @@ async def test_where_rows_stand_alone_the_service_s_own_stepper_joins_them(
     loaded = make_loaded("tiny", MusicGenLM(CONFIG), digest_sha256="0" * 64, weight_format="int8")
     sampling = Sampling(temperature=0.9, top_k=20, guidance_scale=guidance_scale)
     no_part: Any = None
-    whole = Cascade(no_part, loaded, MusicGenStepper.tried(loaded.module, max_rows=8), no_part)
+    whole = Cascade(no_part, loaded, stepper_of(loaded), no_part)
     expected = await of_the_service(loaded, sampling, [1, 2, 2])
     monkeypatch.setattr(cascade, "generate_codes", None)  # the batch takes no part
     for joined in (2, 3):

@@ -6,8 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from harness import MISSING_STATUS
-from quality.musicgen_loss import CONDITIONS, another_of_each, claims_of, main
+from quality.musicgen_loss import (
+    CONDITIONS,
+    Condition,
+    another_of_each,
+    captions_of,
+    claims_of,
+    main,
+    model_loss,
+    read_split,
+)
+from served import load_lm, stepper_of
+from stretto_shared.engine.delay import apply_delay, target_mask
+from torch.nn import functional as F
 
 
 def test_every_clip_gets_another_one_and_each_is_given_once() -> None:
@@ -28,6 +41,25 @@ def measured(features: Path, *words: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["musicgen_loss.py", "--features", str(features), *words])
         main()
+
+
+@pytest.mark.parametrize("condition", CONDITIONS, ids=lambda condition: condition.name)
+@torch.inference_mode()
+def test_the_loss_is_the_forward_pass_s_under_the_same_condition(features: Path, condition: Condition) -> None:
+    loaded = load_lm(weight_format="fp32")
+    config, split, chosen = loaded.config, read_split(features, "test", 2), np.arange(8)
+    others = another_of_each(chosen)
+    states, mask = captions_of(split, others if condition.text == "other" else chosen, config.text_dim)
+    melody = None
+    if condition.melody != "none":
+        melody = torch.from_numpy(split.chroma[others if condition.melody == "other" else chosen].astype(np.int64))
+    codes = torch.from_numpy(split.codes.astype(np.int64))
+    delayed = apply_delay(codes, config.delays, config.special_token)
+    logits = loaded.module(delayed[..., :-1], states, mask * (condition.text != "none"), melody)
+    targets = delayed[..., 1:].masked_fill(~target_mask(codes.shape[-1], config.delays), -100)
+    expected = F.cross_entropy(logits.movedim(-1, 1), targets, reduction="none").sum(-1) / codes.shape[-1]
+    found = model_loss(stepper_of(loaded), config, split, chosen.tolist(), condition)
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
 
 
 def test_the_model_is_measured_in_the_service_s_format_and_without_train_clips(
