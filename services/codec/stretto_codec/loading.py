@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from stretto_shared import weights
 from stretto_shared.errors import NotFound, NotReady
 from stretto_shared.features import ModelInfo
@@ -17,10 +20,11 @@ from stretto_codec.models.encodec import Encodec, EncodecConfig
 from stretto_codec.models.encodec.config import from_hugging_face
 from stretto_codec.models.encodec.layouts import convert_state
 from stretto_codec.models.encodec.seanet import Conv, Lstm
-from stretto_codec.models.encodec.streaming import encodec_grid, open_encodec_decoder
+from stretto_codec.models.encodec.streaming import encodec_decoder, encodec_grid, rounded_encodec_decoder
 from stretto_codec.models.framecodec import FrameCodec, FrameCodecConfig
+from stretto_codec.models.joining import find_max_joined
 from stretto_codec.models.soundstream import CausalConv, SoundStream, SoundStreamConfig
-from stretto_codec.models.streaming import CausalChunkDecoder, ChunkDecoder, CodecConfig, DecodeGrid, grid_of
+from stretto_codec.models.streaming import CausalDecoder, ClipDecoder, CodecConfig, DecodeGrid, StreamDecoder, grid_of
 
 DEFAULT_NAME = "framecodec"
 NO_LICENCE_STATED = "NOASSERTION"
@@ -69,23 +73,30 @@ class Architecture:
         config_class: The frozen dataclass of its sizes.
         module_class: Built from the config.
         grid: The chunks on which it decodes.
-        open_decoder: A decoder of the module at the start of a clip.
+        decoder: What decodes clips chunk by chunk with the module.
         encode: Audio [B, C, S] to codes [B, K, T] and the loudness of each chunk [B, N], N 0 where it has none.
         encoder_parts: How the module encodes a long clip.
         convert: Maps a published state dict to the module's own keys.
+        rounded_decoder: The same in bfloat16; None, or None from it, where float32 stays.
     """
 
     config_class: type[Any]
     module_class: Callable[[Any], nn.Module]
     grid: Callable[[Any], DecodeGrid]
-    open_decoder: Callable[[Any], ChunkDecoder]
+    decoder: Callable[[Any], StreamDecoder]
     encode: Callable[[Any, Tensor], tuple[Tensor, Tensor]]
     encoder_parts: Callable[[Any], EncoderParts | Segments]
     convert: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
+    rounded_decoder: Callable[[Any], StreamDecoder | None] | None = None
 
 
 def _encode_plainly(module: Any, audio: Tensor) -> tuple[Tensor, Tensor]:
     return module.encode(audio), audio.new_zeros(audio.shape[0], 0)
+
+
+def _framecodec_decoder(module: FrameCodec, dtype: torch.dtype = torch.float32) -> StreamDecoder:
+    module.pack_decoder(dtype)
+    return CausalDecoder(module)
 
 
 def _framecodec_parts(module: FrameCodec) -> EncoderParts:
@@ -149,13 +160,26 @@ def _reach_of(steps: Iterable[tuple[int, int, int]], hop_length: int) -> Reach:
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     "FrameCodec": Architecture(
-        FrameCodecConfig, FrameCodec, grid_of, CausalChunkDecoder, _encode_plainly, _framecodec_parts
+        FrameCodecConfig,
+        FrameCodec,
+        grid_of,
+        _framecodec_decoder,
+        _encode_plainly,
+        _framecodec_parts,
+        rounded_decoder=partial(_framecodec_decoder, dtype=torch.bfloat16),
     ),
     "SoundStream": Architecture(
-        SoundStreamConfig, SoundStream, grid_of, CausalChunkDecoder, _encode_plainly, _soundstream_parts
+        SoundStreamConfig, SoundStream, grid_of, CausalDecoder, _encode_plainly, _soundstream_parts
     ),
     "Encodec": Architecture(
-        EncodecConfig, Encodec, encodec_grid, open_encodec_decoder, Encodec.encode_scaled, _encodec_parts, convert_state
+        EncodecConfig,
+        Encodec,
+        encodec_grid,
+        encodec_decoder,
+        Encodec.encode_scaled,
+        _encodec_parts,
+        convert_state,
+        rounded_decoder=rounded_encodec_decoder,
     ),
 }
 
@@ -167,13 +191,28 @@ HUGGING_FACE_MODELS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], Any]]
 
 @dataclass(frozen=True, eq=False)
 class LoadedCodec:
-    """A codec ready to run, in eval mode; its methods belong on its model thread."""
+    """A codec ready to run, in eval mode; its methods belong on its model thread.
+
+    Args:
+        info: What the service says of it.
+        tokens_id: The `codec_id` of its tokens, `{name}@{digest prefix}` of the checkpoint: they are the same in every
+            number format.
+        config: Its sizes.
+        grid: The chunks on which it decodes.
+        module: It encodes; what it decodes differs from `decoder` by rounding, in bfloat16 by more.
+        architecture: How it is run.
+        decoder: What decodes streams.
+        max_joined: Streams that may share a decoding step: so many were tried at load.
+    """
 
     info: ModelInfo
+    tokens_id: str
     config: CodecConfig
     grid: DecodeGrid
     module: nn.Module
     architecture: Architecture
+    decoder: StreamDecoder
+    max_joined: int = 1
 
     def encode(self, audio: Tensor) -> tuple[Tensor, Tensor]:
         """Audio [B, C, S] to codes [B, K, T] and the loudness of each chunk [B, N]."""
@@ -183,9 +222,9 @@ class LoadedCodec:
         """How the codec encodes a long clip."""
         return self.architecture.encoder_parts(self.module)
 
-    def open_decoder(self) -> ChunkDecoder:
+    def open_decoder(self) -> ClipDecoder:
         """A decoder at the start of a clip."""
-        return self.architecture.open_decoder(self.module)
+        return ClipDecoder(self.decoder)
 
 
 def list_default_names(weights_dir: Path) -> list[str]:
@@ -194,7 +233,16 @@ def list_default_names(weights_dir: Path) -> list[str]:
     return [DEFAULT_NAME, *sorted(found - {DEFAULT_NAME})]
 
 
-def load(name: str, source: str, *, weights_dir: Path, is_default: bool = False) -> LoadedCodec:
+def load(
+    name: str,
+    source: str,
+    *,
+    weights_dir: Path,
+    is_default: bool = False,
+    dtype: str = "float32",
+    max_joined: int = 1,
+    num_threads: int = 0,
+) -> LoadedCodec:
     """Find, verify and build one codec.
 
     Args:
@@ -202,12 +250,17 @@ def load(name: str, source: str, *, weights_dir: Path, is_default: bool = False)
         source: `default`, `hf://org/name@revision` or `file:///folder`.
         weights_dir: Where `default` looks.
         is_default: Whether an empty `model` field selects it.
+        dtype: Number format of decoding, `float32` or `bfloat16`; encoding, and so every code, is float32's.
+        max_joined: Streams that may share a decoding step where a trial finds that they stay as alone.
+        num_threads: Threads inside one operation of the calling thread; 0 leaves the choice to torch.
 
     Raises:
         InvalidInput: If the name or the source is malformed, or the weights are pickled.
         NotFound: If the architecture is not in the registry.
         NotReady: If a file is missing or damaged, or its tensors do not fit its config.
     """
+    if num_threads:
+        torch.set_num_threads(num_threads)
     resolved = weights.resolve(source, name=name, default_dir=weights_dir)
     architecture, config = _read_config(resolved)
     module = architecture.module_class(config)
@@ -218,14 +271,49 @@ def load(name: str, source: str, *, weights_dir: Path, is_default: bool = False)
             f"Weights of {name!r} from {source!r} do not fit their config.json: {error} Restore the pair.",
             reason="WEIGHTS_DAMAGED",
         ) from error
-    module.eval().requires_grad_(False)
-    info = ModelInfo(
-        name=name,
-        service="codec",
+    return make_loaded(
+        name,
+        module,
+        architecture,
+        config,
         digest_sha256=resolved.digest_sha256,
         licence=str(resolved.config.get("licence", NO_LICENCE_STATED)),
         score=str(resolved.config.get("score", "")),
-        parameter_count=sum(tensor.numel() for tensor in module.state_dict().values()),
+        is_default=is_default,
+        source=source,
+        dtype=dtype,
+        max_joined=max_joined,
+    )
+
+
+def make_loaded(
+    name: str,
+    module: nn.Module,
+    architecture: Architecture,
+    config: CodecConfig,
+    *,
+    digest_sha256: str,
+    licence: str = NO_LICENCE_STATED,
+    score: str = "",
+    is_default: bool = False,
+    source: str = "default",
+    dtype: str = "float32",
+    max_joined: int = 1,
+) -> LoadedCodec:
+    """Put a module in eval mode, try how many streams may share its steps, and write down what the service says of it.
+
+    A codec that decodes in another format than the checkpoint's has a digest of its own, and says so after its source,
+    so that a receipt tells formats apart; one that stays in float32 whatever was asked for says nothing.
+    """
+    module.eval().requires_grad_(False)
+    parameter_count = sum(tensor.numel() for tensor in module.state_dict().values())
+    info = ModelInfo(
+        name=name,
+        service="codec",
+        digest_sha256=digest_sha256,
+        licence=licence,
+        score=score,
+        parameter_count=parameter_count,
         is_default=is_default,
         source=source,
         sample_rate_hz=config.sample_rate_hz,
@@ -233,7 +321,16 @@ def load(name: str, source: str, *, weights_dir: Path, is_default: bool = False)
         num_codebooks=config.num_codebooks,
         num_channels=config.num_channels,
     )
-    return LoadedCodec(info, config, architecture.grid(config), module, architecture)
+    decoder, tokens_id = None, info.model_id
+    if dtype != "float32" and architecture.rounded_decoder is not None:
+        decoder = architecture.rounded_decoder(module)
+    if decoder is not None:
+        digest = hashlib.sha256(f"{digest_sha256} {dtype}".encode()).hexdigest()
+        info = replace(info, digest_sha256=digest, source=f"{source}#{dtype}")
+    decoder = decoder or architecture.decoder(module)
+    grid = architecture.grid(config)
+    joined = find_max_joined(decoder, grid, config, max_joined)
+    return LoadedCodec(info, tokens_id, config, grid, module, architecture, decoder, joined)
 
 
 def _read_config(resolved: weights.ResolvedWeights) -> tuple[Architecture, CodecConfig]:

@@ -23,7 +23,13 @@ def build(context: HostContext, settings: CodecSettings | None = None) -> Servic
     engine = CodecEngine(
         {
             name: functools.partial(
-                loading.load, name, source, weights_dir=settings.weights_dir, is_default=name == default_name
+                loading.load,
+                name,
+                source,
+                weights_dir=settings.weights_dir,
+                is_default=name == default_name,
+                dtype=settings.dtype,
+                max_joined=settings.max_joined,
             )
             for name, source in sources.items()
         },

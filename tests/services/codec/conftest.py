@@ -11,14 +11,13 @@ from typing import Any
 import pytest
 import torch
 from stretto.codec.v1 import codec_pb2_grpc
-from stretto_codec.loading import ARCHITECTURES, LoadedCodec
+from stretto_codec.loading import ARCHITECTURES, LoadedCodec, make_loaded
 from stretto_codec.main import build
 from stretto_codec.models.encodec import GEOMETRIES
 from stretto_codec.models.framecodec import FrameCodecConfig
 from stretto_codec.models.soundstream import SoundStreamConfig
 from stretto_codec.settings import CodecSettings
 from stretto_shared import weights
-from stretto_shared.features import ModelInfo
 from stretto_shared.grpc.channel import open_channel
 from stretto_shared.grpc.server import StrettoServer
 from stretto_shared.grpc.settings import ChannelSettings, GrpcSettings
@@ -141,14 +140,13 @@ def steady() -> Callable[[Any, torch.Tensor], torch.Tensor]:
 
 
 @pytest.fixture
-def load() -> Callable[[str], LoadedCodec]:
-    """`load(name)`: a tiny random codec as the engine takes it."""
+def load() -> Callable[..., LoadedCodec]:
+    """`load(name, dtype=..., max_joined=...)`: a tiny random codec as the engine takes it."""
 
-    def loaded(name: str) -> LoadedCodec:
-        architecture, config = ARCHITECTURES[TINY[name][0]], TINY[name][1]
-        info = ModelInfo(
-            name, "codec", "0" * 64, "", frame_rate_hz=config.frame_rate_hz, num_codebooks=config.num_codebooks
+    def loaded(name: str, **options: Any) -> LoadedCodec:
+        architecture, config = TINY[name]
+        return make_loaded(
+            name, make_codec(name), ARCHITECTURES[architecture], config, digest_sha256="0" * 64, **options
         )
-        return LoadedCodec(info, config, architecture.grid(config), make_codec(name), architecture)
 
     return loaded

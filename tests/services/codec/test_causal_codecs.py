@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from stretto_codec.models.streaming import CausalChunkDecoder, decode_on_grid, grid_of
+from stretto_codec.models.streaming import CausalDecoder, ClipDecoder, decode_on_grid, grid_of
 from torch import nn
 
 NAMES = ["framecodec", "soundstream"]
@@ -50,7 +50,7 @@ def test_streamed_decode_equals_offline_decode(codec: nn.Module, splits: list[in
 @torch.inference_mode()
 def test_decode_on_the_grid_equals_offline_decode(codec: nn.Module) -> None:
     codes = random_codes(codec, 47)
-    streamed = decode_on_grid(CausalChunkDecoder(codec), grid_of(codec.config), codes)
+    streamed = decode_on_grid(ClipDecoder(CausalDecoder(codec)), grid_of(codec.config), codes)
     torch.testing.assert_close(streamed, codec.decode(codes), atol=1e-5, rtol=1e-4)
 
 

@@ -25,7 +25,7 @@ def tokens(codes: Any, scales: tuple[float, ...] = (), **changes: Any) -> TokenM
     )
 
 
-def chunks_of(grid: DecodeGrid, runs: list[TokenMatrix]) -> list[tuple[Any, Any, float | None]]:
+def chunks_of(grid: DecodeGrid, runs: list[TokenMatrix]) -> list[tuple[Any, int, float | None]]:
     buffer = FrameBuffer(INFO, 32, grid)
     chunks = []
     for run in runs:
@@ -34,37 +34,38 @@ def chunks_of(grid: DecodeGrid, runs: list[TokenMatrix]) -> list[tuple[Any, Any,
             chunks.append(chunk)
     while (chunk := buffer.take(at_end=True)) is not None:
         chunks.append(chunk)
-    return [(chunk.codes.tolist(), chunk.ahead.tolist(), chunk.scale) for chunk in chunks]
+    return [(chunk.codes.tolist(), chunk.index, chunk.scale) for chunk in chunks]
 
 
 @settings(max_examples=60, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 40), min_size=1, max_size=8),
     chunk_frames=st.integers(1, 20),
-    lookahead_frames=st.integers(0, 7),
+    first_chunks=st.lists(st.integers(1, 9), max_size=4).map(tuple),
 )
 def test_chunks_do_not_depend_on_the_sizes_of_messages(
-    lengths: list[int], chunk_frames: int, lookahead_frames: int
+    lengths: list[int], chunk_frames: int, first_chunks: tuple[int, ...]
 ) -> None:
-    grid = DecodeGrid(chunk_frames, lookahead_frames)
+    grid = DecodeGrid(chunk_frames, first_chunks)
     codes = np.random.default_rng(0).integers(0, 32, (3, sum(lengths)))
     parts = np.split(codes, np.cumsum(lengths)[:-1], axis=1)
     streamed = chunks_of(grid, [tokens(part) for part in parts])
     assert streamed == chunks_of(grid, [tokens(codes)])
     assert np.concatenate([chunk[0] for chunk in streamed], axis=1).tolist() == codes.tolist()
-    assert all(len(chunk[0][0]) == chunk_frames for chunk in streamed[:-1])
+    assert [chunk[1] for chunk in streamed] == list(range(len(streamed)))
+    assert all(len(chunk[0][0]) == grid.size(index) for index, chunk in enumerate(streamed[:-1]))
 
 
-def test_a_chunk_waits_for_its_lookahead_only_until_the_end() -> None:
-    buffer = FrameBuffer(INFO, 32, DecodeGrid(10, 5))
-    buffer.add(tokens(np.zeros((2, 14))))
+def test_a_chunk_waits_for_its_frames_only_until_the_end() -> None:
+    buffer = FrameBuffer(INFO, 32, DecodeGrid(10, (4,)))
+    buffer.add(tokens(np.zeros((2, 3))))
     assert buffer.take(at_end=False) is None
-    buffer.add(tokens(np.zeros((2, 1))))
+    buffer.add(tokens(np.zeros((2, 9))))
     chunk = buffer.take(at_end=False)
-    assert chunk is not None and chunk.codes.shape == (2, 10) and chunk.ahead.shape == (2, 5)
+    assert chunk is not None and chunk.codes.shape == (2, 4)
     assert buffer.take(at_end=False) is None
     chunk = buffer.take(at_end=True)
-    assert chunk is not None and chunk.codes.shape == (2, 5) and chunk.ahead.shape == (2, 0)
+    assert chunk is not None and chunk.codes.shape == (2, 8) and chunk.index == 1
 
 
 def test_each_chunk_takes_its_own_loudness() -> None:

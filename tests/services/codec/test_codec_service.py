@@ -145,6 +145,24 @@ async def test_audio_flows_out_while_tokens_still_come_in(serve: Any) -> None:
         assert joined(received) == joined(await decode(stub, "", clip.tokens))
 
 
+async def test_tokens_are_the_same_in_every_number_format_and_audio_nearly_so(serve: Any) -> None:
+    decoded = {}
+    async with serve(models="framecodec") as channel:
+        clip = await encode(codec_pb2_grpc.CodecServiceStub(channel))
+    for dtype in ("float32", "bfloat16"):
+        async with serve(models="framecodec", dtype=dtype) as channel:
+            stub = codec_pb2_grpc.CodecServiceStub(channel)
+            again = await encode(stub)
+            assert again.tokens == clip.tokens
+            assert again.model.source == ("default" if dtype == "float32" else "default#bfloat16")
+            decoded[dtype] = np.frombuffer(joined(await decode(stub, "", clip.tokens)), dtype="<f4")
+            clip.tokens.codec_id = f"framecodec@{again.model.digest_sha256[:12]}"
+            assert joined(await decode(stub, "", clip.tokens)) == decoded[dtype].tobytes()
+            clip.tokens.codec_id = again.tokens.codec_id
+    assert not np.array_equal(decoded["float32"], decoded["bfloat16"])
+    np.testing.assert_allclose(decoded["bfloat16"], decoded["float32"], atol=0.1)
+
+
 async def test_concurrent_requests_give_the_bytes_of_requests_alone(serve: Any) -> None:
     async with serve(models="framecodec,soundstream") as channel:
         stub = codec_pb2_grpc.CodecServiceStub(channel)

@@ -125,7 +125,7 @@ async def test_a_stream_gets_its_turns_while_a_long_clip_is_encoded(load: Any, m
             yield TokenMatrix(np.zeros((4, 150)), codec.config.frame_rate_hz, "soundstream")
 
         chunks = [chunk async for chunk in engine.decode("", tokens())]
-        assert len(chunks) == 5
+        assert len(chunks) == len(list(codec.grid.cuts(150)))
         assert not running.done(), "the stream waited for the whole clip"
 
         running.cancel()

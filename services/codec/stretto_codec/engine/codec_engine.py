@@ -1,7 +1,8 @@
 """`CodecEngine`: codecs by name, one model thread each.
 
-A stream decodes one chunk of the codec's fixed grid at a time, and a clip is encoded one window at a time, so that
-requests take turns on the thread, and a cancelled one leaves it after the piece that runs.
+A stream decodes one chunk of the codec's fixed grid at a time, together with streams that wait at the same moment
+(`shared_steps.py`), and a clip is encoded one window at a time, so that requests take turns on the thread, and a
+cancelled one leaves it after the piece that runs.
 """
 
 from __future__ import annotations
@@ -23,12 +24,11 @@ from stretto_shared.engine.thread import ModelThread
 from stretto_shared.errors import InvalidInput, NotFound, NotReady, Overloaded
 from stretto_shared.features import ModelInfo
 from stretto_shared.tokens import MAX_CHUNK_SCALE, TokenMatrix
-from torch import Tensor
 
 from stretto_codec.engine.encoding import Encoded, encode_work, join
 from stretto_codec.engine.frames import Chunk, FrameBuffer
+from stretto_codec.engine.shared_steps import SharedSteps
 from stretto_codec.loading import LoadedCodec
-from stretto_codec.models.streaming import ChunkDecoder
 
 MAX_ENCODE_S = 600.0
 MIN_RETRY_AFTER_S = 0.1
@@ -72,8 +72,9 @@ class Meter(Protocol):
 class CodecEngine:
     """Serves codecs by name.
 
-    Invariant: the same tokens give the same samples, however they are cut into messages, and torch runs on model
-    threads only; `tests/services/codec/test_codec_service.py` holds it to that. Before `start` returns and after
+    Invariant: the same tokens give the same samples, however they are cut into messages and whatever streams run beside
+    them, and torch runs on model threads only; `tests/services/codec/test_codec_service.py` and `test_shared_steps.py`
+    hold it to that. Before `start` returns and after
     `stop` every call fails with NotReady.
 
     Args:
@@ -99,6 +100,7 @@ class CodecEngine:
         self._threads = {name: ModelThread(name, max_queued=max_requests) for name in loaders}
         self._num_requests = dict.fromkeys(loaders, 0)
         self._codecs: dict[str, LoadedCodec] = {}
+        self._steps: dict[str, SharedSteps] = {}
         if meter is not None:
             meter.watch_waiting(self._count_waiting)
 
@@ -111,6 +113,8 @@ class CodecEngine:
         names = list(self._loaders)
         codecs = await asyncio.gather(*(self._threads[name].run(partial(self._load, name)) for name in names))
         self._codecs = dict(zip(names, codecs, strict=True))
+        observe_rtf = None if self._meter is None else self._meter.observe_rtf
+        self._steps = {name: SharedSteps(self._codecs[name], self._threads[name], observe_rtf) for name in names}
 
     async def stop(self) -> None:
         """Fail what waits and end the threads."""
@@ -175,11 +179,12 @@ class CodecEngine:
         codec = self._find(model, "config.model")
         thread = self._thread(codec)
         with self._admitted(codec):
-            decoder = await thread.run(partial(self._started, arrived_s, codec.open_decoder))
-            next_sample = 0
-            async for work in _decode_work(codec, decoder, tokens):
-                began_s = time.perf_counter()
-                waveform = await thread.run(partial(self._measured, work))
+            clip = await thread.run(partial(self._started, arrived_s, codec.open_decoder))
+            steps, next_sample, began_s = self._steps[codec.info.name], 0, 0.0
+            async for chunk in _chunks(codec, tokens):
+                if chunk is not None and chunk.index == 0:
+                    began_s = time.perf_counter()
+                waveform = await (steps.finish(clip) if chunk is None else steps.step(clip, chunk))
                 if waveform is None:
                     continue
                 if next_sample == 0 and self._meter is not None:
@@ -192,14 +197,6 @@ class CodecEngine:
         if self._meter is not None:
             self._meter.observe_queue_wait(time.perf_counter() - arrived_s)
         return work()
-
-    def _measured(self, work: Callable[[], Waveform | None]) -> Waveform | None:
-        """Decode one chunk on the model thread and report what it took."""
-        began_s = time.perf_counter()
-        waveform = work()
-        if waveform is not None and self._meter is not None:
-            self._meter.observe_rtf((time.perf_counter() - began_s) / waveform.duration_s)
-        return waveform
 
     def _count_waiting(self) -> int:
         return sum(thread.num_queued for thread in self._threads.values())
@@ -239,29 +236,16 @@ class CodecEngine:
             self._num_requests[name] -= 1
 
 
-async def _decode_work(
-    codec: LoadedCodec, decoder: ChunkDecoder, tokens: AsyncIterator[TokenMatrix]
-) -> AsyncGenerator[Callable[[], Waveform | None], None]:
-    """What the model thread has to do for each chunk, as soon as its frames are there, and at the end."""
-    frames = FrameBuffer(codec.info, codec.config.cardinality, codec.grid)
+async def _chunks(codec: LoadedCodec, tokens: AsyncIterator[TokenMatrix]) -> AsyncGenerator[Chunk | None, None]:
+    """Each chunk as soon as its frames are there, and None at the end."""
+    frames = FrameBuffer(codec.info, codec.config.cardinality, codec.grid, tokens_id=codec.tokens_id)
     async for run in tokens:
         frames.add(run)
         while (chunk := frames.take(at_end=False)) is not None:
-            yield partial(_step, codec, decoder, chunk)
+            yield chunk
     while (chunk := frames.take(at_end=True)) is not None:
-        yield partial(_step, codec, decoder, chunk)
-    yield partial(_finish, codec, decoder)
-
-
-def _step(codec: LoadedCodec, decoder: ChunkDecoder, chunk: Chunk) -> Waveform:
-    with torch.inference_mode():
-        return _to_waveform(codec, decoder.step(_to_codes(chunk.codes), _to_codes(chunk.ahead), chunk.scale))
-
-
-def _finish(codec: LoadedCodec, decoder: ChunkDecoder) -> Waveform | None:
-    with torch.inference_mode():
-        rest = decoder.finish()
-    return None if rest is None or rest.shape[-1] == 0 else _to_waveform(codec, rest)
+        yield chunk
+    yield None
 
 
 def _encode_works(codec: LoadedCodec, waveform: Waveform) -> tuple[list[Callable[[], Encoded]], int]:
@@ -284,7 +268,7 @@ def _to_clip(codec: LoadedCodec, parts: list[Encoded], num_codebooks: int, num_s
             f"{codec.info.name!r}, got {float(scales.max()):g}. Scale the samples to [-1, 1].",
         )
     kept = codes[0, : num_codebooks or codec.config.num_codebooks].numpy().astype(np.int32)
-    tokens = TokenMatrix(kept, codec.config.frame_rate_hz, codec.info.model_id, tuple(scales[0].tolist()))
+    tokens = TokenMatrix(kept, codec.config.frame_rate_hz, codec.tokens_id, tuple(scales[0].tolist()))
     return EncodedClip(tokens, codec.info, num_samples)
 
 
@@ -296,16 +280,3 @@ def _with_channels(samples: NDArray[np.float32], num_channels: int) -> NDArray[n
         mono: NDArray[np.float32] = np.mean(samples, axis=0, keepdims=True, dtype=np.float32)
         return mono
     return np.repeat(samples, num_channels, axis=0)
-
-
-def _to_codes(codes: NDArray[np.int32]) -> Tensor:
-    """[K, T] to int64 [1, K, T]."""
-    return torch.from_numpy(codes.astype(np.int64))[None]
-
-
-def _to_waveform(codec: LoadedCodec, audio: Tensor) -> Waveform:
-    """[1, C, S] to a waveform; a codec that gives NaN is broken, which is nobody's input."""
-    samples = audio[0].numpy()
-    if not np.isfinite(samples).all():
-        raise RuntimeError(f"codec {codec.info.model_id} gave samples that are not finite")
-    return Waveform(samples, codec.config.sample_rate_hz)

@@ -18,10 +18,10 @@ MAX_SCALES_AHEAD = 4096
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """One step of a decoder: codes [K, T], those after them [K, A], and the loudness where the codec has one."""
+    """One step of a decoder: which one, codes [K, T], and the loudness where the codec has one."""
 
+    index: int
     codes: NDArray[np.int32]
-    ahead: NDArray[np.int32]
     scale: float | None
 
 
@@ -29,16 +29,18 @@ class FrameBuffer:
     """The frames of one clip that came and are not decoded yet.
 
     Invariant: the chunks that `take` gives depend on the frames only, never on how they were cut into messages.
-    It holds less than a chunk and its lookahead beside the last message, and few loudnesses that have no frames yet.
+    It holds less than a chunk beside the last message, and few loudnesses that have no frames yet.
     """
 
-    def __init__(self, info: ModelInfo, cardinality: int, grid: DecodeGrid) -> None:
+    def __init__(self, info: ModelInfo, cardinality: int, grid: DecodeGrid, *, tokens_id: str = "") -> None:
         self._info = info
+        self._tokens_id = tokens_id or info.model_id
         self._cardinality = cardinality
         self._grid = grid
         self._codes = np.zeros((0, 0), dtype=np.int32)
         self._scales: deque[float] = deque()
         self._num_messages = 0
+        self._num_taken = 0
 
     def add(self, tokens: TokenMatrix) -> None:
         """Append the next run of frames.
@@ -67,23 +69,25 @@ class FrameBuffer:
             InvalidInput: At the end, if there never was a frame, or loudnesses are left over; and always if the
                 chunk's own is missing.
         """
-        size, lookahead = self._grid.chunk_frames, self._grid.lookahead_frames
+        size = self._grid.size(self._num_taken)
         num_frames = self._codes.shape[1]
-        if num_frames < size + lookahead and not at_end:
+        if num_frames < size and not at_end:
             return None
         if num_frames == 0:
             self._check_end()
             return None
-        chunk = Chunk(self._codes[:, :size], self._codes[:, size : size + lookahead], self._take_scale())
+        chunk = Chunk(self._num_taken, self._codes[:, :size], self._take_scale())
         self._codes = self._codes[:, size:]
+        self._num_taken += 1
         return chunk
 
     def _check(self, tokens: TokenMatrix) -> None:
         info = self._info
-        if tokens.codec_id not in (info.model_id, info.name):  # a model published elsewhere knows only the name
+        # A model published elsewhere knows only the name, and one that reads ListModels the id of this number format.
+        if tokens.codec_id not in (self._tokens_id, info.model_id, info.name):
             raise InvalidInput(
                 "tokens.codec_id",
-                f"expected {info.model_id!r}, got {tokens.codec_id!r}. Decode with the codec that made the tokens.",
+                f"expected {self._tokens_id!r}, got {tokens.codec_id!r}. Decode with the codec that made the tokens.",
             )
         if tokens.num_codebooks > info.num_codebooks:
             raise InvalidInput(

@@ -25,6 +25,8 @@ from stretto_shared.nn.rvq import Quantized, ResidualVectorQuantizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stretto_codec.models.packed_matrix import PackedMatrix, pack_linears
+
 MAX_LOG_MAGNITUDE = 7.0
 MAGNITUDE_FLOOR = 0.02  # a full-scale sine has a quarter of the window's length
 MAX_FRAME_PEAK = 0.6  # overlapping frames add up to four thirds of it
@@ -82,7 +84,7 @@ class FrameDecoderState:
     latent: list[Tensor]
     fine: list[Tensor]
     phase: Tensor  # [B, N], radians
-    num_frames: int  # STFT frames so far
+    num_frames: Tensor  # [B], STFT frames so far
     tail: Tensor  # [B, n_fft - stft_hop]
 
 
@@ -176,12 +178,13 @@ class FrameCodec(nn.Module):
 
     def decode_sinusoids(self, latents: Tensor) -> Sinusoids:
         """Quantised latents [B, T, D] to what the head says of every bin, for training."""
-        return self._sinusoids(self.decoder_fine(self._upsample(self.decoder_latent(latents))))
+        return self._sinusoids(self.head(self.decoder_fine(self._upsample(self.decoder_latent(latents)))))
 
     def synthesise(self, sinusoids: Sinusoids, *, start: int = 0) -> Tensor:
         """Sinusoids [B, F, N] to audio [B, 1, F * stft_hop]; `start` numbers the first frame of the noise."""
         silence = sinusoids.deviation.new_zeros(len(sinusoids.deviation), self.config.num_bins)
-        frames, _ = self._frames(sinusoids, silence, start)
+        starts = torch.full((len(silence),), start, device=silence.device)
+        frames, _ = self._frames(sinusoids, silence, starts)
         audio, _ = self._overlap_add(frames, None)
         return audio.unsqueeze(1)
 
@@ -190,25 +193,51 @@ class FrameCodec(nn.Module):
         tail = self.window.new_zeros(batch_size, self.config.n_fft - self.config.stft_hop)
         phase = self.window.new_zeros(batch_size, self.config.num_bins)
         latent, fine = self.decoder_latent.init_state(batch_size), self.decoder_fine.init_state(batch_size)
-        return FrameDecoderState(latent, fine, phase, 0, tail)
+        num_frames = torch.zeros(batch_size, dtype=torch.int64, device=phase.device)
+        return FrameDecoderState(latent, fine, phase, num_frames, tail)
 
     def decode_chunk(self, codes: Tensor, state: FrameDecoderState) -> tuple[Tensor, FrameDecoderState]:
         """The next codes [B, k, t] to audio [B, 1, t * hop_length], and the state after them."""
         coarse, latent_state = self.decoder_latent.step(self.quantizer.decode(codes), state.latent)
         fine, fine_state = self.decoder_fine.step(self._upsample(coarse), state.fine)
-        frames, phase = self._frames(self._sinusoids(fine), state.phase, state.num_frames)
-        audio, tail = self._overlap_add(frames, state.tail)
-        audio = _limit(audio)
+        heads = self.head(fine)
+        # Clip by clip: functions of single values are computed in other ways at the end of a tensor than within it.
+        clips = [
+            self._synthesis(*clip)
+            for clip in zip(*(rows.chunk(len(rows)) for rows in (heads, state.phase, state.num_frames, state.tail)))
+        ]
+        audio, phase, tail = (torch.cat(parts) for parts in zip(*clips))
         num_frames = state.num_frames + fine.shape[1]
         return audio.unsqueeze(1), FrameDecoderState(latent_state, fine_state, phase, num_frames, tail)
+
+    def _synthesis(self, head: Tensor, phase: Tensor, start: Tensor, tail: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One clip's head [1, F, 3 N] to audio [1, F * stft_hop], and the phase and the tail after it."""
+        frames, phase = self._frames(self._sinusoids(head), phase, start)
+        audio, tail = self._overlap_add(frames, tail)
+        return _limit(audio), phase, tail
+
+    def pack_decoder(self, dtype: torch.dtype = torch.float32) -> None:
+        """Lay the decoder's matrices as kernels read them that keep rows apart; it cannot be trained after that.
+
+        The encoder stays, so that its codes do; and what says frequencies stays in float32, since phases add them up.
+
+        Args:
+            dtype: Number format of the products within the ConvNeXt blocks.
+        """
+        for stack in (self.decoder_latent, self.decoder_fine):
+            pack_linears(stack, dtype)
+        for owner, name in ((self.quantizer, "project_out"), (self, "up"), (self, "head")):
+            layer = getattr(owner, name)
+            if isinstance(layer, nn.Linear):
+                setattr(owner, name, PackedMatrix(layer.weight, layer.bias, torch.float32))
 
     def _upsample(self, coarse: Tensor) -> Tensor:
         batch, num_frames, _ = coarse.shape
         fine: Tensor = self.up(coarse)
         return fine.reshape(batch, num_frames * self.config.stride, self.config.dim)
 
-    def _sinusoids(self, fine: Tensor) -> Sinusoids:
-        log_magnitude, deviation, noisiness = self.head(fine).float().chunk(3, -1)
+    def _sinusoids(self, head: Tensor) -> Sinusoids:
+        log_magnitude, deviation, noisiness = head.float().chunk(3, -1)
         # A sinusoid lies at most one bin from the centre of its own.
         return Sinusoids(
             log_magnitude.clamp(max=MAX_LOG_MAGNITUDE),
@@ -216,13 +245,13 @@ class FrameCodec(nn.Module):
             torch.sigmoid(noisiness - 2.0),
         )
 
-    def _frames(self, sinusoids: Sinusoids, phase: Tensor, start: int) -> tuple[Tensor, Tensor]:
+    def _frames(self, sinusoids: Sinusoids, phase: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
         """Sinusoids [B, F, N] to windowed samples [B, F, n_fft], and the phases [B, N] after them.
 
-        `phase` [B, N] is what each bin turned beyond its centre before the first frame, `start` that frame's number.
+        `phase` [B, N] is what each bin turned beyond its centre before the first frame, `start` [B] its number.
         """
         phases = phase[:, None] + sinusoids.deviation.cumsum(1)
-        numbers = torch.arange(start, start + phases.shape[1], device=phases.device)
+        numbers = start[:, None] + torch.arange(phases.shape[1], device=phases.device)
         noise = sinusoids.noisiness * self.noise[numbers % NOISE_PERIOD]
         angles = phases + self.centre_phase[numbers % len(self.centre_phase)] + noise
         spectrum = torch.polar(sinusoids.log_magnitude.exp(), angles)

@@ -43,7 +43,7 @@ class Conv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, S] to [B, C', ceil(S / stride)]."""
         missing = -x.shape[-1] % self.stride
-        y = self.conv(_pad(x, self.pad_left, self.pad_right + missing, self.pad_mode))
+        y = self.conv(pad(x, self.pad_left, self.pad_right + missing, self.pad_mode))
         return cast(Tensor, y if self.norm is None else self.norm(y))
 
 
@@ -122,10 +122,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents to audio: [B, D, T] to [B, C, T * hop].
-
-    `frame_conv`, then `lstm`, then `upsample` are the same computation in three parts, which streaming needs.
-    """
+    """Latents to audio: [B, D, T] to [B, C, T * hop]; `streaming.py` does the same chunk by chunk."""
 
     def __init__(self, config: EncodecConfig) -> None:
         super().__init__()
@@ -138,22 +135,6 @@ class Decoder(nn.Module):
         layers += [nn.ELU(), Conv(config, width, config.num_channels, config.last_kernel_size)]
         self.layers = nn.Sequential(*layers)
 
-    @property
-    def frame_conv(self) -> Conv:
-        """The first layer, at the frame rate."""
-        return cast(Conv, self.layers[0])
-
-    @property
-    def lstm(self) -> Lstm:
-        """The second layer, at the frame rate: the only one that remembers."""
-        return cast(Lstm, self.layers[1])
-
-    def upsample(self, states: Tensor) -> Tensor:
-        """All other layers: [B, C', T] to [B, C, T * hop]; a sample depends on few neighbouring frames."""
-        for layer in list(self.layers)[2:]:
-            states = layer(states)
-        return states
-
     def forward(self, latents: Tensor) -> Tensor:
         """[B, D, T] to [B, C, T * hop]."""
         return cast(Tensor, self.layers(latents))
@@ -163,7 +144,7 @@ def _residual_units(config: EncodecConfig, width: int) -> list[nn.Module]:
     return [ResidualUnit(config, width, config.dilation_base**j) for j in range(config.num_residual_layers)]
 
 
-def _pad(x: Tensor, left: int, right: int, mode: str) -> Tensor:
+def pad(x: Tensor, left: int, right: int, mode: str) -> Tensor:
     """Pad the ends; a clip too short to be reflected gets zeros on its right first, as published."""
     if mode != "reflect":
         return F.pad(x, (left, right), mode)

@@ -1,127 +1,185 @@
-"""EnCodec chunk by chunk: exact, causal or not.
+"""EnCodec chunk by chunk: no sample is computed twice, causal or not.
 
-Without segments the decoder is a convolution over frames, an LSTM, and an upsampler of finite reach. So a step runs
-the first and the last on a window of the chunk with its neighbouring frames, which costs a few frames' work more,
-and carries the LSTM's state. A window that does not begin or end with the clip is padded wrongly at that end; the
-samples which that reaches are exactly those cut off. With segments (48 kHz) a chunk is a segment.
+Every layer keeps what its next outputs need of its past inputs, and nothing else is carried: a convolution its kernel's
+reach, a transposed convolution one step, the LSTM its cells. A layer that is not causal gives its outputs as soon as
+their last input is there, a few steps late; at the end of the clip each layer pads its own end, as the whole clip
+would be padded, and gives the rest. The samples are those of one whole decode within rounding.
 
-The first chunk has to be longer than the reflected padding of the first convolution, which it is on every grid here.
+Lookahead, as the sum of the layers' right sides: none at 24 kHz. At 32 kHz 2402 samples, 3.75 frames, 75 ms: the first
+convolution waits for 3 frames, everything after it for three quarters of one. So a first chunk of F frames gives
+640 F - 2402 samples, those after it 640 a frame, and the end of the clip 2402 more. `EncodecDecoder.lag` says it for
+any geometry.
+
+Clips that share a step share the layers that have more weights than a chunk has values; finer layers take them one
+after the other, whose values would not fit a cache together.
+
+Number formats: in bfloat16 the matrices of the upsampler, those between the LSTM's steps, and the rows between layers
+are rounded. The first and the last convolution, the LSTM's inputs and its cells stay in float32.
+
+Knows weights without a norm only (it is folded when they are loaded). Legend: B clips, T steps, C channels, S samples.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stretto_codec.models.encodec.config import EncodecConfig
-from stretto_codec.models.encodec.model import Encodec, SegmentMixer
-from stretto_codec.models.encodec.seanet import LstmState
-from stretto_codec.models.streaming import ChunkDecoder, DecodeGrid, grid_of
+from stretto_codec.models.encodec.model import Encodec
+from stretto_codec.models.encodec.seanet import Conv, ConvTranspose, Lstm, ResidualUnit
+from stretto_codec.models.encodec.segments import SegmentDecoder
+from stretto_codec.models.encodec.streamed_layers import (
+    CellState,
+    ConvState,
+    LayerState,
+    StreamedConv,
+    StreamedLstm,
+    StreamedUnit,
+    StreamedUp,
+    elu,
+)
+from stretto_codec.models.packed_matrix import PackedMatrix, try_joining
+from stretto_codec.models.streaming import DecodeGrid, StreamDecoder, grid_of, join, part
 
 
 def encodec_grid(config: EncodecConfig) -> DecodeGrid:
-    """The grid of any geometry: its segments, or chunks with the lookahead that its convolutions want."""
+    """The grid of any geometry: its segments, or short chunks first and then longer ones."""
     if config.segment_frames is not None:
         return DecodeGrid(config.segment_frames, is_scaled=config.normalize)
-    _, conv_right = _conv_reach(config)
-    return DecodeGrid(grid_of(config).chunk_frames, lookahead_frames=conv_right + _upsampler_reach(config)[1])
+    return grid_of(config)
 
 
-def open_encodec_decoder(model: Encodec) -> ChunkDecoder:
-    """A decoder at the start of a clip."""
-    return WindowedDecoder(model) if model.config.segment_frames is None else SegmentDecoder(model)
+def encodec_decoder(model: Encodec) -> StreamDecoder:
+    """What decodes clips of this model chunk by chunk."""
+    return EncodecDecoder(model) if model.config.segment_frames is None else SegmentDecoder(model)
 
 
-class SegmentDecoder:
-    """A `ChunkDecoder` for overlapping segments: each is decoded alone, then mixed."""
-
-    def __init__(self, model: Encodec) -> None:
-        self._model = model
-        self._mixer = SegmentMixer(model.config)
-
-    def step(self, codes: Tensor, ahead: Tensor, scale: float | None) -> Tensor:
-        return self._mixer.add(self._model.decode_segment(codes, None if scale is None else torch.tensor([scale])))
-
-    def finish(self) -> Tensor | None:
-        return self._mixer.finish()
+def rounded_encodec_decoder(model: Encodec) -> StreamDecoder | None:
+    """The same in bfloat16; None for segments, whose norms look at whole clips."""
+    return EncodecDecoder(model, torch.bfloat16) if model.config.segment_frames is None else None
 
 
-class WindowedDecoder:
-    """A `ChunkDecoder` for one unbroken clip: windows around the convolutions, a state for the LSTM.
+@dataclass(frozen=True)
+class EncodecDecoderState:
+    """What every layer keeps between two chunks."""
 
-    Invariant: the samples are those of `Encodec.decode` within rounding, whatever the geometry;
-    `tests/services/codec/test_encodec.py` holds it to that.
+    first: ConvState
+    lstm: CellState
+    heavy: list[LayerState]
+    light: list[LayerState]
+    last: ConvState
+
+
+class EncodecDecoder:
+    """A `StreamDecoder` for unbroken clips.
+
+    Invariant: the samples are those of `Encodec.decode` within rounding, whatever the geometry and the sizes of chunks;
+    `tests/services/codec/test_encodec_streaming.py` holds it to that, and to computing nothing twice.
     """
 
-    def __init__(self, model: Encodec) -> None:
-        config = model.config
+    can_join = True
+
+    def __init__(self, model: Encodec, dtype: torch.dtype = torch.float32) -> None:
         self._model = model
-        self._conv_left, _ = _conv_reach(config)
-        self._up_left, self._up_right = _upsampler_reach(config)
-        self._lookahead = encodec_grid(config).lookahead_frames
-        self._start = 0  # first frame of the next chunk
-        self._remembered = 0  # frames that the LSTM has seen
-        self._state: LstmState | None = None
-        self._codes = torch.zeros(1, 0, 0, dtype=torch.int64)  # frames before `_start` that are still wanted
-        self._states = torch.zeros(0)  # LSTM outputs [1, C, T] up to `_remembered`, from `_states_start` on
-        self._states_start = 0
+        layers = list(model.decoder.layers)
+        self._first = StreamedConv(cast(Conv, layers[0]), torch.float32)
+        self._lstm = StreamedLstm(cast(Lstm, layers[1]), dtype)
+        upsampler = [
+            StreamedUp(layer, dtype)
+            if isinstance(layer, ConvTranspose)
+            else StreamedUnit(cast(ResidualUnit, layer), dtype)
+            for layer in layers[2:-1]
+            if not isinstance(layer, nn.ELU)
+        ]
+        num_heavy = _num_heavy(upsampler, encodec_grid(model.config).chunk_frames)
+        self._heavy, self._light = upsampler[:num_heavy], upsampler[num_heavy:]
+        self._last = StreamedConv(cast(Conv, layers[-1]), torch.float32, by_tap=True)
 
-    def step(self, codes: Tensor, ahead: Tensor, scale: float | None) -> Tensor:
-        num_frames, hop = codes.shape[-1], self._model.config.hop_length
-        stop = self._start + num_frames
-        is_clip_end_visible = ahead.shape[-1] < self._lookahead or self._lookahead == 0
-        window_stop = stop + ahead.shape[-1]
-        wanted = min(stop + self._up_right, window_stop) if is_clip_end_visible else stop + self._up_right
+    @property
+    def lag(self) -> int:
+        """Samples that wait for frames after their own."""
+        lag, jump = self._first.right * self._model.config.hop_length, self._model.config.hop_length
+        for layer in [*self._heavy, *self._light]:
+            if isinstance(layer, StreamedUp):
+                jump //= layer.stride
+                lag += layer.trim_left * jump
+            else:
+                lag += layer.wide.right * jump
+        return lag + self._last.right
 
-        window = torch.cat([codes, ahead], dim=-1)
-        if self._codes.shape[-1]:
-            window = torch.cat([self._codes, window], dim=-1)
-        self._advance(window, window_stop - window.shape[-1], wanted)
+    def open(self) -> EncodecDecoderState:
+        heavy, light = ([layer.open(1) for layer in layers] for layers in (self._heavy, self._light))
+        return EncodecDecoderState(self._first.open(1), self._lstm.open(1), heavy, light, self._last.open(1))
 
-        offset = self._start - self._states_start
-        audio = self._model.decoder.upsample(self._states)[..., offset * hop : (offset + num_frames) * hop]
+    def step(
+        self, codes: Tensor, state: EncodecDecoderState, scale: float | None = None
+    ) -> tuple[Tensor, EncodecDecoderState]:
+        return self._advance(self._model.quantizer.decode(codes).transpose(1, 2), state, at_end=False)
 
-        keep_from = max(0, min(stop, self._remembered - self._conv_left))
-        self._codes = window[..., keep_from - (window_stop - window.shape[-1]) : window.shape[-1] - ahead.shape[-1]]
-        states_from = max(0, stop - self._up_left)
-        self._states = self._states[..., states_from - self._states_start :]
-        self._states_start, self._start = states_from, stop
-        return audio
+    def finish(self, state: EncodecDecoderState) -> Tensor | None:
+        if not state.first.has_begun and state.first.past.shape[1] == 0:
+            return None
+        nothing = state.first.past[:, :0]
+        audio, _ = self._advance(nothing, state, at_end=True)
+        return audio if audio.shape[-1] else None
 
-    def finish(self) -> Tensor | None:
-        return None
+    def try_layers(self, max_clips: int, chunk_sizes: Sequence[int]) -> None:
+        def run() -> None:
+            state = self.open()
+            for size in chunk_sizes:
+                codes = torch.zeros(1, self._model.config.num_codebooks, size, dtype=torch.int64)
+                _, state = self.step(codes, state)
 
-    def _advance(self, window: Tensor, window_start: int, wanted: int) -> None:
-        """Run the LSTM up to frame `wanted`, over codes [1, K, T] that begin at frame `window_start`."""
-        if wanted <= self._remembered:
-            return
-        first = max(0, self._remembered - self._conv_left) - window_start
-        convolved = self._model.decoder.frame_conv(self._model.quantizer.decode(window[..., first:]))
-        begin = self._remembered - window_start - first
-        new = convolved[..., begin : begin + wanted - self._remembered]
-        states, self._state = self._model.decoder.lstm.advance(new, self._state)
-        self._states = torch.cat([self._states, states], dim=-1) if self._states.numel() else states
-        self._remembered = wanted
+        try_joining(_matrices([self._first, self._lstm, *self._heavy]), max_clips, run)
 
+    def _advance(self, rows: Tensor, state: EncodecDecoderState, *, at_end: bool) -> tuple[Tensor, EncodecDecoderState]:
+        """Latents [B, T, D] to audio [B, C, S]."""
+        rows, first = self._first.step(rows, state.first, at_end=at_end)
+        rows, lstm = self._lstm.step(rows, state.lstm)
+        rows, heavy = _run(self._heavy, rows, state.heavy, at_end=at_end)
+        clips = [
+            self._finely(own_rows, light, last, at_end=at_end)
+            for own_rows, light, last in zip(
+                rows.chunk(len(rows)), part(state.light, len(rows)), part(state.last, len(rows)), strict=True
+            )
+        ]
+        audio, light, last = (join(values) for values in zip(*clips, strict=True))
+        return audio, EncodecDecoderState(first, lstm, heavy, light, last)
 
-def _conv_reach(config: EncodecConfig) -> tuple[int, int]:
-    """Frames before and after a frame on which the decoder's first convolution depends."""
-    return _reach(config, config.kernel_size)
-
-
-def _upsampler_reach(config: EncodecConfig) -> tuple[int, int]:
-    """Frames before and after a frame on which its samples depend behind the LSTM."""
-    left, right = _reach(config, config.last_kernel_size)
-    for ratio in reversed(config.ratios):
-        for unit in range(config.num_residual_layers):
-            dilated = (config.residual_kernel_size - 1) * config.dilation_base**unit + 1
-            unit_left, unit_right = _reach(config, dilated)
-            left, right = left + unit_left, right + unit_right
-        left = -(-left // ratio) + 1
-        right = 0 if config.causal else -(-right // ratio) + 1
-    return left, right
+    def _finely(
+        self, rows: Tensor, light: list[LayerState], last: ConvState, *, at_end: bool
+    ) -> tuple[Tensor, list[LayerState], ConvState]:
+        """The fine end of the decoder for one clip: rows [1, T, C] to audio [1, C, S]."""
+        rows, light = _run(self._light, rows, light, at_end=at_end)
+        audio, last = self._last.step(elu(rows), last, at_end=at_end)
+        return audio.transpose(1, 2), light, last
 
 
-def _reach(config: EncodecConfig, kernel_size: int) -> tuple[int, int]:
-    right = 0 if config.causal else (kernel_size - 1) // 2
-    return kernel_size - 1 - right, right
+def _run(
+    layers: Sequence[StreamedUp | StreamedUnit], rows: Tensor, states: Sequence[LayerState], *, at_end: bool
+) -> tuple[Tensor, list[LayerState]]:
+    following: list[LayerState] = []
+    for layer, state in zip(layers, states, strict=True):
+        rows, after = layer.step(rows, state, at_end=at_end)  # type: ignore[arg-type]  # each gets its own kind
+        following.append(after)
+    return rows, following
+
+
+def _num_heavy(upsampler: Sequence[StreamedUp | StreamedUnit], chunk_frames: int) -> int:
+    """How many layers have more weights than values of a chunk's output, and so gain if clips share them."""
+    num_rows, count = chunk_frames, 0
+    for index, layer in enumerate(upsampler):
+        num_rows *= layer.stride if isinstance(layer, StreamedUp) else 1
+        num_outputs = layer.num_outputs if isinstance(layer, StreamedUp) else layer.narrow.num_outputs
+        num_weights = sum(matrix.num_inputs * matrix.num_outputs for matrix in _matrices([layer]))
+        if num_weights > num_rows * num_outputs:
+            count = index + 1
+    return count
+
+
+def _matrices(layers: Sequence[nn.Module]) -> list[PackedMatrix]:
+    return [module for layer in layers for module in layer.modules() if isinstance(module, PackedMatrix)]
