@@ -22,6 +22,25 @@ async def until(is_true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+async def test_a_clip_that_gives_its_first_audio_at_its_end_is_measured_too(load: Any) -> None:
+    codec, metrics = load("encodec_32khz"), Metrics()
+
+    async def tokens() -> AsyncIterator[TokenMatrix]:
+        yield TokenMatrix(np.zeros((4, 3)), codec.config.frame_rate_hz, "encodec_32khz")
+
+    engine = CodecEngine({"encodec_32khz": lambda: codec}, meter=metrics.stage("codec"))
+    await engine.start()
+    try:
+        chunks = [chunk async for chunk in engine.decode("", tokens())]
+    finally:
+        await engine.stop()
+    assert [chunk.waveform.num_samples for chunk in chunks] == [3 * 640]
+    for name in ("stretto_audio_ttfp_s", "stretto_audio_rtf"):
+        assert metrics.registry.get_sample_value(f"{name}_count", {"stage": "codec"}) == 1
+        taken = metrics.registry.get_sample_value(f"{name}_sum", {"stage": "codec"})
+        assert taken is not None and 0 < taken < 1000
+
+
 async def test_waiting_requests_and_their_waits_are_seen_also_when_nobody_decodes_and_when_some_give_up(
     load: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

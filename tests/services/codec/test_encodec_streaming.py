@@ -9,6 +9,7 @@ import pytest
 import torch
 from stretto_codec.models.encodec import GEOMETRIES, Encodec, EncodecConfig
 from stretto_codec.models.encodec.layouts import convert_state
+from stretto_codec.models.encodec.streamed_layers import elu
 from stretto_codec.models.encodec.streaming import EncodecDecoder, encodec_grid
 from stretto_codec.models.packed_matrix import PackedMatrix
 from stretto_codec.models.streaming import ClipDecoder, DecodeGrid, decode_on_grid
@@ -133,6 +134,14 @@ def test_bfloat16_stays_near_float32_and_is_not_the_same(name: str) -> None:
     assert rounded.dtype == torch.float32 and not torch.equal(rounded, exact)
     signal_to_noise_db = 10 * torch.log10(exact.square().sum() / (rounded - exact).square().sum())
     assert signal_to_noise_db > 30
+
+
+@pytest.mark.parametrize("num_steps", [1, 5, 13, 64])
+@torch.inference_mode()
+def test_values_of_a_clip_do_not_depend_on_where_they_lie_in_the_batch(num_steps: int) -> None:
+    x = 2 * torch.randn(64, num_steps, 7, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(elu(x), torch.cat([elu(clip) for clip in x.chunk(64)]))
+    torch.testing.assert_close(elu(x), torch.nn.functional.elu(x))
 
 
 @torch.inference_mode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from stretto_codec.models.joining import find_max_joined
+from stretto_codec.models.packed_matrix import PackedMatrix
 from stretto_codec.models.streaming import DecodeGrid, join, part
 
 GRID = DecodeGrid(6, (4, 2))
@@ -90,6 +92,19 @@ def test_what_the_house_serves_is_tried_at_load(load: Any, name: str) -> None:
     assert load(name, max_joined=4).max_joined in (1, 2, 4)
 
 
+@pytest.mark.parametrize("name", ["encodec_24khz", "encodec_32khz", "framecodec"])
+def test_layers_that_clips_share_are_tried_at_load_with_the_rows_that_they_get(
+    load: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[tuple[list[int], list[int]]] = []
+    monkeypatch.setattr(
+        PackedMatrix, "try_joining", lambda matrix, clips, rows: tried.append((list(clips), sorted(rows)))
+    )
+    codec = load(name, max_joined=4)
+    assert len(tried) > 5 and all(clips == [2, 4] and rows for clips, rows in tried)
+    assert any(set(codec.grid.kinds) <= set(rows) for _, rows in tried)
+
+
 def test_segments_are_decoded_one_by_one(load: Any) -> None:
     assert load("encodec_48khz", max_joined=8).max_joined == 1
 
@@ -98,7 +113,8 @@ def test_segments_are_decoded_one_by_one(load: Any) -> None:
 def test_a_codec_in_bfloat16_says_so_and_its_codes_stay(load: Any, name: str) -> None:
     plain, rounded = load(name), load(name, dtype="bfloat16")
     assert plain.info.source == "default" and rounded.info.source == "default#bfloat16"
-    assert plain.info.digest_sha256 != rounded.info.digest_sha256
+    assert plain.info.digest_sha256 == "0" * 64
+    assert rounded.info.digest_sha256 == hashlib.sha256(f"{'0' * 64} bfloat16".encode()).hexdigest()
     assert plain.tokens_id == rounded.tokens_id == plain.info.model_id
     audio = torch.randn(1, 1, 8000, generator=torch.Generator().manual_seed(0)) * 0.1
     with torch.inference_mode():

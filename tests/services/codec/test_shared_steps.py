@@ -153,6 +153,13 @@ async def test_chunks_of_other_shapes_have_steps_of_their_own(load: Any, held: H
     assert decoder.num_clips == [2, 1, 1, 1]
 
 
+async def test_a_clips_first_chunk_is_not_decoded_beside_a_later_one_of_its_size(load: Any, held: Held) -> None:
+    codec, decoder = watched(load("framecodec"))
+    later = codec.grid.first_chunks.index(codec.grid.size(0), 1)
+    await samples_of(codec, held, [chunk_of(codec, 0), dataclasses.replace(chunk_of(codec, 1), index=later)])
+    assert decoder.num_clips == [1, 1]
+
+
 @pytest.mark.parametrize("max_joined", [1, 2])
 async def test_no_more_share_a_step_than_were_tried(load: Any, held: Held, max_joined: int) -> None:
     codec, decoder = watched(load("encodec_32khz"))
