@@ -241,7 +241,6 @@ def load(
     is_default: bool = False,
     dtype: str = "float32",
     max_joined: int = 1,
-    num_threads: int = 0,
 ) -> LoadedCodec:
     """Find, verify and build one codec.
 
@@ -252,15 +251,12 @@ def load(
         is_default: Whether an empty `model` field selects it.
         dtype: Number format of decoding, `float32` or `bfloat16`; encoding, and so every code, is float32's.
         max_joined: Streams that may share a decoding step where a trial finds that they stay as alone.
-        num_threads: Threads inside one operation of the calling thread; 0 leaves the choice to torch.
 
     Raises:
         InvalidInput: If the name or the source is malformed, or the weights are pickled.
         NotFound: If the architecture is not in the registry.
         NotReady: If a file is missing or damaged, or its tensors do not fit its config.
     """
-    if num_threads:
-        torch.set_num_threads(num_threads)
     resolved = weights.resolve(source, name=name, default_dir=weights_dir)
     architecture, config = _read_config(resolved)
     module = architecture.module_class(config)
