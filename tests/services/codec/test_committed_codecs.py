@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from stretto_codec import loading
+from stretto_codec.models.packed_matrix import JOINED_CLIPS
+from stretto_codec.models.streaming import step_together
 from stretto_shared.metrics.spectral import log_mel_distance
 
 WEIGHTS = Path(__file__).parents[3] / "services/codec/weights"
@@ -49,3 +51,22 @@ def test_a_committed_codec_streams_what_it_decodes_at_once(codec: loading.Loaded
             part, state = codec.module.decode_chunk(chunk, state)
             parts.append(part)
     torch.testing.assert_close(torch.cat(parts, -1), whole, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_committed_codec_gives_the_same_bytes_in_any_company(dtype: str) -> None:
+    codec = loading.load("framecodec", "default", weights_dir=WEIGHTS, dtype=dtype, max_joined=8)
+    generator, order = torch.Generator().manual_seed(1), np.random.default_rng(1)
+    codes = torch.randint(0, codec.config.cardinality, (8, codec.config.num_codebooks, 33), generator=generator)
+    together = [codec.open_decoder() for _ in codes]
+    with torch.inference_mode():
+        alone = [codec.open_decoder() for _ in codes]
+        for start, stop in codec.grid.cuts(codes.shape[-1]):
+            expected = [clip.step(codes[index : index + 1, :, start:stop]) for index, clip in enumerate(alone)]
+            waiting = order.permutation(8).tolist()
+            while waiting:
+                counts = [count for count in (1, *JOINED_CLIPS) if count <= min(len(waiting), codec.max_joined)]
+                chosen = waiting[: order.choice(counts)]
+                waiting = waiting[len(chosen) :]
+                audios = step_together([together[index] for index in chosen], codes[chosen, :, start:stop])
+                assert all(torch.equal(audio, expected[index]) for index, audio in zip(chosen, audios))

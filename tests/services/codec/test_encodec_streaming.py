@@ -66,7 +66,7 @@ def test_streamed_decode_equals_offline_decode(name: str, num_frames: int) -> No
 def test_streamed_decode_is_exact_on_other_grids_and_geometries(
     causal: bool, chunk_frames: int, changes: dict[str, Any]
 ) -> None:
-    config = replace(TINY["encodec_24khz"], causal=causal, ratios=(4, 3), conv_shortcut=False, **{})
+    config = replace(TINY["encodec_24khz"], causal=causal, ratios=(4, 3), conv_shortcut=False)
     config = replace(config, **changes)
     model = make(config)
     for num_frames in (2, 5, 50):

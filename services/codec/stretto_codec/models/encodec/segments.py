@@ -11,7 +11,7 @@ from stretto_codec.models.encodec.model import Encodec, SegmentMixer
 
 
 class SegmentDecoder:
-    """A `StreamDecoder` for overlapping segments; a clip's state is its mixer.
+    """A `StreamDecoder` for overlapping segments; a clip's state is its mixer, which goes on changing.
 
     Clips do not share a step here: a segment is a second long, so there is little to win.
     """
