@@ -204,7 +204,7 @@ class _Norm(ctypes.Structure):
 class _Matrix(ctypes.Structure):
     _fields_ = (
         ("weights", ctypes.c_void_p),
-        ("multipliers", ctypes.c_void_p),
+        ("books", ctypes.c_void_p),
         ("scales", ctypes.c_void_p),
         ("inputs", ctypes.c_int64),
         ("outputs", ctypes.c_int64),
@@ -254,10 +254,10 @@ def _matrix(layer: LowBitLinear | None) -> Any:
         return _Matrix()
     if layer.panels is None:
         raise ValueError(f"expected a layer of the native kernel, got {layer}.")
-    weights, multipliers, scales = layer.panels
+    weights, books, scales = layer.panels
     return _Matrix(
         weights.data_ptr(),
-        None if multipliers is None else multipliers.data_ptr(),
+        None if books is None else books.data_ptr(),
         scales.data_ptr(),
         layer.in_features,
         layer.out_features,

@@ -43,7 +43,7 @@ class NativeKernel:
         """Use the processor's AMX tiles from now on, or not; tell whether they are used. The bytes are the same."""
         return bool(self.library.stretto_use_tiles(int(wanted)))
 
-    def multiply(self, rows: Tensor, weights: Tensor, multipliers: Tensor | None, scales: Tensor, out: Tensor) -> None:
+    def multiply(self, rows: Tensor, weights: Tensor, books: Tensor | None, scales: Tensor, out: Tensor) -> None:
         """Write rows [B, K] times the weights to `out` [B, N]."""
         self.library.stretto_multiply(
             rows.data_ptr(),
@@ -51,22 +51,16 @@ class NativeKernel:
             rows.shape[1],
             out.shape[1],
             weights.data_ptr(),
-            None if multipliers is None else multipliers.data_ptr(),
+            None if books is None else books.data_ptr(),
             scales.data_ptr(),
             out.data_ptr(),
             torch.get_num_threads(),
         )
 
-    def quantise_int4(self, weight: Tensor, values: Tensor, multipliers: Tensor, scales: Tensor) -> None:
-        """Write the integers of float32 weights [N, K]: values [N, 32 * G], multipliers [N, G] and scales [N]."""
-        self.library.stretto_quantise_int4(
-            weight.data_ptr(),
-            weight.shape[0],
-            weight.shape[1],
-            values.data_ptr(),
-            multipliers.data_ptr(),
-            scales.data_ptr(),
-            torch.get_num_threads(),
+    def choose_codebooks(self, units: Tensor, books: Tensor, places: Tensor) -> None:
+        """Write the codebook of each group of `units` [N, G, 32] to `books` [N, G], its levels' places to `places`."""
+        self.library.stretto_choose_codebooks(
+            units.data_ptr(), books.numel(), books.data_ptr(), places.data_ptr(), torch.get_num_threads()
         )
 
     def remember(
@@ -155,7 +149,7 @@ def _bind(path: Path) -> Any:
     pointer, size, count = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     for name, arguments in {
         "multiply": [pointer, size, size, size, pointer, pointer, pointer, pointer, count],
-        "quantise_int4": [pointer, size, size, pointer, pointer, pointer, count],
+        "choose_codebooks": [pointer, size, pointer, pointer, count],
         "remember": [pointer, size, size, size, size, size, pointer, pointer, size],
         "decode": [pointer, pointer, pointer, size, pointer, size, pointer, count],
     }.items():

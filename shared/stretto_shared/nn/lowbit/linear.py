@@ -8,7 +8,7 @@ without (`tests/shared/nn/test_lowbit.py`).
 A row with a NaN or an infinity gives NaN throughout and leaves the other rows alone. A row whose largest magnitude is
 below 1e-30 counts as zeros.
 
-Without the kernel the integers lie in float32 and go through torch's own products in slices of 512 inputs, whose sums
+Without the kernel the integers lie in float32 and go through torch's own products in slices of 1024 inputs, whose sums
 stay below 2^24 and are therefore exact in single precision too: as large and as slow as a float32 layer.
 
 Legend: B rows, N outputs, K inputs, G groups of 32 inputs, P panels of 64 outputs.
@@ -19,11 +19,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from stretto_shared.nn.lowbit.formats import GROUP_SIZE, MAX_INT8, IntegerMatrix
+from stretto_shared.nn.lowbit.codebooks import GROUP_SIZE
+from stretto_shared.nn.lowbit.formats import MAX_INT8, IntegerMatrix
 from stretto_shared.nn.lowbit.kernel import NativeKernel
 
 _PANEL_SIZE = 64
-_EXACT_INPUTS = 512  # 127 * 255 * 512 < 2^24
+_EXACT_INPUTS = 1024  # 127 * 127 * 1024 < 2^24
 _LEAST_MAGNITUDE = 1e-30
 _MAX_FLOAT = torch.finfo(torch.float32).max
 
@@ -44,8 +45,8 @@ class LowBitLinear(nn.Module):
         self.num_bits = matrix.num_bits
         self._kernel = kernel
         # Plain attributes: moving a model to another number format must not touch them.
-        self._weights, self._multipliers, self._scales = (
-            (matrix.integers().t().contiguous(), None, matrix.scales) if kernel is None else _panels(matrix)
+        self._weights, self._books, self._scales = (
+            (matrix.values.float().t().contiguous(), None, matrix.scales) if kernel is None else _panels(matrix)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,7 +56,7 @@ class LowBitLinear(nn.Module):
             out = self._by_torch(rows)
         else:
             out = rows.new_empty((rows.shape[0], self.out_features))
-            self._kernel.multiply(rows, self._weights, self._multipliers, self._scales, out)
+            self._kernel.multiply(rows, self._weights, self._books, self._scales, out)
         return out.view(*x.shape[:-1], self.out_features).to(x.dtype)
 
     @property
@@ -65,13 +66,13 @@ class LowBitLinear(nn.Module):
 
     @property
     def panels(self) -> tuple[Tensor, Tensor | None, Tensor] | None:
-        """Weights, multipliers and scales as the native kernel reads them; None without it."""
-        return None if self._kernel is None else (self._weights, self._multipliers, self._scales)
+        """Weights, codebooks of groups, and scales as the native kernel reads them; None without it."""
+        return None if self._kernel is None else (self._weights, self._books, self._scales)
 
     @property
     def num_bytes(self) -> int:
-        """Bytes that one product reads: weights, multipliers and scales."""
-        parts = (self._weights, self._multipliers, self._scales)
+        """Bytes that one product reads: weights, codebooks and scales."""
+        parts = (self._weights, self._books, self._scales)
         return sum(part.nbytes for part in parts if part is not None)
 
     def extra_repr(self) -> str:
@@ -99,18 +100,19 @@ def quantise_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _panels(matrix: IntegerMatrix) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Weights, multipliers and scales as `native/products.hpp` reads them; its head says how they lie."""
+    """Weights, codebooks and scales as `native/products.hpp` reads them; its head says how they lie."""
     num_outputs, num_inputs = matrix.values.shape
     num_panels, num_groups = -(-num_outputs // _PANEL_SIZE), -(-num_inputs // GROUP_SIZE)
     more_outputs, more_inputs = num_panels * _PANEL_SIZE - num_outputs, num_groups * GROUP_SIZE - num_inputs
-    values = nn.functional.pad(matrix.values, (0, more_inputs, 0, more_outputs))
     scales = nn.functional.pad(matrix.scales, (0, more_outputs))
-    if matrix.multipliers is None:
+    if matrix.books is None or matrix.places is None:
+        values = nn.functional.pad(matrix.values, (0, more_inputs, 0, more_outputs))
         unsigned = (values.to(torch.int16) + 128).to(torch.uint8)
         lanes = unsigned.view(num_panels, 4, 16, num_groups * 8, 4)  # [P, block, lane, word, 4]
         return lanes.permute(0, 3, 1, 2, 4).contiguous(), None, scales
-    halves = (values + 8).to(torch.uint8).view(num_panels, 4, 16, num_groups, 4, 2, 4)
+    places = nn.functional.pad(matrix.places, (0, more_inputs, 0, more_outputs))
+    halves = places.view(num_panels, 4, 16, num_groups, 4, 2, 4)
     halves = halves.permute(5, 0, 3, 1, 4, 2, 6)  # [half, P, G, block, pair of words, lane, 4]
-    multipliers = nn.functional.pad(matrix.multipliers, (0, 0, 0, more_outputs))
-    multipliers = multipliers.view(num_panels, _PANEL_SIZE, num_groups).transpose(1, 2)
-    return (halves[0] | halves[1] << 4).contiguous(), multipliers.contiguous(), scales
+    books = nn.functional.pad(matrix.books << 4, (0, 0, 0, more_outputs))
+    books = books.view(num_panels, _PANEL_SIZE, num_groups).transpose(1, 2)
+    return (halves[0] | halves[1] << 4).contiguous(), books.contiguous(), scales

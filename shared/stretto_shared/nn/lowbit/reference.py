@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stretto_shared.nn.lowbit.codebooks import halving_sum
 from stretto_shared.nn.lowbit.decoder import DecoderLayers, DecoderRow, check_layers
 from stretto_shared.nn.lowbit.linear import quantise_rows
 
@@ -106,16 +107,6 @@ class ReferenceDecoder:
     def _heads(self, x: Tensor) -> Tensor:
         """[N, D] as [N, H, E]."""
         return x.reshape(x.shape[0], self._layers.num_heads, -1)
-
-
-def halving_sum(x: Tensor) -> Tensor:
-    """Sum [..., n] to [...]: padded to a power of two of at least 16, the upper half is added to the lower."""
-    size = max(16, 1 << (x.shape[-1] - 1).bit_length())
-    x = F.pad(x, (0, size - x.shape[-1]))
-    while x.shape[-1] > 1:
-        half = x.shape[-1] // 2
-        x = x[..., :half] + x[..., half:]
-    return x[..., 0]
 
 
 def in_runs(weights: Tensor, values: Tensor) -> Tensor:

@@ -10,6 +10,11 @@
 namespace stretto {
 
 constexpr int kRun = 32, kMaxChunks = 4;
+constexpr int64_t kAheadInStore = 2048;  // bytes from those in use to those that are asked of the memory
+
+inline VNNI void ask_ahead(const void* at) {
+  _mm_prefetch(static_cast<const char*>(at) + kAheadInStore, _MM_HINT_T0);
+}
 
 struct Store {
   uint8_t* keys;
@@ -57,6 +62,8 @@ inline VNNI void score(const Store& store, const int8_t* query, int32_t query_su
     const uint8_t* keys = store.keys + panel * 16 * store.width;
     __m512i sum = _mm512_set1_epi32(-128 * query_sum), other = _mm512_setzero_si512();
     for (int64_t word = 0; word < store.width / 4; word += 2) {
+      ask_ahead(keys + word * 64);
+      ask_ahead(keys + word * 64 + 64);
       sum = _mm512_dpbusd_epi32(sum, _mm512_loadu_si512(keys + word * 64), word_of(query + word * 4));
       other = _mm512_dpbusd_epi32(other, _mm512_loadu_si512(keys + word * 64 + 64), word_of(query + word * 4 + 4));
     }
@@ -80,6 +87,7 @@ VNNI void mix(const Store& store, int64_t chunk, const Reach& reach, const float
       const int64_t step = i < reach.prefix ? i : reach.start + i - reach.prefix;
       const int8_t* values = store.values + step * store.width + chunk * kLanes;
       const __m512 weight = all(weights[i]);
+      ask_ahead(values);
       for (int c = 0; c < C; ++c) {
         const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(values + c * kLanes));
         run[c] = add(run[c], mul(weight, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))));

@@ -32,12 +32,12 @@ VNNI void remember_steps(uint8_t* heads, int64_t capacity, int64_t num_heads, in
   }
 }
 
-VNNI void quantise_rows(const float* x, int64_t rows, int64_t inputs, int8_t* values, uint8_t* multipliers, float* scales,
-                        int num_threads) {
-  const int64_t groups = (inputs + kGroup - 1) / kGroup;
+VNNI void choose_codebooks(const float* x, int64_t groups, uint8_t* books, uint8_t* places, int num_threads) {
+  Levels levels[kCodebooks];
+  load_levels(levels);
 #pragma omp parallel for num_threads(num_threads) if (num_threads > 1)
-  for (int64_t r = 0; r < rows; ++r)
-    scales[r] = quantise_int4(x + r * inputs, inputs, {values + r * groups * kGroup, multipliers + r * groups});
+  for (int64_t group = 0; group < groups; ++group)
+    books[group] = choose_codebook(x + group * kGroup, levels, places + group * kGroup);
 }
 
 }  // namespace
@@ -46,7 +46,7 @@ extern "C" {
 
 int stretto_is_supported() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512vnni");
+         __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
 }
 
 // Whether tiles are used from now on; they are where there are any, unless they are not wanted.
@@ -59,16 +59,15 @@ int stretto_use_tiles(int wanted) {
 #endif
 }
 
-// Out [rows, outputs] = x [rows, inputs] times the weights; `multipliers` is null for int8.
+// Out [rows, outputs] = x [rows, inputs] times the weights; `books` is null for int8.
 void stretto_multiply(const float* x, int64_t rows, int64_t inputs, int64_t outputs, const uint8_t* weights,
-                      const uint8_t* multipliers, const float* scales, float* out, int num_threads) {
-  multiply(x, rows, Matrix{weights, multipliers, scales, inputs, outputs}, out, num_threads);
+                      const uint8_t* books, const float* scales, float* out, int num_threads) {
+  multiply(x, rows, Matrix{weights, books, scales, inputs, outputs}, out, num_threads);
 }
 
-// Values [rows, groups * 32], multipliers [rows, groups] and scales [rows] of weights x [rows, inputs], all finite.
-void stretto_quantise_int4(const float* x, int64_t rows, int64_t inputs, int8_t* values, uint8_t* multipliers, float* scales,
-                           int num_threads) {
-  quantise_rows(x, rows, inputs, values, multipliers, scales, num_threads);
+// Codebooks [groups] and places [groups, 32] of numbers x [groups, 32] in units of the levels.
+void stretto_choose_codebooks(const float* x, int64_t groups, uint8_t* books, uint8_t* places, int num_threads) {
+  choose_codebooks(x, groups, books, places, num_threads);
 }
 
 void stretto_remember(uint8_t* heads, int64_t capacity, int64_t num_heads, int64_t head_width, int64_t first, int64_t count,
@@ -87,7 +86,7 @@ void stretto_decode(const Decoder* decoder, float* x, const Row* rows, int64_t c
 extern "C" int stretto_is_supported() { return 0; }
 extern "C" int stretto_use_tiles(int) { return 0; }
 extern "C" void stretto_multiply() {}
-extern "C" void stretto_quantise_int4() {}
+extern "C" void stretto_choose_codebooks() {}
 extern "C" void stretto_remember() {}
 extern "C" void stretto_decode() {}
 #endif

@@ -3,14 +3,15 @@
 //
 // Weights: outputs in panels of 64 (4 blocks of 16 lanes), inputs in words of 4, padded with what adds nothing.
 //   int8: bytes [panel][word][block][lane][4], value + 128.
-//   int4: bytes [panel][group][block][4][lane][4], the value + 8 of an even word in the low half and that of the odd
-//         word after it in the high half; a group is 32 inputs. Multipliers [panel][group][64], 1 to 31: the weight is
-//         value * multiplier * weight_scale.
+//   int4: bytes [panel][group][block][4][lane][4], the place in a codebook of an even word in the low half and that of
+//         the odd word after it in the high half; a group is 32 inputs. Codebooks [panel][group][64], times 16: the
+//         place of place 0 in `kTable`, of which a permutation of bytes (VBMI) takes 64 values at once.
 // Every byte of the weights is read from memory once for all rows: `kRows` of them are in registers at a time with VNNI,
 // 16 in tiles with AMX, while a panel stays in the cache for the next of them.
 #pragma once
 #include <vector>
 
+#include "codebooks.hpp"
 #include "numerics.hpp"
 #include "tiles.hpp"
 
@@ -21,13 +22,13 @@ constexpr int64_t kAhead = 8192;  // bytes from the weights in use to those that
 constexpr int64_t kLinePadding = 64;  // lines of rows a power of two apart would share the cache's sets
 
 struct Matrix {
-  const uint8_t *weights, *multipliers;  // multipliers: null for int8
+  const uint8_t *weights, *books;  // books: null for int8
   const float* scales;
   int64_t inputs, outputs;
 
   int64_t groups() const { return (inputs + kGroup - 1) / kGroup; }
   int64_t panels() const { return (outputs + kPanel - 1) / kPanel; }
-  int64_t panel_bytes() const { return groups() * kGroup * kPanel / (multipliers ? 2 : 1); }
+  int64_t panel_bytes() const { return groups() * kGroup * kPanel / (books ? 2 : 1); }
 };
 
 // Rows as the products read them: `lines` [rows][stride], `sums` [rows][most_groups] of a line's groups, `scales` [rows].
@@ -77,7 +78,7 @@ inline VNNI void finish(__m512i sum, const float* weight_scales, float row_scale
 
 // One panel of a matrix, and the rows from `first` on.
 struct Part {
-  const uint8_t *weights, *multipliers;
+  const uint8_t *weights, *books;
   const float* scales;  // [64]
   int64_t groups;
   int64_t at, left;  // first output, and outputs from it on
@@ -87,6 +88,11 @@ struct Part {
 
   const int8_t* line(int64_t r) const { return rows.lines.data() + (first + r) * rows.stride; }
   const int32_t* sums(int64_t r) const { return rows.sums.data() + (first + r) * rows.most_groups; }
+  int32_t begin(int64_t r) const {  // weights are told with 128 added
+    int32_t sum = 0;
+    for (int64_t group = 0; group < groups; ++group) sum -= 128 * sums(r)[group];
+    return sum;
+  }
   VNNI void finish_block(__m512i sum, int64_t r, int block) const {
     const int64_t lane = block * kLanes;
     finish(sum, scales + lane, rows.scales[first + r], target.row(first + r) + at + lane, left - lane, target.then);
@@ -95,12 +101,9 @@ struct Part {
 
 template <int R, int N>  // rows, and blocks whose sums are in registers together
 VNNI void int8_panel(const Part& p) {
-  int32_t begin[R] = {};
+  int32_t begin[R];
   const int8_t* lines[R];
-  for (int r = 0; r < R; ++r) {
-    lines[r] = p.line(r);
-    for (int64_t group = 0; group < p.groups; ++group) begin[r] -= 128 * p.sums(r)[group];
-  }
+  for (int r = 0; r < R; ++r) lines[r] = p.line(r), begin[r] = p.begin(r);
   for (int block = 0; block < kBlocks && block * kLanes < p.left; block += N) {
     __m512i sum[N][R];
     for (int n = 0; n < N; ++n)
@@ -122,32 +125,56 @@ VNNI void int8_panel(const Part& p) {
   }
 }
 
+// Turns places into weights, with 128 added.
+struct Codebooks {
+  __m512i low, high, low_half, spread;  // the table's halves; which output each byte of a lane is of
+
+  VNNI Codebooks() {
+    const __m512i offset = _mm512_set1_epi8(-128);  // which adds 128, modulo 256
+    low = _mm512_xor_si512(_mm512_loadu_si512(kTable[0]), offset);
+    high = _mm512_xor_si512(_mm512_loadu_si512(kTable[4]), offset);
+    low_half = _mm512_set1_epi8(0x0f);
+    spread = _mm512_set_epi32(0x0f0f0f0f, 0x0e0e0e0e, 0x0d0d0d0d, 0x0c0c0c0c, 0x0b0b0b0b, 0x0a0a0a0a, 0x09090909, 0x08080808,
+                              0x07070707, 0x06060606, 0x05050505, 0x04040404, 0x03030303, 0x02020202, 0x01010101, 0);
+  }
+  // The codebooks of 16 outputs, each for its four bytes.
+  VNNI __m512i books_of(const uint8_t* books) const {
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(books))), spread);
+  }
+  VNNI __m512i even(__m512i both, __m512i books) const { return level(both, books); }
+  VNNI __m512i odd(__m512i both, __m512i books) const { return level(_mm512_srli_epi16(both, 4), books); }
+
+ private:
+  VNNI __m512i level(__m512i places, __m512i books) const {
+    constexpr int kAndOr = 0xea;  // places & low_half | books
+    return _mm512_permutex2var_epi8(low, _mm512_ternarylogic_epi32(places, low_half, books, kAndOr), high);
+  }
+};
+
 template <int R, int N>
 VNNI void int4_panel(const Part& p) {
-  const __m512i low_half = _mm512_set1_epi8(0x0f);
+  const Codebooks codebooks;
+  int32_t begin[R];
   const int8_t* lines[R];
-  for (int r = 0; r < R; ++r) lines[r] = p.line(r);
+  for (int r = 0; r < R; ++r) lines[r] = p.line(r), begin[r] = p.begin(r);
   for (int block = 0; block < kBlocks && block * kLanes < p.left; block += N) {
     __m512i sum[N][R];
     for (int n = 0; n < N; ++n)
-      for (int r = 0; r < R; ++r) sum[n][r] = _mm512_setzero_si512();
+      for (int r = 0; r < R; ++r) sum[n][r] = _mm512_set1_epi32(begin[r]);
     for (int64_t group = 0; group < p.groups; ++group) {
       const int64_t input = group * kGroup;
       for (int n = 0; n < N; ++n) {
         const uint8_t* w = p.weights + ((group * kBlocks + block + n) * 4) * 64;
-        __m512i part[R];  // of 32 products of at most 127 * 8, so that it fits 16 bits
-        for (int r = 0; r < R; ++r) part[r] = _mm512_set1_epi32(-8 * p.sums(r)[group]);
+        const __m512i books = codebooks.books_of(p.books + group * kPanel + (block + n) * kLanes);
         for (int pair = 0; pair < 4; ++pair) {
           const __m512i both = _mm512_loadu_si512(w + pair * 64);
           _mm_prefetch(reinterpret_cast<const char*>(w + pair * 64 + kAhead), _MM_HINT_T0);
-          const __m512i even = _mm512_and_si512(both, low_half);
-          const __m512i odd = _mm512_and_si512(_mm512_srli_epi16(both, 4), low_half);
-          for (int r = 0; r < R; ++r) part[r] = _mm512_dpbusd_epi32(part[r], even, word_of(lines[r] + input + pair * 8));
-          for (int r = 0; r < R; ++r) part[r] = _mm512_dpbusd_epi32(part[r], odd, word_of(lines[r] + input + pair * 8 + 4));
+          const __m512i even = codebooks.even(both, books), odd = codebooks.odd(both, books);
+          for (int r = 0; r < R; ++r) {
+            const int8_t* x = lines[r] + input + pair * 8;
+            sum[n][r] = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sum[n][r], even, word_of(x)), odd, word_of(x + 4));
+          }
         }
-        const uint8_t* m = p.multipliers + group * kPanel + (block + n) * kLanes;
-        const __m512i multiplier = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(m)));
-        for (int r = 0; r < R; ++r) sum[n][r] = _mm512_dpwssd_epi32(sum[n][r], part[r], multiplier);
       }
     }
     for (int n = 0; n < N; ++n)
@@ -162,86 +189,67 @@ constexpr Kernel kInt4[kRows] = {int4_panel<1, 4>, int4_panel<2, 4>, int4_panel<
                                  int4_panel<5, 2>, int4_panel<6, 2>, int4_panel<7, 2>, int4_panel<8, 2>};
 
 #ifdef STRETTO_TILES
-inline AMX void int8_tiles(const Part& p, int count) {
+// One step of 64 inputs for four blocks: `w` holds for each word the four blocks' 64 bytes.
+inline AMX void multiply_tiles(const int8_t* x, int64_t x_stride, const uint8_t* w) {
+  constexpr int64_t kWord = kPanel * 4;
+  _tile_loadd(4, x, x_stride);
+  _tile_loadd(5, w, kWord);
+  _tile_loadd(6, w + 64, kWord);
+  _tile_dpbsud(0, 4, 5);
+  _tile_loadd(7, w + 128, kWord);
+  _tile_dpbsud(1, 4, 6);
+  _tile_loadd(5, w + 192, kWord);
+  _tile_dpbsud(2, 4, 7);
+  _tile_dpbsud(3, 4, 5);
+}
+
+// Two groups of 32 inputs as int8 panels lie: words of four blocks. A group that is not there leaves what was there,
+// which inputs of nought make nothing of.
+inline VNNI void unpack(const Part& p, const Codebooks& codebooks, int64_t group, uint8_t* to) {
+  for (int half = 0; half < 2 && group + half < p.groups; ++half)
+    for (int block = 0; block < kBlocks; ++block) {
+      const uint8_t* w = p.weights + (((group + half) * kBlocks + block) * 4) * 64;
+      const __m512i books = codebooks.books_of(p.books + (group + half) * kPanel + block * kLanes);
+      uint8_t* word = to + half * 8 * kPanel * 4 + block * 64;
+      for (int pair = 0; pair < 4; ++pair, word += 2 * kPanel * 4) {
+        const __m512i both = _mm512_loadu_si512(w + pair * 64);
+        _mm_prefetch(reinterpret_cast<const char*>(w + pair * 64 + kAhead), _MM_HINT_T0);
+        _mm512_store_si512(word, codebooks.even(both, books));
+        _mm512_store_si512(word + kPanel * 4, codebooks.odd(both, books));
+      }
+    }
+}
+
+inline AMX void tiles_panel(const Part& p, int count) {
   alignas(64) int32_t sums[kBlocks][kTileRows][kLanes];
-  const int num_blocks = p.left >= kPanel ? kBlocks : (p.left + kLanes - 1) / kLanes;
-  const uint8_t* w = p.weights;
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
-  for (int64_t input = 0; input < p.groups * kGroup; input += 64, w += 16 * kPanel * 4) {
-    for (int line = 0; line < kBlocks * 16; ++line) _mm_prefetch(reinterpret_cast<const char*>(w + line * 64 + kAhead), _MM_HINT_T0);
-    _tile_loadd(4, p.line(0) + input, p.rows.stride);
-    _tile_loadd(5, w, kPanel * 4);
-    _tile_loadd(6, w + 64, kPanel * 4);
-    _tile_dpbsud(0, 4, 5);
-    _tile_loadd(7, w + 128, kPanel * 4);
-    _tile_dpbsud(1, 4, 6);
-    _tile_loadd(5, w + 192, kPanel * 4);
-    _tile_dpbsud(2, 4, 7);
-    _tile_dpbsud(3, 4, 5);
+  if (p.books) {
+    alignas(64) static thread_local uint8_t unpacked[2][64 * kPanel];  // one is read while the other is made
+    const Codebooks codebooks;
+    unpack(p, codebooks, 0, unpacked[0]);
+    for (int64_t group = 0; group < p.groups; group += 2) {
+      if (group + 2 < p.groups) unpack(p, codebooks, group + 2, unpacked[(group / 2 + 1) % 2]);
+      settle(unpacked);
+      multiply_tiles(p.line(0) + group * kGroup, p.rows.stride, unpacked[group / 2 % 2]);
+    }
+  } else {
+    const uint8_t* w = p.weights;
+    for (int64_t input = 0; input < p.groups * kGroup; input += 64, w += 64 * kPanel) {
+      for (int line = 0; line < kPanel; ++line) _mm_prefetch(reinterpret_cast<const char*>(w + line * 64 + kAhead), _MM_HINT_T0);
+      multiply_tiles(p.line(0) + input, p.rows.stride, w);
+    }
   }
   _tile_stored(0, sums[0], 64);
   _tile_stored(1, sums[1], 64);
   _tile_stored(2, sums[2], 64);
   _tile_stored(3, sums[3], 64);
   for (int r = 0; r < count; ++r) {
-    int32_t begin = 0;
-    for (int64_t group = 0; group < p.groups; ++group) begin -= 128 * p.sums(r)[group];
-    for (int block = 0; block < num_blocks; ++block)
-      p.finish_block(_mm512_add_epi32(_mm512_load_si512(sums[block][r]), _mm512_set1_epi32(begin)), r, block);
-  }
-}
-
-constexpr int kBatch = 8;  // groups whose integers are made, multiplied and added up together, so that no step waits
-
-// The integers of a group of 32 inputs for one block of outputs, as tiles read them.
-inline VNNI void unpack(const uint8_t* w, uint8_t (*to)[64]) {
-  const __m512i low_half = _mm512_set1_epi8(0x0f), eight = _mm512_set1_epi8(8);
-  for (int pair = 0; pair < 4; ++pair) {
-    const __m512i both = _mm512_loadu_si512(w + pair * 64);
-    _mm_prefetch(reinterpret_cast<const char*>(w + pair * 64 + kAhead), _MM_HINT_T0);
-    _mm512_store_si512(to[2 * pair], _mm512_sub_epi8(_mm512_and_si512(both, low_half), eight));
-    _mm512_store_si512(to[2 * pair + 1], _mm512_sub_epi8(_mm512_and_si512(_mm512_srli_epi16(both, 4), low_half), eight));
-  }
-}
-
-// R: rows whose sums are kept in registers; `count` of them are real.
-template <int R>
-AMX void int4_tiles(const Part& p, int count) {
-  alignas(64) uint8_t unpacked[kBatch][8][64];
-  alignas(64) int32_t parts[kBatch][kTileRows][kLanes];
-  for (int block = 0; block < kBlocks && block * kLanes < p.left; ++block) {
-    __m512i sum[R];
-    for (int r = 0; r < R; ++r) sum[r] = _mm512_setzero_si512();
-    for (int64_t first = 0; first < p.groups; first += kBatch) {
-      const int size = p.groups - first < kBatch ? p.groups - first : kBatch;
-      for (int g = 0; g < size; ++g) unpack(p.weights + (((first + g) * kBlocks + block) * 4) * 64, unpacked[g]);
-      settle(unpacked);
-      const int8_t* line = p.line(0) + first * kGroup;
-      for (int g = 0; g < size; g += 2) {
-        _tile_zero(0);
-        _tile_loadd(4, line + g * kGroup, p.rows.stride);
-        _tile_loadd(5, unpacked[g], 64);
-        _tile_dpbssd(0, 4, 5);
-        if (g + 1 < size) {
-          _tile_zero(1);
-          _tile_loadd(6, line + (g + 1) * kGroup, p.rows.stride);
-          _tile_loadd(7, unpacked[g + 1], 64);
-          _tile_dpbssd(1, 6, 7);
-          _tile_stored(1, parts[g + 1], 64);
-        }
-        _tile_stored(0, parts[g], 64);
-      }
-      for (int g = 0; g < size; ++g) {
-        const uint8_t* m = p.multipliers + (first + g) * kPanel + block * kLanes;
-        const __m512i multiplier = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(m)));
-        for (int r = 0; r < R; ++r) sum[r] = _mm512_dpwssd_epi32(sum[r], _mm512_load_si512(parts[g][r]), multiplier);
-      }
-    }
-    for (int r = 0; r < R; ++r)
-      if (r < count) p.finish_block(sum[r], r, block);
+    const __m512i begin = _mm512_set1_epi32(p.begin(r));
+    for (int block = 0; block < kBlocks && block * kLanes < p.left; ++block)
+      p.finish_block(_mm512_add_epi32(_mm512_load_si512(sums[block][r]), begin), r, block);
   }
 }
 #endif
@@ -251,22 +259,20 @@ inline VNNI void panel_of(const Matrix& matrix, int64_t panel, const Rows& rows,
                           bool by_tiles) {
   const int64_t at = panel * kPanel;
   Part part{matrix.weights + panel * matrix.panel_bytes(),
-            matrix.multipliers ? matrix.multipliers + panel * matrix.groups() * kPanel : nullptr,
+            matrix.books ? matrix.books + panel * matrix.groups() * kPanel : nullptr,
             matrix.scales + at, matrix.groups(), at, matrix.outputs - at, rows, 0, target};
   while (part.first < count) {
     const int64_t left = count - part.first;
 #ifdef STRETTO_TILES
     if (by_tiles && left >= kLeastTileRows) {
       const int size = left < kTileRows ? left : kTileRows;
-      if (!matrix.multipliers) int8_tiles(part, size);
-      else if (size <= 8) int4_tiles<8>(part, size);
-      else int4_tiles<16>(part, size);
+      tiles_panel(part, size);
       part.first += size;
       continue;
     }
 #endif
     const int size = left < kRows ? left : kRows;
-    (matrix.multipliers ? kInt4 : kInt8)[size - 1](part);
+    (matrix.books ? kInt4 : kInt8)[size - 1](part);
     part.first += size;
   }
 }
@@ -274,8 +280,8 @@ inline VNNI void panel_of(const Matrix& matrix, int64_t panel, const Rows& rows,
 // All panels, shared by the threads of the parallel region that this is called from; ends when all are done.
 inline VNNI void product(const Matrix& matrix, const Rows& rows, int64_t count, const Target& target) {
 #ifdef STRETTO_TILES
-  const bool by_tiles = tiles_allowed() && count >= kLeastTileRows && (matrix.multipliers || matrix.groups() % 2 == 0);
-  if (by_tiles) configure_tiles(matrix.multipliers ? kGroup : 64);
+  const bool by_tiles = tiles_allowed() && count >= kLeastTileRows && (matrix.books || matrix.groups() % 2 == 0);
+  if (by_tiles) configure_tiles();
 #else
   const bool by_tiles = false;
 #endif

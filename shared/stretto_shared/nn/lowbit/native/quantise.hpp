@@ -1,63 +1,47 @@
-// Weights as integers of four bits: the search of `formats.py`, to the bit, at the speed of memory.
+// The search of `codebooks.py`'s `choose`, to the bit, at the speed of memory.
 #pragma once
+#include "codebooks.hpp"
 #include "numerics.hpp"
 
 namespace stretto {
 
-constexpr float kShrinkings[] = {1.0f, 0.94f, 0.88f, 0.82f, 0.76f, 0.7f};
-constexpr float kLeastInt4 = -8.0f, kMostInt4 = 7.0f, kMostMultiplier = 31.0f;
-
-struct Int4Row {
-  int8_t* values;        // [groups * 32]
-  uint8_t* multipliers;  // [groups]
+struct Levels {
+  __m512 levels, between[kLevels - 1];  // every level; what lies half way to the next, in all lanes
 };
 
-inline VNNI __m512 rounded(__m512 x) {
-  return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+inline VNNI void load_levels(Levels (&to)[kCodebooks]) {
+  for (int book = 0; book < kCodebooks; ++book) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(kTable[book]));
+    to[book].levels = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+    for (int at = 0; at + 1 < kLevels; ++at)
+      to[book].between[at] = all((static_cast<float>(kTable[book][at + 1]) + kTable[book][at]) / 2.0f);
+  }
 }
 
-inline VNNI float nearest(float x) { return _mm_cvtss_f32(_mm_round_ss(_mm_setzero_ps(), _mm_set_ss(x), 8)); }
-
-inline VNNI __m512 int4_of(__m512 w, __m512 step) {
-  return _mm512_min_ps(_mm512_max_ps(rounded(_mm512_div_ps(w, step)), all(kLeastInt4)), all(kMostInt4));
+inline VNNI __m512i place_of(__m512 x, const Levels& book) {
+  __m512i place = _mm512_setzero_si512();
+  const __m512i one = _mm512_set1_epi32(1);
+  for (const __m512& limit : book.between)
+    place = _mm512_mask_add_epi32(place, _mm512_cmp_ps_mask(limit, x, _CMP_LT_OQ), place, one);
+  return place;
 }
 
-// One row x [inputs]; returns its scale.
-inline VNNI float quantise_int4(const float* x, int64_t inputs, const Int4Row& to) {
-  const int64_t groups = (inputs + kGroup - 1) / kGroup;
-  float largest = 0;
-  for (int64_t i = 0; i < inputs; i += kLanes) {
-    const __m512 magnitude = _mm512_abs_ps(_mm512_maskz_loadu_ps(lanes_of(inputs - i), x + i));
-    const float here = _mm512_reduce_max_ps(magnitude);
-    largest = here > largest ? here : largest;
+// One group of 32 numbers in units of the levels; returns its codebook and writes the places.
+inline VNNI uint8_t choose_codebook(const float* x, const Levels (&books)[kCodebooks], uint8_t* places) {
+  const __m512 low = _mm512_loadu_ps(x), high = _mm512_loadu_ps(x + kLanes);
+  __m512i best_low = _mm512_setzero_si512(), best_high = best_low;
+  float best_error = __builtin_inff();
+  int best = 0;
+  for (int book = 0; book < kCodebooks; ++book) {
+    const __m512i low_place = place_of(low, books[book]), high_place = place_of(high, books[book]);
+    const __m512 low_off = _mm512_sub_ps(_mm512_permutexvar_ps(low_place, books[book].levels), low);
+    const __m512 high_off = _mm512_sub_ps(_mm512_permutexvar_ps(high_place, books[book].levels), high);
+    const float error = halved(add(mul(low_off, low_off), mul(high_off, high_off)));
+    if (error < best_error) best_error = error, best = book, best_low = low_place, best_high = high_place;
   }
-  const float scale = largest / (kMostInt4 * kMostMultiplier);
-  const float safe = scale > kLeastMagnitude ? scale : kLeastMagnitude;
-  for (int64_t group = 0; group < groups; ++group) {
-    const float* from = x + group * kGroup;
-    const int64_t left = inputs - group * kGroup;
-    const __m512 low = _mm512_maskz_loadu_ps(lanes_of(left), from);
-    const __m512 high = _mm512_maskz_loadu_ps(lanes_of(left - kLanes), left > kLanes ? from + kLanes : from);
-    const float magnitude = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high)));
-    const float ideal = magnitude / (kMostInt4 * safe);
-    float best_error = __builtin_inff(), best = 1;
-    for (const float shrinking : kShrinkings) {
-      float tried = nearest(ideal * shrinking);
-      tried = tried < 1 ? 1 : tried > kMostMultiplier ? kMostMultiplier : tried;
-      const __m512 step = all(tried * scale), divisor = _mm512_max_ps(step, all(kLeastMagnitude));
-      const __m512 low_off = _mm512_sub_ps(mul(int4_of(low, divisor), step), low);
-      const __m512 high_off = _mm512_sub_ps(mul(int4_of(high, divisor), step), high);
-      const float error = halved(add(mul(low_off, low_off), mul(high_off, high_off)));
-      if (error < best_error) best_error = error, best = tried;
-    }
-    const __m512 divisor = _mm512_max_ps(all(best * scale), all(kLeastMagnitude));
-    int8_t* values = to.values + group * kGroup;
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(values), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(int4_of(low, divisor))));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(values + kLanes),
-                     _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(int4_of(high, divisor))));
-    to.multipliers[group] = static_cast<uint8_t>(best);
-  }
-  return scale;
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(places), _mm512_cvtepi32_epi8(best_low));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(places + kLanes), _mm512_cvtepi32_epi8(best_high));
+  return static_cast<uint8_t>(best);
 }
 
 }  // namespace stretto

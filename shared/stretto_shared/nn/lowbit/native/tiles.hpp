@@ -21,7 +21,7 @@ constexpr int kTileRows = 16, kLeastTileRows = 5;  // fewer rows are as fast wit
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define AMX __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,amx-tile,amx-int8")))
+#define AMX __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,avx512vbmi,amx-tile,amx-int8")))
 
 namespace stretto {
 
@@ -54,14 +54,12 @@ struct alignas(64) TileShapes {
 // Has what was written to memory there before the next tile is loaded: GCC's intrinsics do not say what they read.
 inline void settle(const void* written) { asm volatile("" : : "r"(written) : "memory"); }
 
-// Tiles 0 to 3: sums of 16 rows and 16 outputs; 4 and 6: 16 rows of `depth` inputs; 5 and 7: weights of `depth` inputs.
-// With a depth of 64 all are alike.
-inline AMX void configure_tiles(int depth) {
+// All eight tiles: 16 rows of 64 bytes.
+inline AMX void configure_tiles() {
   TileShapes shapes;
   for (int tile = 0; tile < 8; ++tile) {
-    const bool is_weights = tile == 5 || tile == 7;
-    shapes.bytes_per_row[tile] = tile == 4 || tile == 6 ? depth : 64;
-    shapes.rows[tile] = is_weights ? depth / 4 : kTileRows;
+    shapes.bytes_per_row[tile] = 64;
+    shapes.rows[tile] = kTileRows;
   }
   settle(&shapes);
   _tile_loadconfig(&shapes);
