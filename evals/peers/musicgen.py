@@ -36,7 +36,7 @@ from transformers import (
 
 WORDS = (
     "a an the and with of for in slow fast calm bright dark soft loud warm piano guitar strings bass drums flute "
-    "violin organ synth choir jazz folk rock ambient piece song waltz march theme melody rhythm quiet gentle minor major"
+    "violin organ synth choir jazz folk rock ambient piece song waltz march theme melody rhythm gentle minor major"
 )
 GUIDANCE_SCALE, TOP_K = 3.0, 250
 FRAME_RATE_HZ, SAMPLE_RATE_HZ, MAX_DELAY = 50, 32_000, 3

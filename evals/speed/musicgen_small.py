@@ -12,7 +12,7 @@ peer, each in a process of its own and one after the other, read the same files.
     python evals/speed/musicgen_small.py [--weight-format int4] [--duration-s 10] [--quick]
 
 Cost: 5 GB of disk in a temporary folder (`--folder` keeps it), 12 GB of memory, about 7 minutes on two quiet cores.
-Only a quiet machine gives valid numbers; `--quick` is a check of the program: 4 layers, 2 s, one round, no valid number.
+Only a quiet machine gives valid numbers; `--quick` checks the program: 4 layers, 2 s, one round, no valid number.
 """
 
 from __future__ import annotations
