@@ -1,15 +1,15 @@
 """Do listeners of the default cascade hear music without a gap, and are those that would spoil it turned away at once?
 
-The server is `stretto serve` in a process of its own, with `--slots` slots. Each listener asks for tokens in real time
-and has them decoded while they come, as the door does; its player starts with the first chunk and plays by the clock,
-and whenever it has nothing to play, that is an underrun. Text states are made before, once.
+The server is `stretto serve` in a process of its own, with `--slots` slots, asked through the door at real-time pace,
+as `stretto bench --pace realtime` does. A player starts with the first chunk and plays by the clock; whenever it has
+nothing to play, that is an underrun.
 
 1. 8 listeners at once.
 2. One more and one more, each as soon as the one before hears its first audio, until the server refuses one: the
    admitted load.
-3. Twice as many as that, all at the same moment.
+3. Twice as many as that, evenly within `--spread-s` seconds; 0 lets all come at the same moment.
 
-    python evals/speed/realtime_streams.py [--duration-s 15] [--slots 32]
+    python evals/speed/realtime_streams.py [--duration-s 15] [--slots 16] [--spread-s 2]
 
 Cost: two minutes on a quiet machine, which alone gives valid numbers; `--duration-s 3` is the quick check.
 """
@@ -18,30 +18,20 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from harness import Outcome, Table, parser, publish
 from serving import own_server
-from stretto.acoustic.v1 import acoustic_pb2, acoustic_pb2_grpc
-from stretto_client import StrettoClient
+from stretto_client import AudioChunk, Pace, StrettoClient
 from stretto_client.bench.listener import Outcome as Heard
-from stretto_client.bench.listener import Status, status_of
-from stretto_client.bench.load import ClosedLoad
-from stretto_client.bench.playout import Arrival, play_out
+from stretto_client.bench.listener import Status, listen
+from stretto_client.bench.load import ClosedLoad, Plan
 from stretto_client.bench.summary import LevelSummary, Spread, summarise
-from stretto_client.calls import stream
-from stretto_shared.errors import Overloaded, StrettoError
-from stretto_shared.features import TextStates
-from stretto_shared.grpc import convert
-from stretto_shared.grpc.channel import open_channel
-from stretto_shared.grpc.settings import ChannelSettings
-from stretto_shared.tokens import TokenMatrix
+from stretto_shared.errors import Overloaded
 
 PROMPT = "a calm piano piece with soft strings"
 NUM_STREAMS = 8
@@ -51,100 +41,55 @@ LONGEST_S = 30.0
 TIMEOUT_S = 120.0
 
 PROTOCOL = (
-    "One server process, warm. Real-time requests to AcousticService (pace real-time), each decoded by CodecService "
-    "while it comes. A player starts at the first chunk, without a buffer, and plays one second a second; whenever it "
-    "has nothing to play before the end, that is an underrun. Admitted load: listeners that play when the first one is "
-    "refused. Refusals are timed by the client, from the call to the error. Claims are on every stream, not on means."
+    "One server process, warm; GenerateMusic at real-time pace. A player starts at the first chunk, without a buffer, "
+    "and plays one second a second; whenever it has nothing to play before the end, that is an underrun. Admitted "
+    "load: listeners that play when the first one is refused. Refusals are timed by the client, from the call to the "
+    "error. Claims are on every stream, not on means."
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Stages:
-    """What a listener calls: tokens from one service, audio from the other, on one connection each.
+async def level(client: StrettoClient, plan: Plan, num_streams: int, spread_s: float = 0.0) -> list[Heard]:
+    """So many listeners, who come evenly within `spread_s`."""
+    loop = asyncio.get_running_loop()
+    begun_s = loop.time()
 
-    Args:
-        client: For the codec.
-        acoustic: Stub of the acoustic service.
-        text: States of the prompt.
-        duration_s: Of every piece.
-    """
+    def now_s() -> float:
+        return loop.time() - begun_s
 
-    client: StrettoClient
-    acoustic: Any
-    text: TextStates
-    duration_s: float
+    async def come(index: int) -> Heard:
+        await asyncio.sleep(index * spread_s / num_streams)
+        outcome, _ = await listen(client, plan, index, scheduled_s=now_s(), now_s=now_s)
+        return outcome
 
-    def tokens(self, seed: int) -> AsyncGenerator[Any, None]:
-        """A real-time piece, message by message."""
-        request = acoustic_pb2.GenerateTokensRequest(
-            text=convert.text_states_to_proto(self.text),
-            duration_s=self.duration_s,
-            seed=seed,
-            pace=acoustic_pb2.PACE_REALTIME,
-        )
-        return stream(self.acoustic.GenerateTokens(request, timeout=TIMEOUT_S))
+    return list(await asyncio.gather(*(come(index) for index in range(num_streams))))
 
 
-async def listen(stages: Stages, seed: int, begun_s: float, has_audio: asyncio.Event | None = None) -> Heard:
-    """One listener: what it heard, or how it was turned away. Times count from `begun_s`."""
-    sent_s = time.perf_counter() - begun_s
-    arrivals: list[Arrival] = []
-    failure: StrettoError | None = None
-    try:
-        async with aclosing(stages.tokens(seed)) as messages:
-            first = await anext(messages)
-
-            async def parts() -> AsyncGenerator[TokenMatrix, None]:
-                yield convert.tokens_from_proto(first.tokens)
-                async for message in messages:
-                    yield convert.tokens_from_proto(message.tokens)
-
-            async with aclosing(stages.client.decode_tokens(parts(), timeout_s=TIMEOUT_S)) as chunks:
-                async for chunk in chunks:
-                    arrivals.append(Arrival(time.perf_counter() - begun_s, chunk.waveform.duration_s))
-                    if has_audio is not None:
-                        has_audio.set()
-    except StrettoError as error:
-        failure = error
-    ended_s = time.perf_counter() - begun_s
-    missing_s = stages.duration_s - sum(arrival.duration_s for arrival in arrivals)
-    if failure is None and missing_s > 0.01:
-        failure = StrettoError(f"{missing_s:.2f} s of audio never came.", reason="WRONG_LENGTH")
-    return Heard(
-        index=seed,
-        status=Status.OK if failure is None else status_of(failure, has_audio=bool(arrivals)),
-        scheduled_s=sent_s,
-        sent_s=sent_s,
-        ended_s=ended_s,
-        playout=play_out(arrivals, cut_at_s=None if failure is None else ended_s),
-        error="" if failure is None else failure.reason,
-        message="" if failure is None else failure.message,
-        retry_after_s=failure.retry_after_s if isinstance(failure, Overloaded) else None,
+async def play(client: StrettoClient, plan: Plan, seed: int, on_audio: Callable[[], None]) -> None:
+    """Hear one piece, and say when its first audio is there."""
+    events = client.generate_music(
+        PROMPT, duration_s=plan.duration_s, seed=seed, pace=plan.pace, timeout_s=plan.timeout_s
     )
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, AudioChunk):
+                on_audio()
 
 
-async def level(stages: Stages, num_streams: int) -> list[Heard]:
-    """So many listeners, all at the same moment."""
-    begun_s = time.perf_counter()
-    return list(await asyncio.gather(*(listen(stages, seed, begun_s) for seed in range(num_streams))))
-
-
-async def admitted_load(stages: Stages) -> int:
+async def admitted_load(client: StrettoClient, plan: Plan) -> int:
     """How many listeners play when one more is refused for the first time; then all are sent away.
 
     Their pieces are the longest there are, so that none ends while the next ones come.
     """
-    stages = replace(stages, duration_s=LONGEST_S)
-    begun_s = time.perf_counter()
-    playing: list[asyncio.Task[Heard]] = []
+    plan = replace(plan, duration_s=LONGEST_S)
+    playing: list[asyncio.Task[None]] = []
     try:
         for seed in range(MAX_STREAMS):
             has_audio = asyncio.Event()
-            task = asyncio.create_task(listen(stages, seed, begun_s, has_audio))
+            task = asyncio.create_task(play(client, plan, seed, has_audio.set))
             heard = asyncio.create_task(has_audio.wait())
             await asyncio.wait([task, heard], return_when=asyncio.FIRST_COMPLETED)
             heard.cancel()
-            if task.done() and task.result().status is Status.REFUSED:
+            if task.done() and isinstance(task.exception(), Overloaded):
                 return sum(not other.done() for other in playing)
             playing.append(task)
         raise SystemExit(f"The server refused nobody up to {MAX_STREAMS} listeners. Set fewer --slots.")
@@ -195,17 +140,17 @@ async def main() -> None:
     """Command line."""
     options = parser(__doc__)
     options.add_argument("--duration-s", type=float, default=15.0, help="seconds of music of each piece")
-    options.add_argument("--slots", type=int, default=32, help="of the server's language model")
+    options.add_argument("--slots", type=int, default=16, help="of the server's language model")
+    options.add_argument("--spread-s", type=float, default=2.0, help="seconds in which twice the admitted load comes")
     args = options.parse_args()
     settings = {"STRETTO_ACOUSTIC_MAX_SLOTS": args.slots} | ({"OMP_NUM_THREADS": args.threads} if args.threads else {})
-    async with own_server(settings) as server, open_channel(server.address, ChannelSettings()) as channel:
-        text = (await server.client.embed_text([PROMPT])).states[0]
-        stages = Stages(server.client, acoustic_pb2_grpc.AcousticServiceStub(channel), text, args.duration_s)
-        await level(stages, 2)
-        eight = await level(stages, NUM_STREAMS)
-        num_admitted = await admitted_load(stages)
+    plan = Plan((PROMPT,), duration_s=args.duration_s, timeout_s=TIMEOUT_S, pace=Pace.REALTIME)
+    async with own_server(settings) as server:
+        await level(server.client, plan, 2)
+        eight = await level(server.client, plan, NUM_STREAMS)
+        num_admitted = await admitted_load(server.client, plan)
         print(f"admitted: {num_admitted}", flush=True)
-        twice = await level(stages, 2 * num_admitted)
+        twice = await level(server.client, plan, 2 * num_admitted, args.spread_s)
     levels = {f"{NUM_STREAMS} at once": eight, "twice the admitted load": twice}
     found = {name: summarise(ClosedLoad(len(heard)), heard) for name, heard in levels.items()}
     head = (
@@ -218,7 +163,7 @@ async def main() -> None:
             "realtime_streams",
             PROTOCOL,
             f"{args.duration_s:g} s a piece, {args.slots} slots, the default cascade at default settings otherwise; "
-            f"admitted load {num_admitted}",
+            f"admitted load {num_admitted}, twice of it within {args.spread_s:g} s",
             [Table("Real-time streams", [head, *(row(name, levels[name], each) for name, each in found.items())])],
             {
                 "admitted_load": num_admitted,
