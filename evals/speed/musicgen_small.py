@@ -36,10 +36,10 @@ import torch
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from bounds import BYTES_PER_WEIGHT, FLOAT_BYTES, cache_bytes, count_weights, step_bound_ms
 from harness import Outcome, Table, parser, publish
+from served import load_lm, stepper_of
 from serving import OwnServer, own_server, status_bytes
 from stretto_acoustic import loading
-from stretto_acoustic.models.musicgen import MusicGenCondition, MusicGenConfig, MusicGenStepper
-from stretto_acoustic.settings import AcousticSettings
+from stretto_acoustic.models.musicgen import MusicGenCondition, MusicGenConfig
 from stretto_client import AudioChunk, Receipt, StrettoClient
 from stretto_shared.features import SamplingOptions
 from timing import Spread, bandwidth_gb_s, spread
@@ -218,23 +218,11 @@ async def other_parameters(server: OwnServer) -> int:
     return sum(model.parameter_count for model in listed.models if model.service != "acoustic")
 
 
-def load_model(args: argparse.Namespace, folder: Path) -> loading.LoadedLM:
-    """The language model as the service loads it."""
-    return loading.load(
-        "musicgen-small",
-        (folder / "acoustic").as_uri(),
-        weights_dir=AcousticSettings().weights_dir,
-        weight_format=args.weight_format,
-        native_kernel_dir=AcousticSettings().native_kernel_dir,
-        num_threads=args.threads,
-    )
-
-
 def step_times(args: argparse.Namespace, folder: Path) -> dict[str, float]:
     """Median milliseconds of a step of two rows over one piece, and the bandwidth in the same process."""
-    loaded = load_model(args, folder)
-    config = loaded.config
-    stepper = MusicGenStepper.tried(loaded.module, max_rows=2 * NUM_PIECES)
+    models = f"musicgen-small={(folder / 'acoustic').as_uri()}"
+    loaded = load_lm(models, weight_format=args.weight_format, num_threads=args.threads)
+    config, stepper = loaded.config, stepper_of(loaded, joins=True)
     before = bandwidth_gb_s(5)
     text = np.random.default_rng(0).standard_normal((8, config.text_dim)).astype(np.float32)
     num_steps = round(args.duration_s * config.frame_rate_hz) + max(config.delays)

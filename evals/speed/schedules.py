@@ -44,15 +44,18 @@ from random_schedules import (
     draw_schedule,
     play,
 )
+from served import load_lm
 from stretto_acoustic import loading
-from stretto_acoustic.models.musicgen import MusicGenConfig, MusicGenLM, MusicGenStepper
+from stretto_acoustic.engine import Stepper, make_stepper
+from stretto_acoustic.models.musicgen import MusicGenConfig, MusicGenLM
 from stretto_acoustic.settings import AcousticSettings
-from stretto_shared.weights import parse_model_list
+from stretto_shared.engine.config import TokenEngineConfig
 
 DEFAULT_SCHEDULES = 1000
 NUM_PIECES = 48
 FORMATS = ("fp32", "bf16", "int8", "int4")
 NUM_PROCESSES = 2
+LARGEST = TokenEngineConfig(max_slots=MAX_SLOTS, prefill_columns=MAX_PREFILL_COLUMNS)
 SMALL = MusicGenConfig(
     cardinality=192,
     dim=96,
@@ -108,22 +111,14 @@ def small_model(weight_format: str) -> loading.LoadedLM:
 
 def default_model(weight_format: str) -> loading.LoadedLM:
     """The default checkpoint as the service loads it."""
-    settings = AcousticSettings()
-    name, source = next(iter(parse_model_list(settings.models).items()))
-    return loading.load(
-        name,
-        source,
-        weights_dir=settings.weights_dir,
-        weight_format=weight_format,
-        native_kernel_dir=settings.native_kernel_dir,
-    )
+    return load_lm(weight_format=weight_format)
 
 
 MODELS = {"small": small_model, "default": default_model}
 
 
 async def play_all(
-    model: MusicGenStepper, pieces: Sequence[Request], solos: Sequence[Codes], indices: range, frame_rate_hz: float
+    model: Stepper, pieces: Sequence[Request], solos: Sequence[Codes], indices: range, frame_rate_hz: float
 ) -> Tally:
     """Play schedules one after the other."""
     tally = Tally()
@@ -133,7 +128,7 @@ async def play_all(
     return tally
 
 
-async def solos_of(model: MusicGenStepper, pieces: Sequence[Request], *, is_reversed: bool) -> list[Codes]:
+async def solos_of(model: Stepper, pieces: Sequence[Request], *, is_reversed: bool) -> list[Codes]:
     """Every piece alone, in order, made in that order or in the opposite one."""
     order = range(len(pieces))
     made = {at: await alone(model, pieces[at]) for at in (reversed(order) if is_reversed else order)}
@@ -145,7 +140,7 @@ async def play_format(weight_format: str, part: int, num_schedules: int) -> Play
     tally, joined, solos = Tally(), [], []
     for name, load in MODELS.items():
         loaded = load(weight_format)
-        model = MusicGenStepper.tried(loaded.module, max_rows=2 * (MAX_SLOTS + MAX_PREFILL_COLUMNS))
+        model = make_stepper(loaded, LARGEST, joins=True)
         pieces = [draw_piece(index, loaded.config) for index in range(NUM_PIECES)]
         own = await solos_of(model, pieces, is_reversed=part % 2 == 1)
         share = part_of(num_schedules // len(MODELS), part)

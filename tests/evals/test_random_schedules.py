@@ -16,8 +16,8 @@ from random_schedules import (
     draw_schedule,
     play,
 )
-from speed.schedules import SMALL, Played, claims, part_of, read_played, shared_by, small_model
-from stretto_acoustic.models.musicgen import MusicGenStepper
+from speed.schedules import LARGEST, SMALL, Played, claims, part_of, read_played, shared_by, small_model
+from stretto_acoustic.engine import Stepper, make_stepper
 
 PIECES = [draw_piece(index, SMALL) for index in range(200)]
 SCHEDULES = [draw_schedule(index, 48) for index in range(300)]
@@ -59,11 +59,11 @@ def test_digests_tell_values_and_shapes_apart() -> None:
 
 
 @pytest.fixture(scope="module")
-def model() -> MusicGenStepper:
-    return MusicGenStepper.tried(small_model("int8").module, max_rows=48)
+def model() -> Stepper:
+    return make_stepper(small_model("int8"), LARGEST, joins=True)
 
 
-def test_a_piece_with_other_bytes_than_alone_is_counted(model: MusicGenStepper) -> None:
+def test_a_piece_with_other_bytes_than_alone_is_counted(model: Stepper) -> None:
     pieces = PIECES[:6]
     solos = [asyncio.run(alone(model, piece)) for piece in pieces]
     arrivals = tuple(
