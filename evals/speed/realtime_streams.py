@@ -11,7 +11,7 @@ nothing to play, that is an underrun.
 
     python evals/speed/realtime_streams.py [--duration-s 30] [--slots 16] [--spread-s 1]
 
-Cost: two minutes on a quiet machine, which alone gives valid numbers; `--duration-s 8` is the quick check, whose
+Cost: a minute on a quiet machine, which alone gives valid numbers; `--duration-s 8` is the quick check, whose
 pieces may be over before anybody has to be refused: the server works ahead.
 """
 
