@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 NUM_RESAMPLES = 2000
 MIN_CLAIM_RUNS = 3
+BANDWIDTH_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -59,3 +61,10 @@ def take_turns(works: Mapping[str, Callable[[], object]], num_rounds: int) -> di
             work()
             taken[name].append(time.perf_counter() - start)
     return {name: np.array(values) for name, values in taken.items()}
+
+
+def bandwidth_gb_s(rounds: int) -> float:
+    """Gigabytes read in a second by summing a large tensor, with the threads that torch has."""
+    large = torch.ones(BANDWIDTH_BYTES // 4)
+    taken = take_turns({"sum": large.sum}, max(rounds, 3))["sum"]
+    return float(BANDWIDTH_BYTES / taken.min() / 1e9)

@@ -19,13 +19,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import functools
-import shutil
-import socket
 import sys
 import time
-from asyncio.subprocess import DEVNULL, Process
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from subprocess import PIPE, run
 
@@ -35,13 +31,13 @@ import torch
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from harness import Outcome, Table, parser, publish
 from served import load_lm, report_name
+from serving import serving
 from stretto_acoustic import loading
 from stretto_acoustic.engine import AcousticEngine, GenerateRequest
 from stretto_acoustic.models.musicgen import MusicGenConfig
 from stretto_acoustic.settings import AcousticSettings
 from stretto_client import AudioChunk, StrettoClient
 from stretto_embedding.loading import load_default
-from stretto_shared.errors import StrettoError
 from stretto_shared.features import SamplingOptions, TextStates
 from stretto_shared.weights import parse_model_list
 from timing import spread
@@ -49,7 +45,6 @@ from timing import spread
 PROMPT = "a calm piano piece with soft strings"
 DEFAULT_RUNS = 5
 LM_ROUNDS = 3
-READY_TIMEOUT_S = 240.0
 GUIDANCE_SCALE, TOP_K = 3.0, 250
 MAX_FIRST_AUDIO_S, MAX_REAL_TIME_FACTOR = 1.0, 0.5
 
@@ -60,51 +55,6 @@ PROTOCOL = (
     "process after a warm-up second, ours on the one thread of its default settings, the peer on all; the ratio is of "
     "the same round. Claims are on medians, faster than the peer on the ratio's interval."
 )
-
-
-@asynccontextmanager
-async def serving(address: str, num_threads: int) -> AsyncIterator[StrettoClient]:
-    """A client of the server at `address`, or of an all-in-one server in a process of its own."""
-    if address:
-        async with StrettoClient(address) as client:
-            yield client
-        return
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = Path(sys.executable).with_name("stretto")
-    program = [
-        "env",
-        f"OMP_NUM_THREADS={num_threads}",
-        str(command if command.exists() else shutil.which("stretto")),
-        "serve",
-        "--port",
-        str(port),
-    ]
-    process = await asyncio.create_subprocess_exec(*program, stdout=DEVNULL, stderr=DEVNULL)
-    try:
-        async with StrettoClient(f"127.0.0.1:{port}") as client:
-            await until_ready(client, process)
-            yield client
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
-
-
-async def until_ready(client: StrettoClient, process: Process) -> None:
-    """Wait until every service of the server is ready."""
-    deadline = time.monotonic() + READY_TIMEOUT_S
-    while time.monotonic() < deadline:
-        if process.returncode is not None:
-            raise SystemExit(f"stretto serve ended with {process.returncode}. Run it by hand to see why.")
-        try:
-            if await client.check_health(timeout_s=2.0):
-                return
-        except StrettoError:  # not listening yet
-            pass
-        await asyncio.sleep(0.5)
-    raise SystemExit(f"stretto serve was not ready within {READY_TIMEOUT_S:g} s.")
 
 
 async def measure(client: StrettoClient, seed: int, duration_s: float) -> tuple[float, float]:

@@ -27,12 +27,11 @@ from harness import Outcome, Table, parser, publish
 from stretto_acoustic.settings import AcousticSettings
 from stretto_shared.nn.lowbit import LowBitLinear, NativeKernel, load_native_kernel, quantise_int4, quantise_int8
 from stretto_shared.nn.packed_linear import PackedLinear
-from timing import spread, take_turns
+from timing import bandwidth_gb_s, spread, take_turns
 
 LAYER = ((1024, 3072), (1024, 1024), (1024, 1024), (1024, 1024), (1024, 4096), (4096, 1024))  # inputs, outputs
 HEADS = (1024, 8192)
 DEFAULT_ROUNDS = 5
-BANDWIDTH_BYTES = 1 << 30
 GROUP = 32
 SEED = 0
 
@@ -187,13 +186,6 @@ def keeps_rows_apart(product: Product, inputs: int, batch_sizes: Sequence[int]) 
                 if not torch.equal(product(rows[order].contiguous()), alone[order]):
                     return False
     return True
-
-
-def bandwidth_gb_s(rounds: int) -> float:
-    """Gigabytes read in a second by summing a large tensor."""
-    large = torch.ones(BANDWIDTH_BYTES // 4)
-    taken = take_turns({"sum": large.sum}, max(rounds, 3))["sum"]
-    return float(BANDWIDTH_BYTES / taken.min() / 1e9)
 
 
 def main() -> None:
