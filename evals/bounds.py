@@ -12,10 +12,12 @@ from dataclasses import dataclass
 
 import torch
 from stretto_acoustic.models.musicgen import MusicGenCondition, MusicGenConfig, MusicGenLM, MusicGenStepper
+from stretto_shared.nn.lowbit import cache_bytes as integer_cache_bytes
+from stretto_shared.nn.weight_format import INTEGER_FORMATS
 from torch import nn
 
 FLOAT_BYTES = 4
-GROUP = 32  # weights of int4 that share a one-byte multiplier
+GROUP = 32  # weights of int4 that share a byte for their codebook
 BYTES_PER_WEIGHT = {"as_dtype": 4.0, "fp32": 4.0, "bf16": 2.0, "int8": 1.0, "int4": 0.5 + 1 / GROUP}
 _ONCE_A_PIECE = ".cross_kv"
 
@@ -51,8 +53,15 @@ def count_weights(config: MusicGenConfig) -> MatrixCount:
     return MatrixCount(step, once, model.num_parameters() - step - once)
 
 
-def cache_bytes(config: MusicGenConfig, *, duration_s: float, num_text_tokens: int, num_pieces: int) -> int:
+def cache_bytes(
+    config: MusicGenConfig, weight_format: str, *, duration_s: float, num_text_tokens: int, num_pieces: int
+) -> int:
     """Bytes of the attention caches of guided pieces that run at once, as the service itself counts them."""
+    if weight_format in INTEGER_FORMATS:
+        num_steps = round(duration_s * config.frame_rate_hz) + max(config.delays)
+        shape = {"num_heads": config.num_heads, "head_dim": config.head_dim}
+        own = integer_cache_bytes(config.num_layers, 2, num_steps, **shape)
+        return num_pieces * (own + integer_cache_bytes(config.num_layers, 1, num_text_tokens, **shape))
     with torch.device("meta"):
         stepper = MusicGenStepper(MusicGenLM(config))
     text = torch.zeros((num_text_tokens, config.text_dim)).numpy()

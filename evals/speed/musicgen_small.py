@@ -161,6 +161,7 @@ def server_settings(args: argparse.Namespace, folder: Path) -> dict[str, object]
         "STRETTO_ACOUSTIC_MAX_SLOTS": NUM_PIECES,
         "STRETTO_CODEC_MODELS": f"encodec_32khz={(folder / 'codec').as_uri()}",
         "STRETTO_CODEC_NUM_THREADS": args.codec_threads,
+        "STRETTO_CODEC_DTYPE": args.codec_dtype,
         "STRETTO_EMBEDDING_TEXT_MODELS": f"t5-base={(folder / 'text').as_uri()}",
         "STRETTO_EMBEDDING_NUM_THREADS": args.threads,
     }
@@ -305,7 +306,11 @@ def bound_parts(config: MusicGenConfig, args: argparse.Namespace, float_bytes: i
     return {
         f"language model in {args.weight_format}": count_weights(config).held_bytes(args.weight_format),
         f"attention caches, {NUM_PIECES} pieces": cache_bytes(
-            config, duration_s=args.duration_s, num_text_tokens=num_text_tokens, num_pieces=NUM_PIECES
+            config,
+            args.weight_format,
+            duration_s=args.duration_s,
+            num_text_tokens=num_text_tokens,
+            num_pieces=NUM_PIECES,
         ),
         "codec and text encoder": float_bytes,
     }
@@ -317,6 +322,9 @@ def options() -> argparse.Namespace:
     made.set_defaults(threads=2)
     made.add_argument("--weight-format", choices=("fp32", "bf16", "int8", "int4"), default="int4", help="of ours")
     made.add_argument("--codec-threads", type=int, default=1, help="of the server's codec")
+    made.add_argument(
+        "--codec-dtype", choices=("float32", "bfloat16"), default="bfloat16", help="of the server's codec"
+    )
     made.add_argument("--duration-s", type=float, default=10.0, help="seconds of music of our pieces")
     made.add_argument("--peer-duration-s", type=float, default=2.0, help="seconds of music of the peer's")
     made.add_argument("--peer-rounds", type=int, default=2, help="of the peer; the least counts")
@@ -365,8 +373,8 @@ def evaluate(args: argparse.Namespace, folder: Path) -> None:
             f"musicgen_small_{args.weight_format}",
             PROTOCOL.format(peer_s=args.peer_duration_s, own_s=args.duration_s),
             f"random weights, {args.layers} layers, {args.weight_format} ({BYTES_PER_WEIGHT[args.weight_format]:.2f} "
-            f"bytes a weight); {num_rounds} rounds, {args.threads} threads, codec {args.codec_threads}; torch "
-            f"{torch.__version__}; {step['bandwidth_gb_s']:.1f} GB/s",
+            f"bytes a weight); {num_rounds} rounds, {args.threads} threads, codec {args.codec_threads} "
+            f"in {args.codec_dtype}; torch {torch.__version__}; {step['bandwidth_gb_s']:.1f} GB/s",
             tables(served, found, first, rtf, eight, kept),
             {
                 "layers": args.layers,

@@ -24,11 +24,16 @@ def test_fewer_bits_hold_and_read_fewer_bytes() -> None:
 
 
 def test_caches_hold_both_rows_of_every_piece_with_their_text() -> None:
-    one = cache_bytes(SMALL, duration_s=10.0, num_text_tokens=8, num_pieces=1)
+    one = cache_bytes(SMALL, "fp32", duration_s=10.0, num_text_tokens=8, num_pieces=1)
     assert one == 2 * 2 * 24 * 1024 * 4 * (500 + 3 + 8)
-    assert cache_bytes(SMALL, duration_s=10.0, num_text_tokens=8, num_pieces=8) == 8 * one
+    assert cache_bytes(SMALL, "fp32", duration_s=10.0, num_text_tokens=8, num_pieces=8) == 8 * one
     thin = dataclasses.replace(SMALL, num_layers=12)
-    assert cache_bytes(thin, duration_s=10.0, num_text_tokens=8, num_pieces=1) == one // 2
+    assert cache_bytes(thin, "fp32", duration_s=10.0, num_text_tokens=8, num_pieces=1) == one // 2
+
+
+def test_integer_caches_take_a_byte_a_number_and_two_scales_a_step_and_head() -> None:
+    one = cache_bytes(SMALL, "int4", duration_s=10.0, num_text_tokens=8, num_pieces=1)
+    assert one == 24 * 16 * (2 * 64 + 8) * (2 * 512 + 16)  # steps in panels of 16, the text for one row alone
 
 
 def test_a_step_takes_as_long_as_its_bytes_are_read() -> None:

@@ -35,7 +35,7 @@ class AcousticSettings(BaseSettings):
     first_block_frames: int = Field(default=5, ge=1, le=1000)
     """Frames in the first message of a stream: few, so that the codec can begin."""
     block_frames: int = Field(default=25, ge=1, le=1000)
-    """Frames in the messages after it."""
+    """Most frames in the messages after it, each of which has twice as many as the one before."""
     prefill_columns: int = Field(default=16, ge=1, le=1024)
     """Frames of prompts and resumes that one pass reads on top of one frame for each piece."""
     kv_memory_mb: int = Field(default=4096, ge=1)

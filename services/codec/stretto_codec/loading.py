@@ -14,6 +14,7 @@ from stretto_shared import weights
 from stretto_shared.errors import NotFound, NotReady
 from stretto_shared.features import ModelInfo
 from stretto_shared.nn.convnext import ConvNeXtBlock
+from stretto_shared.nn.heap import giving_memory_back
 from torch import Tensor, nn
 
 from stretto_codec.models.encodec import Encodec, EncodecConfig
@@ -257,29 +258,30 @@ def load(
         NotFound: If the architecture is not in the registry.
         NotReady: If a file is missing or damaged, or its tensors do not fit its config.
     """
-    resolved = weights.resolve(source, name=name, default_dir=weights_dir)
-    architecture, config = _read_config(resolved)
-    module = architecture.module_class(config)
-    try:
-        module.load_state_dict(architecture.convert(weights.load_tensors(resolved)))
-    except (RuntimeError, ValueError) as error:
-        raise NotReady(
-            f"Weights of {name!r} from {source!r} do not fit their config.json: {error} Restore the pair.",
-            reason="WEIGHTS_DAMAGED",
-        ) from error
-    return make_loaded(
-        name,
-        module,
-        architecture,
-        config,
-        digest_sha256=resolved.digest_sha256,
-        licence=str(resolved.config.get("licence", NO_LICENCE_STATED)),
-        score=str(resolved.config.get("score", "")),
-        is_default=is_default,
-        source=source,
-        dtype=dtype,
-        max_joined=max_joined,
-    )
+    with giving_memory_back():
+        resolved = weights.resolve(source, name=name, default_dir=weights_dir)
+        architecture, config = _read_config(resolved)
+        module = architecture.module_class(config)
+        try:
+            module.load_state_dict(architecture.convert(weights.load_tensors(resolved)), assign=True)
+        except (RuntimeError, ValueError) as error:
+            raise NotReady(
+                f"Weights of {name!r} from {source!r} do not fit their config.json: {error} Restore the pair.",
+                reason="WEIGHTS_DAMAGED",
+            ) from error
+        return make_loaded(
+            name,
+            module,
+            architecture,
+            config,
+            digest_sha256=resolved.digest_sha256,
+            licence=str(resolved.config.get("licence", NO_LICENCE_STATED)),
+            score=str(resolved.config.get("score", "")),
+            is_default=is_default,
+            source=source,
+            dtype=dtype,
+            max_joined=max_joined,
+        )
 
 
 def make_loaded(

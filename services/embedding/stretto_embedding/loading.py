@@ -16,6 +16,7 @@ import torch
 from stretto_shared import weights
 from stretto_shared.errors import InvalidInput, NotFound, NotReady
 from stretto_shared.features import ModelInfo, TextStates
+from stretto_shared.nn.heap import giving_memory_back
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -91,12 +92,16 @@ class _Built:
 
 def _build_bert(config: dict[str, Any], tensors: Tensors) -> _Built:
     geometry = minilm.config_from_hf(config)
-    return _Built(_with_state(minilm.MiniLm(geometry), minilm.state_from_hf(dict(tensors))), geometry.max_tokens)
+    with torch.device("meta"):  # no memory for weights that are about to be replaced
+        model = minilm.MiniLm(geometry)
+    return _Built(_with_state(model, minilm.state_from_hf(dict(tensors))), geometry.max_tokens)
 
 
 def _build_t5(config: dict[str, Any], tensors: Tensors) -> _Built:
     geometry = t5.config_from_hf(config)
-    return _Built(_with_state(t5.T5Encoder(geometry), t5.state_from_hf(dict(tensors))), geometry.max_tokens)
+    with torch.device("meta"):
+        model = t5.T5Encoder(geometry)
+    return _Built(_with_state(model, t5.state_from_hf(dict(tensors))), geometry.max_tokens)
 
 
 def _build_musicgen_text(config: dict[str, Any], tensors: Tensors) -> _Built:
@@ -135,10 +140,11 @@ def load(name: str, source: str, *, is_default: bool = True, num_threads: int = 
     """
     if num_threads:
         torch.set_num_threads(num_threads)
-    if source == "default":
-        return _load_minilm(name, is_default=is_default)
-    resolved = weights.resolve(source, name=name, default_dir=Path())
-    return _load(resolved, source=source, is_default=is_default, licence="as published")
+    with giving_memory_back():
+        if source == "default":
+            return _load_minilm(name, is_default=is_default)
+        resolved = weights.resolve(source, name=name, default_dir=Path())
+        return _load(resolved, source=source, is_default=is_default, licence="as published")
 
 
 def _load_minilm(name: str, *, is_default: bool) -> TextEncoder:
@@ -187,7 +193,7 @@ def _load(
 
 def _with_state(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
     try:
-        model.load_state_dict(state)
+        model.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise NotReady(f"The weights do not fit their config.json: {error}", reason="WEIGHTS_DAMAGED") from error
     return model.eval()

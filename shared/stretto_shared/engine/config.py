@@ -13,7 +13,8 @@ class TokenEngineConfig:
         max_slots: Requests that run at the same time.
         max_queued: Requests that wait for a slot; more fail with Overloaded.
         first_block_frames: Frames in the first block of a request, few for a short wait.
-        block_frames: Frames in the blocks after it; a real-time stream whose audio runs out gets fewer, sooner.
+        block_frames: Most frames in the blocks after it, each of which is twice as long as the one before; a real-time
+            stream whose audio runs out gets fewer, sooner.
         max_unread_blocks: Blocks that a reader may lag behind before its request pauses.
         prefill_columns: Columns of known frames (prompt, resume) that one pass reads on top of one for each request.
         kv_budget_bytes: Memory that the caches of all running requests may take.
@@ -45,3 +46,10 @@ class TokenEngineConfig:
                 raise ValueError(f"{name} must be more than 0, got {value:g}.")
         if self.realtime_utilisation > 1:
             raise ValueError(f"realtime_utilisation must be at most 1, got {self.realtime_utilisation:g}.")
+
+    def block_size(self, num_blocks_before: int) -> int:
+        """Frames in the block after so many: a decoder that needs more than the first has them soon."""
+        if num_blocks_before == 0:
+            return self.first_block_frames
+        doublings = min(num_blocks_before, self.block_frames.bit_length())
+        return min(self.block_frames, self.first_block_frames << doublings)

@@ -41,6 +41,7 @@ class Stream(Generic[Condition, State]):
     state: State | None = None
     started_s: float = 0.0
     last_block_s: float | None = None
+    num_blocks: int = 0
     share_used: float = 0.0
     is_cancelled: bool = False
     was_paused: bool = False

@@ -113,8 +113,8 @@ class StepLoop(Generic[Condition, State]):
 
     def _hand_out(self, stream: Stream[Condition, State], events: list[Event[Condition, State]]) -> None:
         program, now_s = stream.program, time.perf_counter()
-        is_first, is_over = stream.last_block_s is None, program.num_steps_left == 0
-        wanted = self._config.first_block_frames if is_first else self._config.block_frames
+        is_over = program.num_steps_left == 0
+        wanted = self._config.block_size(stream.num_blocks)
         if is_over or self._scheduler.must_deliver(stream, now_s):
             wanted = 1
         if program.num_frames_ready >= wanted:
@@ -132,6 +132,7 @@ class StepLoop(Generic[Condition, State]):
             block.codes.size, None if stream.last_block_s is None else now_s - stream.last_block_s
         )
         stream.last_block_s = now_s
+        stream.num_blocks += 1
         if stream.clock is not None:
             stream.clock.deliver(now_s, block.codes.shape[1], is_readers_fault=stream.was_paused)
         stream.was_paused = False

@@ -4,10 +4,6 @@
 #include "attention.hpp"
 #include "products.hpp"
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
 namespace stretto {
 
 inline int thread_number() {
@@ -53,6 +49,8 @@ struct Row {
   }
 };
 
+constexpr int64_t kFewRows = 4;  // so few that every thread makes integers of all of them sooner than it waits for others
+
 // What a pass needs beside its arguments; kept by the calling thread for the next one.
 struct Workspace {
   std::vector<float> projected, attended, hidden;
@@ -61,6 +59,7 @@ struct Workspace {
   struct PerThread {
     std::vector<float> norm, scratch, weights, sums;
     std::vector<int8_t> line;
+    Rows rows;
   };
   std::vector<PerThread> threads;
 };
@@ -70,71 +69,105 @@ struct Pass {
   float* x;  // [count, width], changed in place
   const Row* rows;
   int64_t count;
+  bool one_column;  // no two rows share a cache: keys need not all be written before the first row attends
   Workspace& work;
 
-  // Norms rows of x, `which` of them or all, into integers; shared by the threads.
-  VNNI void norm_rows(const Norm& norm, const int32_t* which, int64_t size) const {
-    Workspace::PerThread& own = work.threads[thread_number()];
+  Workspace::PerThread& own() const { return work.threads[thread_number()]; }
+
+  // Rows as integers, `make(row, rows)` each: by every thread for itself where they are few, shared where not.
+  template <class Make>
+  VNNI const Rows& rows_by(int64_t size, const Make& make) const {
+    if (size <= kFewRows) {
+      Rows& mine = own().rows;
+      for (int64_t r = 0; r < size; ++r) make(r, mine);
+      return mine;
+    }
 #pragma omp for schedule(static)
-    for (int64_t r = 0; r < size; ++r) {
-      const float* row = x + (which ? which[r] : r) * decoder.width;
+    for (int64_t r = 0; r < size; ++r) make(r, work.rows);
+    return work.rows;
+  }
+  struct Normed {
+    const Pass& pass;
+    const Norm& norm;
+    const int32_t* which;
+    VNNI void operator()(int64_t r, Rows& to) const {
+      Workspace::PerThread& own = pass.own();
+      const Decoder& decoder = pass.decoder;
+      const float* row = pass.x + (which ? which[r] : r) * decoder.width;
       layer_norm(row, decoder.width, norm.scale, norm.shift, decoder.eps, own.norm.data(), own.scratch.data());
-      work.rows.put(r, own.norm.data(), decoder.width);
+      to.put(r, own.norm.data(), decoder.width);
+    }
+  };
+  struct Plain {
+    const float* from;
+    int64_t width;
+    VNNI void operator()(int64_t r, Rows& to) const { to.put(r, from + r * width, width); }
+  };
+
+  VNNI void attend_to_cache(int64_t block) const {
+    const int64_t heads = decoder.num_heads;
+    if (!one_column) {
+#pragma omp for schedule(static)
+      for (int64_t item = 0; item < count * heads; ++item) remember_one(block, item / heads, item % heads);
+    }
+#pragma omp for schedule(dynamic)
+    for (int64_t item = 0; item < count * heads; ++item) {
+      const int64_t r = item / heads, head = item % heads;
+      if (one_column) remember_one(block, r, head);
+      const Reach reach{rows[r].prefix, rows[r].start, rows[r].at + 1};
+      attend_one(rows[r].cache_of(block, head, decoder.head_width()), r, head, 3 * decoder.width, reach);
     }
   }
-  VNNI void put_rows(const std::vector<float>& from, int64_t width, int64_t size) const {
-#pragma omp for schedule(static)
-    for (int64_t r = 0; r < size; ++r) work.rows.put(r, from.data() + r * width, width);
-  }
-  VNNI void attend_to(int64_t block, bool is_memory, const int32_t* which, int64_t size, int64_t query_stride) const {
-    Workspace::PerThread& own = work.threads[thread_number()];
-    const AttentionScratch scratch{own.weights.data(), own.sums.data(), own.line.data()};
-    const int64_t heads = decoder.num_heads, width = decoder.head_width();
+  VNNI void attend_to_memory(int64_t block) const {
+    const int64_t heads = decoder.num_heads, size = static_cast<int64_t>(work.hearing.size());
 #pragma omp for schedule(dynamic)
     for (int64_t item = 0; item < size * heads; ++item) {
       const int64_t r = item / heads, head = item % heads;
-      const Row& row = rows[which ? which[r] : r];
-      const Store store = is_memory ? row.memory_of(block, head, width) : row.cache_of(block, head, width);
-      const Reach reach = is_memory ? Reach{0, 0, row.memory_length} : Reach{row.prefix, row.start, row.at + 1};
-      attend(store, work.projected.data() + r * query_stride + head * width, width, reach, decoder.scale,
-             work.attended.data() + r * decoder.width + head * width, scratch);
+      const Row& row = rows[work.hearing[r]];
+      attend_one(row.memory_of(block, head, decoder.head_width()), r, head, decoder.width, {0, 0, row.memory_length});
     }
   }
-  VNNI void remember_all(int64_t block) const {
-    Workspace::PerThread& own = work.threads[thread_number()];
-    const int64_t heads = decoder.num_heads, width = decoder.head_width();
-#pragma omp for schedule(static)
-    for (int64_t item = 0; item < count * heads; ++item) {
-      const int64_t r = item / heads, head = item % heads;
-      const float* key = work.projected.data() + r * 3 * decoder.width + decoder.width + head * width;
-      remember(rows[r].cache_of(block, head, width), rows[r].at, key, key + decoder.width, width, own.line.data());
-    }
+  VNNI void remember_one(int64_t block, int64_t r, int64_t head) const {
+    const int64_t width = decoder.head_width();
+    const float* key = work.projected.data() + r * 3 * decoder.width + decoder.width + head * width;
+    remember(rows[r].cache_of(block, head, width), rows[r].at, key, key + decoder.width, width, own().line.data());
+  }
+  VNNI void attend_one(const Store& store, int64_t r, int64_t head, int64_t query_stride, const Reach& reach) const {
+    const int64_t width = decoder.head_width();
+    Workspace::PerThread& mine = own();
+    attend(store, work.projected.data() + r * query_stride + head * width, width, reach, decoder.scale,
+           work.attended.data() + r * decoder.width + head * width,
+           {mine.weights.data(), mine.sums.data(), mine.line.data()});
   }
 
   VNNI void run_block(int64_t index) const {
     const Block& block = decoder.blocks[index];
     const int64_t width = decoder.width, hidden = block.ffn_in.outputs;
-    norm_rows(block.norm_self, nullptr, count);
-    product(block.qkv, work.rows, count, {work.projected.data(), 3 * width, nullptr, Then::store});
-    remember_all(index);
-    attend_to(index, false, nullptr, count, 3 * width);
-    put_rows(work.attended, width, count);
-    product(block.self_out, work.rows, count, {x, width, nullptr, Then::add});
+    const Plain attended{work.attended.data(), width};
+    product(block.qkv, rows_by(count, Normed{*this, block.norm_self, nullptr}), count,
+            {work.projected.data(), 3 * width, nullptr, Then::store});
+    attend_to_cache(index);
+    product(block.self_out, rows_by(count, attended), count, {x, width, nullptr, Then::add});
     const int64_t num_hearing = static_cast<int64_t>(work.hearing.size());
     if (num_hearing && block.cross_q.outputs) {
       const int32_t* hearing = work.hearing.data();
-      norm_rows(block.norm_cross, hearing, num_hearing);
-      product(block.cross_q, work.rows, num_hearing, {work.projected.data(), width, nullptr, Then::store});
-      attend_to(index, true, hearing, num_hearing, width);
-      put_rows(work.attended, width, num_hearing);
-      product(block.cross_out, work.rows, num_hearing, {x, width, hearing, Then::add});
+      product(block.cross_q, rows_by(num_hearing, Normed{*this, block.norm_cross, hearing}), num_hearing,
+              {work.projected.data(), width, nullptr, Then::store});
+      attend_to_memory(index);
+      product(block.cross_out, rows_by(num_hearing, attended), num_hearing, {x, width, hearing, Then::add});
     }
-    norm_rows(block.norm_ffn, nullptr, count);
-    product(block.ffn_in, work.rows, count, {work.hidden.data(), hidden, nullptr, Then::gelu});
-    put_rows(work.hidden, hidden, count);
-    product(block.ffn_out, work.rows, count, {x, width, nullptr, Then::add});
+    product(block.ffn_in, rows_by(count, Normed{*this, block.norm_ffn, nullptr}), count,
+            {work.hidden.data(), hidden, nullptr, Then::gelu});
+    product(block.ffn_out, rows_by(count, Plain{work.hidden.data(), hidden}), count, {x, width, nullptr, Then::add});
   }
 };
+
+inline bool has_one_column(const Row* rows, int64_t count) {
+  for (int64_t a = 0; a < count; ++a)
+    for (int64_t b = 0; b < a; ++b)
+      if (rows[a].cache == rows[b].cache) return false;
+  return true;
+}
 
 // Runs rows x [count, width] through the blocks, writing their keys and values to the caches, and the rows `wanted` through
 // the heads, into logits [num_wanted, outputs]. The rows of one request stand in order of their steps.
@@ -163,14 +196,15 @@ inline VNNI void decode(const Decoder& decoder, float* x, const Row* rows, int64
     own.weights.resize(power_of_two(reach) + kLanes);
     own.sums.resize(power_of_two(reach));
     own.line.resize(padded(decoder.head_width(), kGroup) + 2 * kGroup);
+    own.rows.reserve(kFewRows, widest);
   }
-  const Pass pass{decoder, x, rows, count, work};
+  const Pass pass{decoder, x, rows, count, has_one_column(rows, count), work};
 #pragma omp parallel num_threads(num_threads) if (num_threads > 1)
   {
     for (int64_t block = 0; block < decoder.num_blocks; ++block) pass.run_block(block);
     if (num_wanted) {
-      pass.norm_rows(decoder.norm, wanted, num_wanted);
-      product(decoder.heads, pass.work.rows, num_wanted, {logits, decoder.heads.outputs, nullptr, Then::store});
+      product(decoder.heads, pass.rows_by(num_wanted, Pass::Normed{pass, decoder.norm, wanted}), num_wanted,
+              {logits, decoder.heads.outputs, nullptr, Then::store});
     }
   }
 }
