@@ -7,12 +7,38 @@ into integers one matrix at a time left 1.8 GB behind that nobody used. Elsewher
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _SMALL_BYTES = 256 << 10
 _USUAL_BYTES = 32 << 20  # where glibc's own threshold ends up in a process that frees large tensors
+
+
+class _Loading:
+    """How many loads go on: the setting is the process's, so the last one to end puts it back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+
+    def begin(self, libc: Any) -> None:
+        with self._lock:
+            self._count += 1
+            libc.mallopt(_MMAP_THRESHOLD, _SMALL_BYTES)
+
+    def end(self, libc: Any) -> None:
+        with self._lock:
+            self._count -= 1
+            if not self._count:
+                libc.mallopt(_MMAP_THRESHOLD, _USUAL_BYTES)
+                libc.mallopt(_TRIM_THRESHOLD, 2 * _USUAL_BYTES)
+        libc.malloc_trim(0)
+
+
+_loading = _Loading()
 
 
 @contextmanager
@@ -24,10 +50,8 @@ def giving_memory_back() -> Iterator[None]:
     except (OSError, AttributeError):
         yield
         return
-    libc.mallopt(_MMAP_THRESHOLD, _SMALL_BYTES)
+    _loading.begin(libc)
     try:
         yield
     finally:
-        libc.mallopt(_MMAP_THRESHOLD, _USUAL_BYTES)
-        libc.mallopt(_TRIM_THRESHOLD, 2 * _USUAL_BYTES)
-        libc.malloc_trim(0)
+        _loading.end(libc)
