@@ -5,7 +5,7 @@
 | `as_dtype`, `fp32` | 4 (2 in bfloat16) | the number of rows | the checkpoint as it is, packed for oneDNN in float32 |
 | `bf16` | 2 | as torch's bfloat16 product does | weights rounded to bfloat16; rows too, on their way in |
 | `int8` | 1 | itself | `lowbit`: a scale per output, rows rounded to int8 with a scale each |
-| `int4` | 0.53 | itself | `lowbit`: besides, a multiplier per 32 weights |
+| `int4` | 0.53 | itself | `lowbit`: 16 levels, of one of eight codebooks for each 32 weights |
 
 Only linear layers without a bias are replaced: those of a transformer's blocks and heads. Speed and the choice:
 `docs/adr/0007-weights-of-eight-and-four-bits.md`; quality: `evals/quality/weight_formats.py`.

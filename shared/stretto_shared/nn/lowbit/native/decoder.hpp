@@ -6,14 +6,6 @@
 
 namespace stretto {
 
-inline int thread_number() {
-#ifdef _OPENMP
-  return omp_get_thread_num();
-#else
-  return 0;
-#endif
-}
-
 struct Norm {
   const float *scale, *shift;
 };
@@ -62,6 +54,7 @@ struct Workspace {
     Rows rows;
   };
   std::vector<PerThread> threads;
+  Barrier barrier;
 };
 
 struct Pass {
@@ -82,8 +75,9 @@ struct Pass {
       for (int64_t r = 0; r < size; ++r) make(r, mine);
       return mine;
     }
-#pragma omp for schedule(static)
+#pragma omp for schedule(static) nowait
     for (int64_t r = 0; r < size; ++r) make(r, work.rows);
+    work.barrier.wait();
     return work.rows;
   }
   struct Normed {
@@ -107,25 +101,28 @@ struct Pass {
   VNNI void attend_to_cache(int64_t block) const {
     const int64_t heads = decoder.num_heads;
     if (!one_column) {
-#pragma omp for schedule(static)
+#pragma omp for schedule(static) nowait
       for (int64_t item = 0; item < count * heads; ++item) remember_one(block, item / heads, item % heads);
+      work.barrier.wait();
     }
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(dynamic) nowait
     for (int64_t item = 0; item < count * heads; ++item) {
       const int64_t r = item / heads, head = item % heads;
       if (one_column) remember_one(block, r, head);
       const Reach reach{rows[r].prefix, rows[r].start, rows[r].at + 1};
       attend_one(rows[r].cache_of(block, head, decoder.head_width()), r, head, 3 * decoder.width, reach);
     }
+    work.barrier.wait();
   }
   VNNI void attend_to_memory(int64_t block) const {
     const int64_t heads = decoder.num_heads, size = static_cast<int64_t>(work.hearing.size());
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(dynamic) nowait
     for (int64_t item = 0; item < size * heads; ++item) {
       const int64_t r = item / heads, head = item % heads;
       const Row& row = rows[work.hearing[r]];
       attend_one(row.memory_of(block, head, decoder.head_width()), r, head, decoder.width, {0, 0, row.memory_length});
     }
+    work.barrier.wait();
   }
   VNNI void remember_one(int64_t block, int64_t r, int64_t head) const {
     const int64_t width = decoder.head_width();
@@ -140,25 +137,30 @@ struct Pass {
            {mine.weights.data(), mine.sums.data(), mine.line.data()});
   }
 
+  VNNI void multiply(const Matrix& matrix, const Rows& ready, int64_t size, const Target& target) const {
+    product(matrix, ready, size, target);
+    work.barrier.wait();
+  }
+
   VNNI void run_block(int64_t index) const {
     const Block& block = decoder.blocks[index];
     const int64_t width = decoder.width, hidden = block.ffn_in.outputs;
     const Plain attended{work.attended.data(), width};
-    product(block.qkv, rows_by(count, Normed{*this, block.norm_self, nullptr}), count,
+    multiply(block.qkv, rows_by(count, Normed{*this, block.norm_self, nullptr}), count,
             {work.projected.data(), 3 * width, nullptr, Then::store});
     attend_to_cache(index);
-    product(block.self_out, rows_by(count, attended), count, {x, width, nullptr, Then::add});
+    multiply(block.self_out, rows_by(count, attended), count, {x, width, nullptr, Then::add});
     const int64_t num_hearing = static_cast<int64_t>(work.hearing.size());
     if (num_hearing && block.cross_q.outputs) {
       const int32_t* hearing = work.hearing.data();
-      product(block.cross_q, rows_by(num_hearing, Normed{*this, block.norm_cross, hearing}), num_hearing,
+      multiply(block.cross_q, rows_by(num_hearing, Normed{*this, block.norm_cross, hearing}), num_hearing,
               {work.projected.data(), width, nullptr, Then::store});
       attend_to_memory(index);
-      product(block.cross_out, rows_by(num_hearing, attended), num_hearing, {x, width, hearing, Then::add});
+      multiply(block.cross_out, rows_by(num_hearing, attended), num_hearing, {x, width, hearing, Then::add});
     }
-    product(block.ffn_in, rows_by(count, Normed{*this, block.norm_ffn, nullptr}), count,
+    multiply(block.ffn_in, rows_by(count, Normed{*this, block.norm_ffn, nullptr}), count,
             {work.hidden.data(), hidden, nullptr, Then::gelu});
-    product(block.ffn_out, rows_by(count, Plain{work.hidden.data(), hidden}), count, {x, width, nullptr, Then::add});
+    multiply(block.ffn_out, rows_by(count, Plain{work.hidden.data(), hidden}), count, {x, width, nullptr, Then::add});
   }
 };
 

@@ -9,12 +9,9 @@
 // Every byte of the weights is read from memory once for all rows: `kRows` of them are in registers at a time with VNNI,
 // 16 in tiles with AMX, while a panel stays in the cache for the next of them.
 #pragma once
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
 #include <vector>
 
+#include "barrier.hpp"
 #include "codebooks.hpp"
 #include "numerics.hpp"
 #include "tiles.hpp"
@@ -25,14 +22,6 @@ constexpr int kPanel = 64, kBlocks = 4, kRows = 8;
 constexpr int64_t kAhead = 8192;  // bytes from the weights in use to those that are asked of the memory
 constexpr int64_t kRunsPerThread = 4;
 constexpr int64_t kLinePadding = 64;  // lines of rows a power of two apart would share the cache's sets
-
-inline int64_t team_size() {
-#ifdef _OPENMP
-  return omp_get_num_threads();
-#else
-  return 1;
-#endif
-}
 
 struct Matrix {
   const uint8_t *weights, *books;  // books: null for int8
@@ -290,7 +279,7 @@ inline VNNI void panel_of(const Matrix& matrix, int64_t panel, const Rows& rows,
   }
 }
 
-// All panels, shared by the threads of the parallel region that this is called from; ends when all are done.
+// All panels, shared by the threads of the parallel region that this is called from; a thread leaves when none is left.
 inline VNNI void product(const Matrix& matrix, const Rows& rows, int64_t count, const Target& target) {
 #ifdef STRETTO_TILES
   const bool by_tiles = tiles_allowed() && count >= kLeastTileRows && (matrix.books || matrix.groups() % 2 == 0);
@@ -300,7 +289,7 @@ inline VNNI void product(const Matrix& matrix, const Rows& rows, int64_t count, 
 #endif
   // Runs of panels, so that a thread reads on where it is; few enough that no thread waits long for a last one.
   const int64_t panels = matrix.panels(), some = panels / (kRunsPerThread * team_size()), run = some ? some : 1;
-#pragma omp for schedule(dynamic, run)
+#pragma omp for schedule(dynamic, run) nowait
   for (int64_t panel = 0; panel < panels; ++panel) panel_of(matrix, panel, rows, count, target, by_tiles);
 #ifdef STRETTO_TILES
   if (by_tiles) release_tiles();

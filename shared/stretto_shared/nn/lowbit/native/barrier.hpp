@@ -1,0 +1,84 @@
+// Where the threads of a pass wait for each other. They wait awake for as long as an even share of work may differ, and
+// asleep from then on: a thread whose core the system gave to somebody else is only moved to a core that is idle, and a
+// waiting thread that stays awake keeps it from being one.
+#pragma once
+#include <atomic>
+#include <climits>
+#include <cstdint>
+#include <immintrin.h>
+
+#if defined(__linux__)
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#else
+#include <sched.h>
+#endif
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+namespace stretto {
+
+constexpr uint64_t kAwakeTicks = 40000;  // of the time-stamp counter: some 20 us
+
+inline int team_size() {
+#ifdef _OPENMP
+  return omp_get_num_threads();
+#else
+  return 1;
+#endif
+}
+
+inline int thread_number() {
+#ifdef _OPENMP
+  return omp_get_thread_num();
+#else
+  return 0;
+#endif
+}
+
+class Barrier {
+ public:
+  // Ends when all threads of the team have called it.
+  void wait() {
+    const int size = team_size();
+    if (size == 1) return;
+    const uint32_t round = round_.load();
+    if (arrived_.fetch_add(1) + 1 == size) {
+      arrived_.store(0);
+      round_.store(round + 1);
+      if (asleep_.load()) wake();
+      return;
+    }
+    const uint64_t begin = __rdtsc();
+    while (round_.load(std::memory_order_acquire) == round) {
+      if (__rdtsc() - begin < kAwakeTicks) {
+        _mm_pause();
+        continue;
+      }
+      asleep_.fetch_add(1);
+      sleep(round);
+      asleep_.fetch_sub(1);
+    }
+  }
+
+ private:
+#if defined(__linux__)
+  // Sleeps unless the round is over by now, which the system looks at once more.
+  void sleep(uint32_t round) { syscall(SYS_futex, &round_, FUTEX_WAIT_PRIVATE, round, nullptr, nullptr, 0); }
+  void wake() { syscall(SYS_futex, &round_, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0); }
+#else
+  void sleep(uint32_t) { sched_yield(); }
+  void wake() {}
+#endif
+
+  alignas(64) std::atomic<uint32_t> round_{0};
+  alignas(64) std::atomic<int> arrived_{0};
+  std::atomic<int> asleep_{0};
+};
+
+static_assert(sizeof(std::atomic<uint32_t>) == sizeof(uint32_t), "a futex is four bytes");
+
+}  // namespace stretto
