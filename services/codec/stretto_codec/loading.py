@@ -14,7 +14,7 @@ from stretto_shared import weights
 from stretto_shared.errors import NotFound, NotReady
 from stretto_shared.features import ModelInfo
 from stretto_shared.nn.convnext import ConvNeXtBlock
-from stretto_shared.nn.heap import giving_memory_back
+from stretto_shared.nn.heap import as_single, giving_memory_back
 from torch import Tensor, nn
 
 from stretto_codec.models.encodec import Encodec, EncodecConfig
@@ -263,7 +263,7 @@ def load(
         architecture, config = _read_config(resolved)
         module = architecture.module_class(config)
         try:
-            module.load_state_dict(architecture.convert(weights.load_tensors(resolved)), assign=True)
+            module.load_state_dict(as_single(architecture.convert(weights.load_tensors(resolved))), assign=True)
         except (RuntimeError, ValueError) as error:
             raise NotReady(
                 f"Weights of {name!r} from {source!r} do not fit their config.json: {error} Restore the pair.",

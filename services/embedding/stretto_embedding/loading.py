@@ -16,7 +16,7 @@ import torch
 from stretto_shared import weights
 from stretto_shared.errors import InvalidInput, NotFound, NotReady
 from stretto_shared.features import ModelInfo, TextStates
-from stretto_shared.nn.heap import giving_memory_back
+from stretto_shared.nn.heap import as_single, giving_memory_back
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -193,7 +193,7 @@ def _load(
 
 def _with_state(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
     try:
-        model.load_state_dict(state, assign=True)
+        model.load_state_dict(as_single(state), assign=True)
     except RuntimeError as error:
         raise NotReady(f"The weights do not fit their config.json: {error}", reason="WEIGHTS_DAMAGED") from error
     return model.eval()

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+
+from torch import Tensor
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _SMALL_BYTES = 256 << 10
 _USUAL_BYTES = 32 << 20  # where glibc's own threshold ends up in a process that frees large tensors
+
+
+def as_single(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors as a module of float32 takes them without a copy of those that are: others that float are widened."""
+    return {key: each.float() if each.is_floating_point() else each for key, each in tensors.items()}
 
 
 class _Loading:

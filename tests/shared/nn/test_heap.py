@@ -7,8 +7,9 @@ import sys
 from typing import Any
 
 import pytest
+import torch
 from stretto_shared.nn import heap
-from stretto_shared.nn.heap import giving_memory_back
+from stretto_shared.nn.heap import as_single, giving_memory_back
 
 
 class FakeLibc:
@@ -61,3 +62,14 @@ def test_another_libc_is_left_alone(monkeypatch: pytest.MonkeyPatch, error: type
 def test_the_real_libc_takes_the_settings() -> None:
     with giving_memory_back():
         assert ctypes.CDLL("libc.so.6").mallopt(heap._MMAP_THRESHOLD, heap._SMALL_BYTES) == 1
+
+
+def test_tensors_of_fewer_bits_are_widened_and_the_others_not_copied() -> None:
+    given = {
+        "half": torch.ones(2, dtype=torch.float16),
+        "single": torch.ones(2),
+        "count": torch.ones(2, dtype=torch.int64),
+    }
+    found = as_single(given)
+    assert found["half"].dtype == torch.float32
+    assert found["single"] is given["single"] and found["count"] is given["count"]
