@@ -149,7 +149,7 @@ async def main() -> None:
     """Command line."""
     options = parser(__doc__)
     options.add_argument("--duration-s", type=float, default=LONGEST_S, help="seconds of music of each piece")
-    options.add_argument("--slots", type=int, default=16, help="of the server's language model")
+    options.add_argument("--slots", type=int, default=12, help="of the server's language model")
     options.add_argument("--spread-s", type=float, default=1.0, help="seconds in which twice the admitted load comes")
     args = options.parse_args()
     settings = {"STRETTO_ACOUSTIC_MAX_SLOTS": args.slots} | ({"OMP_NUM_THREADS": args.threads} if args.threads else {})
