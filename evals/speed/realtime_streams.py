@@ -9,7 +9,7 @@ nothing to play, that is an underrun.
    admitted load.
 3. Twice as many as that, evenly within `--spread-s` seconds; 0 lets all come at the same moment.
 
-    python evals/speed/realtime_streams.py [--duration-s 30] [--slots 16] [--spread-s 1]
+    python evals/speed/realtime_streams.py [--duration-s 30] [--slots 12] [--spread-s 1]
 
 Cost: a minute on a quiet machine, which alone gives valid numbers; `--duration-s 8` is the quick check, whose
 pieces may be over before anybody has to be refused: the server works ahead.
