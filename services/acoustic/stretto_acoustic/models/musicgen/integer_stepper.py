@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from stretto_shared.engine.program import StateCost
 from stretto_shared.engine.sampling import guide
-from stretto_shared.engine.self_test import Trial, joins_exactly
+from stretto_shared.engine.self_test import joins_exactly
 from stretto_shared.nn.lowbit import (
     DecoderBlock,
     DecoderLayers,
@@ -37,7 +37,12 @@ from torch import Tensor
 from stretto_acoustic.models.musicgen.block import MusicGenBlock
 from stretto_acoustic.models.musicgen.conditions import Conditions
 from stretto_acoustic.models.musicgen.lm import MusicGenLM
-from stretto_acoustic.models.musicgen.stepper import MusicGenCondition, condition_tensors, num_rows_of, trials_of
+from stretto_acoustic.models.musicgen.stepper import (
+    MusicGenCondition,
+    OfMusicGen,
+    condition_tensors,
+    num_rows_of,
+)
 
 _PREFIX_ROWS_AT_ONCE = 64
 
@@ -69,7 +74,7 @@ class _Plan:
     wanted: list[int] = field(default_factory=list)
 
 
-class IntegerStepper:
+class IntegerStepper(OfMusicGen):
     """Drives a `MusicGenLM` of integer matrices; implements `StepModel`.
 
     Invariant: a request's logits depend on nothing but the request
@@ -94,10 +99,6 @@ class IntegerStepper:
         joined = cls(model)
         return joined if joins_exactly(joined, joined.trials()) else cls(model, joins=False)
 
-    def trials(self) -> list[Trial[MusicGenCondition]]:
-        """One request of each kind that this model takes, the plainest guided one first."""
-        return trials_of(self._model.config)
-
     @property
     def is_row_invariant(self) -> bool:
         return self._joins
@@ -105,18 +106,6 @@ class IntegerStepper:
     @property
     def min_rows(self) -> int:
         return 1
-
-    @property
-    def cardinality(self) -> int:
-        return self._model.config.cardinality
-
-    @property
-    def special_token(self) -> int:
-        return self._model.config.special_token
-
-    @property
-    def delays(self) -> tuple[int, ...]:
-        return self._model.config.delays
 
     def cost(self, condition: MusicGenCondition, *, num_steps: int, guidance_scale: float) -> StateCost:
         """Rows of a request, and bytes of its caches: its steps, its prefix and its text."""

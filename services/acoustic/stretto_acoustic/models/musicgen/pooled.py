@@ -30,7 +30,7 @@ from stretto_acoustic.models.musicgen.fixed_pass import FixedPass, Record, RowIn
 from stretto_acoustic.models.musicgen.lm import MusicGenLM
 from stretto_acoustic.models.musicgen.slot_cache import ROWS_PER_SLOT, SlotCache
 from stretto_acoustic.models.musicgen.state import MusicGenState
-from stretto_acoustic.models.musicgen.stepper import MusicGenCondition, init_state, num_rows_of, trials_of
+from stretto_acoustic.models.musicgen.stepper import MusicGenCondition, OfMusicGen, init_state, num_rows_of
 
 
 @dataclass(eq=False)
@@ -54,7 +54,7 @@ class PooledState:
             self.give_back(self.slot)
 
 
-class PooledStepper:
+class PooledStepper(OfMusicGen):
     """Drives a `MusicGenLM` in eval mode on its own device; implements `StepModel`.
 
     Invariant: a state's logits do not depend on its slot, on other states, on what the slot held before, nor on how its
@@ -125,10 +125,6 @@ class PooledStepper:
         """Give each slot a pass of its own, untried."""
         return cls(model, num_slots=num_slots, kv_budget_bytes=kv_budget_bytes, joins=False)
 
-    def trials(self) -> list[Trial[MusicGenCondition]]:
-        """One request of each kind that this model takes, the plainest guided one first."""
-        return trials_of(self._model.config)
-
     @property
     def is_row_invariant(self) -> bool:
         return self._joins
@@ -137,18 +133,6 @@ class PooledStepper:
     def min_rows(self) -> int:
         """Rows of every pass."""
         return ROWS_PER_SLOT * self._slots_per_pass
-
-    @property
-    def cardinality(self) -> int:
-        return self._model.config.cardinality
-
-    @property
-    def special_token(self) -> int:
-        return self._model.config.special_token
-
-    @property
-    def delays(self) -> tuple[int, ...]:
-        return self._model.config.delays
 
     @property
     def num_free_slots(self) -> int:

@@ -49,7 +49,29 @@ class GuidedState:
         return self.inner.batch_size == 2
 
 
-class MusicGenStepper:
+class OfMusicGen:
+    """What the token engine and its trial ask of every stepper of a MusicGen model."""
+
+    _model: MusicGenLM
+
+    def trials(self) -> list[Trial[MusicGenCondition]]:
+        """One request of each kind that this model takes, the plainest guided one first."""
+        return trials_of(self._model.config)
+
+    @property
+    def cardinality(self) -> int:
+        return self._model.config.cardinality
+
+    @property
+    def special_token(self) -> int:
+        return self._model.config.special_token
+
+    @property
+    def delays(self) -> tuple[int, ...]:
+        return self._model.config.delays
+
+
+class MusicGenStepper(OfMusicGen):
     """Drives a `MusicGenLM` in eval mode; implements `StepModel`.
 
     Args:
@@ -70,10 +92,6 @@ class MusicGenStepper:
         joined = cls(model, min_rows=min_rows)
         return joined if min_rows is not None and joins_exactly(joined, joined.trials()) else cls(model)
 
-    def trials(self) -> list[Trial[MusicGenCondition]]:
-        """One request of each kind that this model takes, the plainest guided one first."""
-        return trials_of(self._model.config)
-
     @property
     def is_row_invariant(self) -> bool:
         return self._min_rows is not None
@@ -81,18 +99,6 @@ class MusicGenStepper:
     @property
     def min_rows(self) -> int:
         return self._min_rows or 1
-
-    @property
-    def cardinality(self) -> int:
-        return self._model.config.cardinality
-
-    @property
-    def special_token(self) -> int:
-        return self._model.config.special_token
-
-    @property
-    def delays(self) -> tuple[int, ...]:
-        return self._model.config.delays
 
     def cost(self, condition: MusicGenCondition, *, num_steps: int, guidance_scale: float) -> StateCost:
         """Rows of a request, and bytes of its caches: its steps, its prefix and its text."""
