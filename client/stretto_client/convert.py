@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stretto.acoustic.v1 import acoustic_pb2
+from stretto.common.v1 import model_pb2
 from stretto.orchestrator.v1 import orchestrator_pb2
 from stretto_shared.errors import InvalidInput
 from stretto_shared.grpc import convert
@@ -12,7 +12,7 @@ from stretto_client.values import AudioChunk, MusicEvent, Pace, Progress, Receip
 
 MAX_SEED = 2**64 - 1
 MAX_PRIORITY = 9
-_PACES = {Pace.BEST_EFFORT: acoustic_pb2.PACE_BEST_EFFORT, Pace.REALTIME: acoustic_pb2.PACE_REALTIME}
+_PACES = {Pace.BEST_EFFORT: model_pb2.PACE_BEST_EFFORT, Pace.REALTIME: model_pb2.PACE_REALTIME}
 
 
 def event_from_proto(
@@ -71,7 +71,7 @@ def check_priority(priority: int) -> int:
     return priority
 
 
-def pace_to_proto(pace: Pace) -> acoustic_pb2.Pace:
+def pace_to_proto(pace: Pace) -> model_pb2.Pace:
     """The pace of the wire.
 
     Raises:

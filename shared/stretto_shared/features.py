@@ -1,4 +1,4 @@
-"""`TextStates`, `Chromagram`, `SamplingOptions`, `ModelInfo`: what travels between stages beside tokens and audio."""
+"""`TextStates`, `JointEmbedding`, `ModelInfo` and others: what travels between stages beside tokens and audio."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from stretto_shared.errors import InvalidInput
 
 CHROMA_FRAME_RATE_HZ = 7.8125
 NUM_PITCH_CLASSES = 12
+MAX_STYLE_CODES = 64
+MAX_PIECE_S = 600.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +45,62 @@ class TextStates:
     @property
     def dimension(self) -> int:
         return int(self.pooled.shape[0])
+
+
+@dataclass(frozen=True, eq=False)
+class JointEmbedding:
+    """A text or a recording as a point of the space that both share.
+
+    Invariant: `values` is float32 [D], finite, of unit length and read-only; `codes` are its codes by residual vector
+    quantisation, coarsest first, and empty where the encoder has no quantiser.
+    """
+
+    encoder_id: str
+    values: NDArray[np.float32]
+    codes: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        values = np.array(self.values, dtype=np.float32, copy=True)
+        if values.ndim != 1 or values.size < 1:
+            raise InvalidInput("embedding.values", f"expected at least one float [D], got shape {values.shape}.")
+        norm = float(np.linalg.norm(values))
+        if not (np.isfinite(norm) and norm > 0):
+            raise InvalidInput("embedding.values", f"expected finite values that are not all 0, got norm {norm}.")
+        _check_codes("embedding.codes", self.codes)
+        values /= norm
+        values.setflags(write=False)
+        object.__setattr__(self, "values", values)
+
+    def similarity(self, other: JointEmbedding) -> float:
+        """Cosine of the two, -1 to 1."""
+        return float(np.dot(self.values, other.values))
+
+
+@dataclass(frozen=True)
+class StyleSpan:
+    """The codes of a `JointEmbedding` that hold from `start_s` on.
+
+    Raises:
+        InvalidInput: On a start outside [0, 600], or codes that are missing, too many or negative.
+    """
+
+    start_s: float
+    encoder_id: str
+    codes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start_s <= MAX_PIECE_S:
+            raise InvalidInput("style.start_s", f"expected 0 to {MAX_PIECE_S:g} s, got {self.start_s:g}.")
+        if not self.codes:
+            raise InvalidInput("style.codes", "expected at least one code, got none. Send those of a joint embedding.")
+        _check_codes("style.codes", self.codes)
+
+
+def _check_codes(field: str, codes: tuple[int, ...]) -> None:
+    if len(codes) > MAX_STYLE_CODES:
+        raise InvalidInput(field, f"expected at most {MAX_STYLE_CODES} codes, got {len(codes)}.")
+    if codes and min(codes) < 0:
+        raise InvalidInput(field, f"expected codes of 0 or more, got {min(codes)}.")
 
 
 @dataclass(frozen=True, eq=False)

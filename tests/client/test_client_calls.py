@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stretto.acoustic.v1 import acoustic_pb2
+from stretto.common.v1 import model_pb2
 from stretto_client import (
     AudioChunk,
     Conflict,
@@ -62,8 +62,8 @@ async def test_every_argument_of_a_request_reaches_the_door(door: Any) -> None:
     assert len(generated.melody.samples) == 4 * 24_000
     assert (continued.prompt, continued.include_recording) == ("y", False)
     assert continued.audio.sample_rate_hz == 24_000
-    assert (generated.pace, generated.priority) == (acoustic_pb2.PACE_BEST_EFFORT, 9)
-    assert (continued.pace, continued.priority) == (acoustic_pb2.PACE_REALTIME, 0)
+    assert (generated.pace, generated.priority) == (model_pb2.PACE_BEST_EFFORT, 9)
+    assert (continued.pace, continued.priority) == (model_pb2.PACE_REALTIME, 0)
     assert not continued.HasField("sampling")
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import grpc
 from stretto.acoustic.v1 import acoustic_pb2, acoustic_pb2_grpc
 from stretto.codec.v1 import codec_pb2, codec_pb2_grpc
+from stretto.common.v1 import model_pb2
 from stretto.embedding.v1 import embedding_pb2, embedding_pb2_grpc
 from stretto_shared.audio import Waveform
 from stretto_shared.errors import InvalidInput, NotFound, NotReady
@@ -294,8 +295,8 @@ def _token_request_to_proto(
     )
 
 
-def _pace_to_proto(pacing: Pacing) -> acoustic_pb2.Pace:
-    return acoustic_pb2.PACE_REALTIME if pacing.is_realtime else acoustic_pb2.PACE_BEST_EFFORT
+def _pace_to_proto(pacing: Pacing) -> model_pb2.Pace:
+    return model_pb2.PACE_REALTIME if pacing.is_realtime else model_pb2.PACE_BEST_EFFORT
 
 
 @contextmanager

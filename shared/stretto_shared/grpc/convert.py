@@ -9,17 +9,23 @@ be large, whole clips and their tokens, a servicer converts in a thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 from google.protobuf.message import Message
-from stretto.acoustic.v1 import acoustic_pb2
 from stretto.common.v1 import audio_pb2, features_pb2, model_pb2, tokens_pb2
 
 from stretto_shared.audio import Waveform
 from stretto_shared.errors import InvalidInput
-from stretto_shared.features import Chromagram, ModelInfo, SamplingOptions, TextStates
+from stretto_shared.features import (
+    Chromagram,
+    JointEmbedding,
+    ModelInfo,
+    SamplingOptions,
+    StyleSpan,
+    TextStates,
+)
 from stretto_shared.tokens import MAX_CHUNK_SCALE, MAX_CODEBOOKS, TokenMatrix
 
 BYTES_PER_FLOAT = 4
@@ -28,6 +34,7 @@ MAX_CODES = 1 << 22  # of one message; ten minutes at EnCodec's highest rate are
 MAX_CHUNK_SCALES = 4096  # of one message; more than an hour of EnCodec 48 kHz
 MAX_TEXT_DIMENSION = 16_384
 MAX_MELODY_FRAMES = 65_536
+MAX_STYLE_SPANS = 1024
 _CODES_PER_STEP = 16_384
 
 
@@ -159,6 +166,68 @@ def text_states_from_proto(message: features_pb2.TextStates, field: str = "text"
         return TextStates(message.encoder_id, np.array(message.pooled, dtype=np.float32), states)
 
 
+def joint_embedding_to_proto(embedding: JointEmbedding) -> features_pb2.JointEmbedding:
+    """Write a point of a joint space and its codes."""
+    return features_pb2.JointEmbedding(
+        encoder_id=embedding.encoder_id, values=embedding.values.tolist(), codes=embedding.codes
+    )
+
+
+def joint_embedding_from_proto(message: features_pb2.JointEmbedding, field: str = "embedding") -> JointEmbedding:
+    """Check a point of a joint space.
+
+    Raises:
+        InvalidInput: If it is missing, names no encoder, or its size, values or codes are off.
+    """
+    _require(message, field)
+    if not message.encoder_id:
+        raise InvalidInput(f"{field}.encoder_id", "is required. Name the joint encoder that made it, as name@digest.")
+    if not 1 <= len(message.values) <= MAX_TEXT_DIMENSION:
+        raise InvalidInput(f"{field}.values", f"expected 1 to {MAX_TEXT_DIMENSION} floats, got {len(message.values)}.")
+    with errors_named(field):
+        return JointEmbedding(message.encoder_id, np.array(message.values, dtype=np.float32), tuple(message.codes))
+
+
+def style_spans_to_proto(spans: Sequence[StyleSpan]) -> list[features_pb2.StyleSpan]:
+    """Write which style holds from when on."""
+    return [
+        features_pb2.StyleSpan(start_s=span.start_s, encoder_id=span.encoder_id, codes=span.codes) for span in spans
+    ]
+
+
+def style_spans_from_proto(messages: Sequence[features_pb2.StyleSpan], field: str = "styles") -> tuple[StyleSpan, ...]:
+    """Check a list of styles, which may be empty.
+
+    Raises:
+        InvalidInput: If there are too many, one is malformed, the first does not start at 0, or starts do not rise, or
+            they come from several encoders.
+    """
+    if len(messages) > MAX_STYLE_SPANS:
+        raise InvalidInput(field, f"expected at most {MAX_STYLE_SPANS} spans, got {len(messages)}. Send fewer.")
+    spans: list[StyleSpan] = []
+    for index, message in enumerate(messages):
+        path = f"{field}[{index}]"
+        if not message.encoder_id:
+            raise InvalidInput(
+                f"{path}.encoder_id", "is required. Name the joint encoder of the codes, as name@digest."
+            )
+        with errors_named(path):
+            span = StyleSpan(message.start_s, message.encoder_id, tuple(message.codes))
+        if not spans and span.start_s != 0:
+            raise InvalidInput(f"{path}.start_s", f"expected 0 for the first span, got {span.start_s:g}.")
+        if spans and span.start_s <= spans[-1].start_s:
+            raise InvalidInput(
+                f"{path}.start_s",
+                f"expected more than {spans[-1].start_s:g} s, got {span.start_s:g}. Put them in order.",
+            )
+        if spans and span.encoder_id != spans[0].encoder_id:
+            raise InvalidInput(
+                f"{path}.encoder_id", f"expected {spans[0].encoder_id!r} as in the first span, got {span.encoder_id!r}."
+            )
+        spans.append(span)
+    return tuple(spans)
+
+
 def chromagram_to_proto(melody: Chromagram) -> features_pb2.Chromagram:
     """Write a melody."""
     return features_pb2.Chromagram(frame_rate_hz=melody.frame_rate_hz, pitch_classes=melody.pitch_classes.tolist())
@@ -248,16 +317,16 @@ def model_info_from_proto(message: model_pb2.ModelInfo, field: str = "model") ->
     )
 
 
-def is_realtime_from_proto(pace: acoustic_pb2.Pace, field: str = "pace") -> bool:
+def is_realtime_from_proto(pace: model_pb2.Pace, field: str = "pace") -> bool:
     """Whether somebody listens; not set, nobody does.
 
     Raises:
         InvalidInput: If it is a pace of a newer wire than this one.
     """
-    if pace not in acoustic_pb2.Pace.values():
-        known = ", ".join(f"{value} ({name})" for name, value in acoustic_pb2.Pace.items())
+    if pace not in model_pb2.Pace.values():
+        known = ", ".join(f"{value} ({name})" for name, value in model_pb2.Pace.items())
         raise InvalidInput(field, f"expected one of {known}, got {pace}. Choose one, or update the server.")
-    return bool(pace == acoustic_pb2.PACE_REALTIME)
+    return bool(pace == model_pb2.PACE_REALTIME)
 
 
 @contextmanager

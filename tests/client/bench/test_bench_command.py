@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stretto.acoustic.v1 import acoustic_pb2
+from stretto.common.v1 import model_pb2
 from stretto_client import Overloaded
 
 Run = Callable[..., tuple[int, str, str]]
@@ -41,9 +41,9 @@ def test_a_table_comes_first_and_one_line_of_json_last(run: Run, stage: Any, tmp
 def test_every_request_asks_for_the_pace_of_the_plan(run: Run, stage: Any) -> None:
     status, out, _ = run("--concurrency", 1, "--requests", 2, "--pace", "realtime", "--json-only")
     assert (status, json.loads(out)["plan"]["pace"]) == (0, "realtime")
-    assert [request.pace for request in stage.requests] == [acoustic_pb2.PACE_REALTIME] * 3  # one warms up
+    assert [request.pace for request in stage.requests] == [model_pb2.PACE_REALTIME] * 3  # one warms up
     run("--concurrency", 1, "--requests", 1, "--json-only")
-    assert stage.requests[-1].pace == acoustic_pb2.PACE_BEST_EFFORT
+    assert stage.requests[-1].pace == model_pb2.PACE_BEST_EFFORT
 
 
 def test_json_only_prints_one_line(run: Run) -> None:

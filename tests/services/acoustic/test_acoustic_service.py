@@ -197,7 +197,7 @@ async def test_silence_is_no_melody(stub: Any, dtype: str) -> None:
 
 async def test_pace_and_priority_change_no_token(stub: Any) -> None:
     usual = await generate(stub, seed=4, text=text())
-    for fields in ({"pace": acoustic_pb2.PACE_REALTIME}, {"priority": 9}):
+    for fields in ({"pace": model_pb2.PACE_REALTIME}, {"priority": 9}):
         np.testing.assert_array_equal(usual, await generate(stub, seed=4, text=text(), **fields))
 
 

@@ -24,7 +24,7 @@ from stretto_shared.features import SamplingOptions
 from stretto_shared.grpc.server import StrettoServer
 from stretto_shared.grpc.settings import GrpcSettings
 
-REALTIME = acoustic_pb2.PACE_REALTIME
+REALTIME = model_pb2.PACE_REALTIME
 CONFIG = dataclasses.replace(PRESETS["tiny"], max_frames=500)
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import grpc
 import numpy as np
 import pytest
-from stretto.acoustic.v1 import acoustic_pb2
+from stretto.common.v1 import model_pb2
 from stretto_orchestrator.clients import AcousticClient, CodecClient, EmbeddingClient, Stages
 from stretto_orchestrator.flows.cascades import cascades_with
 from stretto_orchestrator.flows.generate_music import MusicRequest, generate_music
@@ -129,7 +129,7 @@ def streams(house, cascade, pace):
 
 async def test_each_piece_is_counted_by_cascade_and_pace(house_with, collect, request_music):
     async with house_with(extra_cascades={"mine": {}}) as house:
-        live = acoustic_pb2.PACE_REALTIME
+        live = model_pb2.PACE_REALTIME
         for fields in ({}, {"pace": live}, {"pace": live, "cascade": "mine"}):
             music = await collect(house.stub.GenerateMusic(request_music(**fields)))
         counts = [
@@ -186,7 +186,7 @@ async def test_an_unknown_cascade_makes_no_label(house, request_music):
 async def test_a_refused_piece_is_no_stream(house, request_music):
     house.acoustic.admission_error = Overloaded("Full.", retry_after_s=1)
     with pytest.raises(grpc.aio.AioRpcError):
-        async for _ in house.stub.GenerateMusic(request_music(pace=acoustic_pb2.PACE_REALTIME)):
+        async for _ in house.stub.GenerateMusic(request_music(pace=model_pb2.PACE_REALTIME)):
             pass
     assert streams(house, "musicgen", "realtime") == 0
     labels = {"method": "/stretto.orchestrator.v1.OrchestratorService/GenerateMusic", "code": "RESOURCE_EXHAUSTED"}

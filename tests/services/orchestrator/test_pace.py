@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-from stretto.acoustic.v1 import acoustic_pb2
 from stretto.common.v1 import audio_pb2, model_pb2
 from stretto.orchestrator.v1 import orchestrator_pb2
 from stretto_shared.errors import NotFound, NotReady, Overloaded
 
-REALTIME = acoustic_pb2.PACE_REALTIME
+REALTIME = model_pb2.PACE_REALTIME
 
 
 def recording(duration_s=3.0, rate_hz=16_000):
@@ -48,7 +47,7 @@ async def test_pace_and_priority_reach_the_acoustic_stage_and_are_best_effort_un
     await collect(house.stub.GenerateMusic(request_music(pace=REALTIME, melody=recording())))
     await collect(house.stub.ContinueMusic(continuation(priority=3)))
     await collect(house.stub.ContinueMusic(continuation(pace=REALTIME)))
-    best_effort = acoustic_pb2.PACE_BEST_EFFORT
+    best_effort = model_pb2.PACE_BEST_EFFORT
     asked = [(request.pace, request.priority) for request in house.acoustic.requests]
     assert asked == [(best_effort, 0), (best_effort, 7), (REALTIME, 0), (best_effort, 3), (REALTIME, 0)]
 

@@ -27,27 +27,31 @@ from stretto.common.v1 import model_pb2 as stretto_dot_common_dot_v1_dot_model__
 from stretto.common.v1 import tokens_pb2 as stretto_dot_common_dot_v1_dot_tokens__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"stretto/acoustic/v1/acoustic.proto\x12\x13stretto.acoustic.v1\x1a stretto/common/v1/features.proto\x1a\x1dstretto/common/v1/model.proto\x1a\x1estretto/common/v1/tokens.proto\"\xfa\x02\n\x15GenerateTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12+\n\x04text\x18\x02 \x01(\x0b\x32\x1d.stretto.common.v1.TextStates\x12-\n\x06melody\x18\x03 \x01(\x0b\x32\x1d.stretto.common.v1.Chromagram\x12.\n\x06prompt\x18\x04 \x01(\x0b\x32\x1e.stretto.common.v1.TokenMatrix\x12\x33\n\x0bresume_from\x18\x05 \x01(\x0b\x32\x1e.stretto.common.v1.TokenMatrix\x12\x12\n\nduration_s\x18\x06 \x01(\x01\x12\x0c\n\x04seed\x18\x07 \x01(\x04\x12\x34\n\x08sampling\x18\x08 \x01(\x0b\x32\".stretto.common.v1.SamplingOptions\x12\'\n\x04pace\x18\t \x01(\x0e\x32\x19.stretto.acoustic.v1.Pace\x12\x10\n\x08priority\x18\n \x01(\x05\"\xe1\x01\n\x16GenerateTokensResponse\x12.\n\x06tokens\x18\x01 \x01(\x0b\x32\x1e.stretto.common.v1.TokenMatrix\x12\x19\n\x11\x66irst_frame_index\x18\x02 \x01(\x03\x12\x19\n\x11total_frame_count\x18\x03 \x01(\x03\x12+\n\x05model\x18\x04 \x01(\x0b\x32\x1c.stretto.common.v1.ModelInfo\x12\x34\n\x08sampling\x18\x05 \x01(\x0b\x32\".stretto.common.v1.SamplingOptions\"\xc3\x01\n\x15\x43heckAdmissionRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nduration_s\x18\x02 \x01(\x01\x12\x34\n\x08sampling\x18\x03 \x01(\x0b\x32\".stretto.common.v1.SamplingOptions\x12\'\n\x04pace\x18\x04 \x01(\x0e\x32\x19.stretto.acoustic.v1.Pace\x12\x10\n\x08priority\x18\x05 \x01(\x05\x12\x16\n\x0eis_conditional\x18\x06 \x01(\x08\"\x18\n\x16\x43heckAdmissionResponse\"\x13\n\x11ListModelsRequest\"B\n\x12ListModelsResponse\x12,\n\x06models\x18\x01 \x03(\x0b\x32\x1c.stretto.common.v1.ModelInfo*E\n\x04Pace\x12\x14\n\x10PACE_UNSPECIFIED\x10\x00\x12\x14\n\x10PACE_BEST_EFFORT\x10\x01\x12\x11\n\rPACE_REALTIME\x10\x02\x32\xc8\x02\n\x0f\x41\x63ousticService\x12k\n\x0eGenerateTokens\x12*.stretto.acoustic.v1.GenerateTokensRequest\x1a+.stretto.acoustic.v1.GenerateTokensResponse0\x01\x12i\n\x0e\x43heckAdmission\x12*.stretto.acoustic.v1.CheckAdmissionRequest\x1a+.stretto.acoustic.v1.CheckAdmissionResponse\x12]\n\nListModels\x12&.stretto.acoustic.v1.ListModelsRequest\x1a\'.stretto.acoustic.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"stretto/acoustic/v1/acoustic.proto\x12\x13stretto.acoustic.v1\x1a stretto/common/v1/features.proto\x1a\x1dstretto/common/v1/model.proto\x1a\x1estretto/common/v1/tokens.proto\"\xf8\x02\n\x15GenerateTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12+\n\x04text\x18\x02 \x01(\x0b\x32\x1d.stretto.common.v1.TextStates\x12-\n\x06melody\x18\x03 \x01(\x0b\x32\x1d.stretto.common.v1.Chromagram\x12.\n\x06prompt\x18\x04 \x01(\x0b\x32\x1e.stretto.common.v1.TokenMatrix\x12\x33\n\x0bresume_from\x18\x05 \x01(\x0b\x32\x1e.stretto.common.v1.TokenMatrix\x12\x12\n\nduration_s\x18\x06 \x01(\x01\x12\x0c\n\x04seed\x18\x07 \x01(\x04\x12\x34\n\x08sampling\x18\x08 \x01(\x0b\x32\".stretto.common.v1.SamplingOptions\x12%\n\x04pace\x18\t \x01(\x0e\x32\x17.stretto.common.v1.Pace\x12\x10\n\x08priority\x18\n \x01(\x05\"\xe1\x01\n\x16GenerateTokensResponse\x12.\n\x06tokens\x18\x01 \x01(\x0b\x32\x1e.stretto.common.v1.TokenMatrix\x12\x19\n\x11\x66irst_frame_index\x18\x02 \x01(\x03\x12\x19\n\x11total_frame_count\x18\x03 \x01(\x03\x12+\n\x05model\x18\x04 \x01(\x0b\x32\x1c.stretto.common.v1.ModelInfo\x12\x34\n\x08sampling\x18\x05 \x01(\x0b\x32\".stretto.common.v1.SamplingOptions\"\x87\x01\n\x13RefineTokensRequest\x12\x33\n\x06\x63onfig\x18\x01 \x01(\x0b\x32!.stretto.acoustic.v1.RefineConfigH\x00\x12\x30\n\x06source\x18\x02 \x01(\x0b\x32\x1e.stretto.common.v1.TokenMatrixH\x00\x42\t\n\x07payload\"\xc1\x02\n\x0cRefineConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12,\n\x06styles\x18\x02 \x03(\x0b\x32\x1c.stretto.common.v1.StyleSpan\x12.\n\x06prompt\x18\x03 \x01(\x0b\x32\x1e.stretto.common.v1.TokenMatrix\x12\x33\n\x0bresume_from\x18\x04 \x01(\x0b\x32\x1e.stretto.common.v1.TokenMatrix\x12\x12\n\nduration_s\x18\x05 \x01(\x01\x12\x0c\n\x04seed\x18\x06 \x01(\x04\x12\x34\n\x08sampling\x18\x07 \x01(\x0b\x32\".stretto.common.v1.SamplingOptions\x12%\n\x04pace\x18\x08 \x01(\x0e\x32\x17.stretto.common.v1.Pace\x12\x10\n\x08priority\x18\t \x01(\x05\"\xdf\x01\n\x14RefineTokensResponse\x12.\n\x06tokens\x18\x01 \x01(\x0b\x32\x1e.stretto.common.v1.TokenMatrix\x12\x19\n\x11\x66irst_frame_index\x18\x02 \x01(\x03\x12\x19\n\x11total_frame_count\x18\x03 \x01(\x03\x12+\n\x05model\x18\x04 \x01(\x0b\x32\x1c.stretto.common.v1.ModelInfo\x12\x34\n\x08sampling\x18\x05 \x01(\x0b\x32\".stretto.common.v1.SamplingOptions\"\xc1\x01\n\x15\x43heckAdmissionRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nduration_s\x18\x02 \x01(\x01\x12\x34\n\x08sampling\x18\x03 \x01(\x0b\x32\".stretto.common.v1.SamplingOptions\x12%\n\x04pace\x18\x04 \x01(\x0e\x32\x17.stretto.common.v1.Pace\x12\x10\n\x08priority\x18\x05 \x01(\x05\x12\x16\n\x0eis_conditional\x18\x06 \x01(\x08\"\x18\n\x16\x43heckAdmissionResponse\"\x13\n\x11ListModelsRequest\"B\n\x12ListModelsResponse\x12,\n\x06models\x18\x01 \x03(\x0b\x32\x1c.stretto.common.v1.ModelInfo2\xb1\x03\n\x0f\x41\x63ousticService\x12k\n\x0eGenerateTokens\x12*.stretto.acoustic.v1.GenerateTokensRequest\x1a+.stretto.acoustic.v1.GenerateTokensResponse0\x01\x12g\n\x0cRefineTokens\x12(.stretto.acoustic.v1.RefineTokensRequest\x1a).stretto.acoustic.v1.RefineTokensResponse(\x01\x30\x01\x12i\n\x0e\x43heckAdmission\x12*.stretto.acoustic.v1.CheckAdmissionRequest\x1a+.stretto.acoustic.v1.CheckAdmissionResponse\x12]\n\nListModels\x12&.stretto.acoustic.v1.ListModelsRequest\x1a\'.stretto.acoustic.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stretto.acoustic.v1.acoustic_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PACE']._serialized_start=1078
-  _globals['_PACE']._serialized_end=1147
   _globals['_GENERATETOKENSREQUEST']._serialized_start=157
-  _globals['_GENERATETOKENSREQUEST']._serialized_end=535
-  _globals['_GENERATETOKENSRESPONSE']._serialized_start=538
-  _globals['_GENERATETOKENSRESPONSE']._serialized_end=763
-  _globals['_CHECKADMISSIONREQUEST']._serialized_start=766
-  _globals['_CHECKADMISSIONREQUEST']._serialized_end=961
-  _globals['_CHECKADMISSIONRESPONSE']._serialized_start=963
-  _globals['_CHECKADMISSIONRESPONSE']._serialized_end=987
-  _globals['_LISTMODELSREQUEST']._serialized_start=989
-  _globals['_LISTMODELSREQUEST']._serialized_end=1008
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1010
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1076
-  _globals['_ACOUSTICSERVICE']._serialized_start=1150
-  _globals['_ACOUSTICSERVICE']._serialized_end=1478
+  _globals['_GENERATETOKENSREQUEST']._serialized_end=533
+  _globals['_GENERATETOKENSRESPONSE']._serialized_start=536
+  _globals['_GENERATETOKENSRESPONSE']._serialized_end=761
+  _globals['_REFINETOKENSREQUEST']._serialized_start=764
+  _globals['_REFINETOKENSREQUEST']._serialized_end=899
+  _globals['_REFINECONFIG']._serialized_start=902
+  _globals['_REFINECONFIG']._serialized_end=1223
+  _globals['_REFINETOKENSRESPONSE']._serialized_start=1226
+  _globals['_REFINETOKENSRESPONSE']._serialized_end=1449
+  _globals['_CHECKADMISSIONREQUEST']._serialized_start=1452
+  _globals['_CHECKADMISSIONREQUEST']._serialized_end=1645
+  _globals['_CHECKADMISSIONRESPONSE']._serialized_start=1647
+  _globals['_CHECKADMISSIONRESPONSE']._serialized_end=1671
+  _globals['_LISTMODELSREQUEST']._serialized_start=1673
+  _globals['_LISTMODELSREQUEST']._serialized_end=1692
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1694
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1760
+  _globals['_ACOUSTICSERVICE']._serialized_start=1763
+  _globals['_ACOUSTICSERVICE']._serialized_end=2196
 # @@protoc_insertion_point(module_scope)

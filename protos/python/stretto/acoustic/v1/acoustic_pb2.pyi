@@ -2,22 +2,12 @@ from stretto.common.v1 import features_pb2 as _features_pb2
 from stretto.common.v1 import model_pb2 as _model_pb2
 from stretto.common.v1 import tokens_pb2 as _tokens_pb2
 from google.protobuf.internal import containers as _containers
-from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
-
-class Pace(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = ()
-    PACE_UNSPECIFIED: _ClassVar[Pace]
-    PACE_BEST_EFFORT: _ClassVar[Pace]
-    PACE_REALTIME: _ClassVar[Pace]
-PACE_UNSPECIFIED: Pace
-PACE_BEST_EFFORT: Pace
-PACE_REALTIME: Pace
 
 class GenerateTokensRequest(_message.Message):
     __slots__ = ("model", "text", "melody", "prompt", "resume_from", "duration_s", "seed", "sampling", "pace", "priority")
@@ -39,11 +29,55 @@ class GenerateTokensRequest(_message.Message):
     duration_s: float
     seed: int
     sampling: _model_pb2.SamplingOptions
-    pace: Pace
+    pace: _model_pb2.Pace
     priority: int
-    def __init__(self, model: _Optional[str] = ..., text: _Optional[_Union[_features_pb2.TextStates, _Mapping]] = ..., melody: _Optional[_Union[_features_pb2.Chromagram, _Mapping]] = ..., prompt: _Optional[_Union[_tokens_pb2.TokenMatrix, _Mapping]] = ..., resume_from: _Optional[_Union[_tokens_pb2.TokenMatrix, _Mapping]] = ..., duration_s: _Optional[float] = ..., seed: _Optional[int] = ..., sampling: _Optional[_Union[_model_pb2.SamplingOptions, _Mapping]] = ..., pace: _Optional[_Union[Pace, str]] = ..., priority: _Optional[int] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., text: _Optional[_Union[_features_pb2.TextStates, _Mapping]] = ..., melody: _Optional[_Union[_features_pb2.Chromagram, _Mapping]] = ..., prompt: _Optional[_Union[_tokens_pb2.TokenMatrix, _Mapping]] = ..., resume_from: _Optional[_Union[_tokens_pb2.TokenMatrix, _Mapping]] = ..., duration_s: _Optional[float] = ..., seed: _Optional[int] = ..., sampling: _Optional[_Union[_model_pb2.SamplingOptions, _Mapping]] = ..., pace: _Optional[_Union[_model_pb2.Pace, str]] = ..., priority: _Optional[int] = ...) -> None: ...
 
 class GenerateTokensResponse(_message.Message):
+    __slots__ = ("tokens", "first_frame_index", "total_frame_count", "model", "sampling")
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FRAME_INDEX_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FRAME_COUNT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    tokens: _tokens_pb2.TokenMatrix
+    first_frame_index: int
+    total_frame_count: int
+    model: _model_pb2.ModelInfo
+    sampling: _model_pb2.SamplingOptions
+    def __init__(self, tokens: _Optional[_Union[_tokens_pb2.TokenMatrix, _Mapping]] = ..., first_frame_index: _Optional[int] = ..., total_frame_count: _Optional[int] = ..., model: _Optional[_Union[_model_pb2.ModelInfo, _Mapping]] = ..., sampling: _Optional[_Union[_model_pb2.SamplingOptions, _Mapping]] = ...) -> None: ...
+
+class RefineTokensRequest(_message.Message):
+    __slots__ = ("config", "source")
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    config: RefineConfig
+    source: _tokens_pb2.TokenMatrix
+    def __init__(self, config: _Optional[_Union[RefineConfig, _Mapping]] = ..., source: _Optional[_Union[_tokens_pb2.TokenMatrix, _Mapping]] = ...) -> None: ...
+
+class RefineConfig(_message.Message):
+    __slots__ = ("model", "styles", "prompt", "resume_from", "duration_s", "seed", "sampling", "pace", "priority")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    STYLES_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    RESUME_FROM_FIELD_NUMBER: _ClassVar[int]
+    DURATION_S_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    PACE_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    styles: _containers.RepeatedCompositeFieldContainer[_features_pb2.StyleSpan]
+    prompt: _tokens_pb2.TokenMatrix
+    resume_from: _tokens_pb2.TokenMatrix
+    duration_s: float
+    seed: int
+    sampling: _model_pb2.SamplingOptions
+    pace: _model_pb2.Pace
+    priority: int
+    def __init__(self, model: _Optional[str] = ..., styles: _Optional[_Iterable[_Union[_features_pb2.StyleSpan, _Mapping]]] = ..., prompt: _Optional[_Union[_tokens_pb2.TokenMatrix, _Mapping]] = ..., resume_from: _Optional[_Union[_tokens_pb2.TokenMatrix, _Mapping]] = ..., duration_s: _Optional[float] = ..., seed: _Optional[int] = ..., sampling: _Optional[_Union[_model_pb2.SamplingOptions, _Mapping]] = ..., pace: _Optional[_Union[_model_pb2.Pace, str]] = ..., priority: _Optional[int] = ...) -> None: ...
+
+class RefineTokensResponse(_message.Message):
     __slots__ = ("tokens", "first_frame_index", "total_frame_count", "model", "sampling")
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     FIRST_FRAME_INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -68,10 +102,10 @@ class CheckAdmissionRequest(_message.Message):
     model: str
     duration_s: float
     sampling: _model_pb2.SamplingOptions
-    pace: Pace
+    pace: _model_pb2.Pace
     priority: int
     is_conditional: bool
-    def __init__(self, model: _Optional[str] = ..., duration_s: _Optional[float] = ..., sampling: _Optional[_Union[_model_pb2.SamplingOptions, _Mapping]] = ..., pace: _Optional[_Union[Pace, str]] = ..., priority: _Optional[int] = ..., is_conditional: _Optional[bool] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., duration_s: _Optional[float] = ..., sampling: _Optional[_Union[_model_pb2.SamplingOptions, _Mapping]] = ..., pace: _Optional[_Union[_model_pb2.Pace, str]] = ..., priority: _Optional[int] = ..., is_conditional: _Optional[bool] = ...) -> None: ...
 
 class CheckAdmissionResponse(_message.Message):
     __slots__ = ()

@@ -45,6 +45,11 @@ class AcousticServiceStub:
                 request_serializer=stretto_dot_acoustic_dot_v1_dot_acoustic__pb2.GenerateTokensRequest.SerializeToString,
                 response_deserializer=stretto_dot_acoustic_dot_v1_dot_acoustic__pb2.GenerateTokensResponse.FromString,
                 _registered_method=True)
+        self.RefineTokens = channel.stream_stream(
+                '/stretto.acoustic.v1.AcousticService/RefineTokens',
+                request_serializer=stretto_dot_acoustic_dot_v1_dot_acoustic__pb2.RefineTokensRequest.SerializeToString,
+                response_deserializer=stretto_dot_acoustic_dot_v1_dot_acoustic__pb2.RefineTokensResponse.FromString,
+                _registered_method=True)
         self.CheckAdmission = channel.unary_unary(
                 '/stretto.acoustic.v1.AcousticService/CheckAdmission',
                 request_serializer=stretto_dot_acoustic_dot_v1_dot_acoustic__pb2.CheckAdmissionRequest.SerializeToString,
@@ -73,6 +78,16 @@ class AcousticServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RefineTokens(self, request_iterator, context):
+        """Generates the codec tokens of one stage from those of the stage before, while these come: a coarse stage reads
+        semantic tokens, a fine stage the coarsest codebooks. The first message carries `config`, every other `source`. The
+        tokens depend on the source frames and not on how messages divide them. A window is generated once its source is
+        there; the last one may be shorter. If the source ends before `duration_s`, the call fails with INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CheckAdmission(self, request, context):
         """Says whether GenerateTokens would let such a piece in now, before the work that a refusal would waste. Fails as
         GenerateTokens would, and in no other way. A real-time piece that has room counts as one that runs for two seconds,
@@ -96,6 +111,11 @@ def add_AcousticServiceServicer_to_server(servicer, server):
                     servicer.GenerateTokens,
                     request_deserializer=stretto_dot_acoustic_dot_v1_dot_acoustic__pb2.GenerateTokensRequest.FromString,
                     response_serializer=stretto_dot_acoustic_dot_v1_dot_acoustic__pb2.GenerateTokensResponse.SerializeToString,
+            ),
+            'RefineTokens': grpc.stream_stream_rpc_method_handler(
+                    servicer.RefineTokens,
+                    request_deserializer=stretto_dot_acoustic_dot_v1_dot_acoustic__pb2.RefineTokensRequest.FromString,
+                    response_serializer=stretto_dot_acoustic_dot_v1_dot_acoustic__pb2.RefineTokensResponse.SerializeToString,
             ),
             'CheckAdmission': grpc.unary_unary_rpc_method_handler(
                     servicer.CheckAdmission,
@@ -141,6 +161,33 @@ class AcousticService:
             '/stretto.acoustic.v1.AcousticService/GenerateTokens',
             stretto_dot_acoustic_dot_v1_dot_acoustic__pb2.GenerateTokensRequest.SerializeToString,
             stretto_dot_acoustic_dot_v1_dot_acoustic__pb2.GenerateTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RefineTokens(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/stretto.acoustic.v1.AcousticService/RefineTokens',
+            stretto_dot_acoustic_dot_v1_dot_acoustic__pb2.RefineTokensRequest.SerializeToString,
+            stretto_dot_acoustic_dot_v1_dot_acoustic__pb2.RefineTokensResponse.FromString,
             options,
             channel_credentials,
             insecure,

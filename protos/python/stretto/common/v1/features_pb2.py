@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n stretto/common/v1/features.proto\x12\x11stretto.common.v1\"Y\n\nTextStates\x12\x12\n\nencoder_id\x18\x01 \x01(\t\x12\x11\n\tdimension\x18\x02 \x01(\x05\x12\x0e\n\x06pooled\x18\x03 \x03(\x02\x12\x14\n\x0ctoken_states\x18\x04 \x01(\x0c\":\n\nChromagram\x12\x15\n\rframe_rate_hz\x18\x01 \x01(\x01\x12\x15\n\rpitch_classes\x18\x02 \x03(\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n stretto/common/v1/features.proto\x12\x11stretto.common.v1\"Y\n\nTextStates\x12\x12\n\nencoder_id\x18\x01 \x01(\t\x12\x11\n\tdimension\x18\x02 \x01(\x05\x12\x0e\n\x06pooled\x18\x03 \x03(\x02\x12\x14\n\x0ctoken_states\x18\x04 \x01(\x0c\":\n\nChromagram\x12\x15\n\rframe_rate_hz\x18\x01 \x01(\x01\x12\x15\n\rpitch_classes\x18\x02 \x03(\x05\"C\n\x0eJointEmbedding\x12\x12\n\nencoder_id\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\x02\x12\r\n\x05\x63odes\x18\x03 \x03(\x05\"?\n\tStyleSpan\x12\x0f\n\x07start_s\x18\x01 \x01(\x01\x12\x12\n\nencoder_id\x18\x02 \x01(\t\x12\r\n\x05\x63odes\x18\x03 \x03(\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,4 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TEXTSTATES']._serialized_end=144
   _globals['_CHROMAGRAM']._serialized_start=146
   _globals['_CHROMAGRAM']._serialized_end=204
+  _globals['_JOINTEMBEDDING']._serialized_start=206
+  _globals['_JOINTEMBEDDING']._serialized_end=273
+  _globals['_STYLESPAN']._serialized_start=275
+  _globals['_STYLESPAN']._serialized_end=338
 # @@protoc_insertion_point(module_scope)

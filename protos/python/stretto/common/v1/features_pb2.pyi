@@ -25,3 +25,23 @@ class Chromagram(_message.Message):
     frame_rate_hz: float
     pitch_classes: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, frame_rate_hz: _Optional[float] = ..., pitch_classes: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class JointEmbedding(_message.Message):
+    __slots__ = ("encoder_id", "values", "codes")
+    ENCODER_ID_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    CODES_FIELD_NUMBER: _ClassVar[int]
+    encoder_id: str
+    values: _containers.RepeatedScalarFieldContainer[float]
+    codes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, encoder_id: _Optional[str] = ..., values: _Optional[_Iterable[float]] = ..., codes: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class StyleSpan(_message.Message):
+    __slots__ = ("start_s", "encoder_id", "codes")
+    START_S_FIELD_NUMBER: _ClassVar[int]
+    ENCODER_ID_FIELD_NUMBER: _ClassVar[int]
+    CODES_FIELD_NUMBER: _ClassVar[int]
+    start_s: float
+    encoder_id: str
+    codes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, start_s: _Optional[float] = ..., encoder_id: _Optional[str] = ..., codes: _Optional[_Iterable[int]] = ...) -> None: ...

@@ -1,8 +1,18 @@
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from typing import ClassVar as _ClassVar, Optional as _Optional
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class Pace(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PACE_UNSPECIFIED: _ClassVar[Pace]
+    PACE_BEST_EFFORT: _ClassVar[Pace]
+    PACE_REALTIME: _ClassVar[Pace]
+PACE_UNSPECIFIED: Pace
+PACE_BEST_EFFORT: Pace
+PACE_REALTIME: Pace
 
 class ModelInfo(_message.Message):
     __slots__ = ("name", "service", "digest_sha256", "licence", "score", "parameter_count", "is_default", "source", "sample_rate_hz", "frame_rate_hz", "codebook_count", "channel_count")

@@ -25,27 +25,48 @@ _sym_db = _symbol_database.Default()
 from stretto.common.v1 import audio_pb2 as stretto_dot_common_dot_v1_dot_audio__pb2
 from stretto.common.v1 import features_pb2 as stretto_dot_common_dot_v1_dot_features__pb2
 from stretto.common.v1 import model_pb2 as stretto_dot_common_dot_v1_dot_model__pb2
+from stretto.common.v1 import tokens_pb2 as stretto_dot_common_dot_v1_dot_tokens__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$stretto/embedding/v1/embedding.proto\x12\x14stretto.embedding.v1\x1a\x1dstretto/common/v1/audio.proto\x1a stretto/common/v1/features.proto\x1a\x1dstretto/common/v1/model.proto\"0\n\x10\x45mbedTextRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\"o\n\x11\x45mbedTextResponse\x12-\n\x06states\x18\x01 \x03(\x0b\x32\x1d.stretto.common.v1.TextStates\x12+\n\x05model\x18\x02 \x01(\x0b\x32\x1c.stretto.common.v1.ModelInfo\"C\n\x12\x45mbedMelodyRequest\x12-\n\x08waveform\x18\x01 \x01(\x0b\x32\x1b.stretto.common.v1.Waveform\"D\n\x13\x45mbedMelodyResponse\x12-\n\x06melody\x18\x01 \x01(\x0b\x32\x1d.stretto.common.v1.Chromagram\"\x13\n\x11ListModelsRequest\"B\n\x12ListModelsResponse\x12,\n\x06models\x18\x01 \x03(\x0b\x32\x1c.stretto.common.v1.ModelInfo2\xb5\x02\n\x10\x45mbeddingService\x12\\\n\tEmbedText\x12&.stretto.embedding.v1.EmbedTextRequest\x1a\'.stretto.embedding.v1.EmbedTextResponse\x12\x62\n\x0b\x45mbedMelody\x12(.stretto.embedding.v1.EmbedMelodyRequest\x1a).stretto.embedding.v1.EmbedMelodyResponse\x12_\n\nListModels\x12\'.stretto.embedding.v1.ListModelsRequest\x1a(.stretto.embedding.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$stretto/embedding/v1/embedding.proto\x12\x14stretto.embedding.v1\x1a\x1dstretto/common/v1/audio.proto\x1a stretto/common/v1/features.proto\x1a\x1dstretto/common/v1/model.proto\x1a\x1estretto/common/v1/tokens.proto\"0\n\x10\x45mbedTextRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\"\xa6\x01\n\x11\x45mbedTextResponse\x12-\n\x06states\x18\x01 \x03(\x0b\x32\x1d.stretto.common.v1.TextStates\x12+\n\x05model\x18\x02 \x01(\x0b\x32\x1c.stretto.common.v1.ModelInfo\x12\x35\n\nembeddings\x18\x03 \x03(\x0b\x32!.stretto.common.v1.JointEmbedding\"Q\n\x11\x45mbedAudioRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12-\n\x08waveform\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.Waveform\"\xcf\x01\n\x12\x45mbedAudioResponse\x12\x34\n\tembedding\x18\x01 \x01(\x0b\x32!.stretto.common.v1.JointEmbedding\x12\x32\n\x07windows\x18\x02 \x03(\x0b\x32!.stretto.common.v1.JointEmbedding\x12\x10\n\x08window_s\x18\x03 \x01(\x01\x12\x10\n\x08stride_s\x18\x04 \x01(\x01\x12+\n\x05model\x18\x05 \x01(\x0b\x32\x1c.stretto.common.v1.ModelInfo\"\x9d\x01\n\x10RankAudioRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\x30\n\treference\x18\x03 \x01(\x0b\x32\x1b.stretto.common.v1.WaveformH\x00\x12/\n\ncandidates\x18\x04 \x03(\x0b\x32\x1b.stretto.common.v1.WaveformB\x07\n\x05query\"t\n\x11RankAudioResponse\x12\x32\n\x07ranking\x18\x01 \x03(\x0b\x32!.stretto.embedding.v1.RankedAudio\x12+\n\x05model\x18\x02 \x01(\x0b\x32\x1c.stretto.common.v1.ModelInfo\":\n\x0bRankedAudio\x12\x17\n\x0f\x63\x61ndidate_index\x18\x01 \x01(\x05\x12\x12\n\nsimilarity\x18\x02 \x01(\x02\"]\n\x0fTagAudioRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12-\n\x08waveform\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.Waveform\x12\x0c\n\x04tags\x18\x03 \x03(\t\"m\n\x10TagAudioResponse\x12,\n\x04tags\x18\x01 \x03(\x0b\x32\x1e.stretto.embedding.v1.AudioTag\x12+\n\x05model\x18\x02 \x01(\x0b\x32\x1c.stretto.common.v1.ModelInfo\"@\n\x08\x41udioTag\x12\x0b\n\x03tag\x18\x01 \x01(\t\x12\x12\n\nsimilarity\x18\x02 \x01(\x02\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\"a\n\x19QuantizeEmbeddingsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x35\n\nembeddings\x18\x02 \x03(\x0b\x32!.stretto.common.v1.JointEmbedding\"\x80\x01\n\x1aQuantizeEmbeddingsResponse\x12\x35\n\nembeddings\x18\x01 \x03(\x0b\x32!.stretto.common.v1.JointEmbedding\x12+\n\x05model\x18\x02 \x01(\x0b\x32\x1c.stretto.common.v1.ModelInfo\"R\n\x12\x45mbedMelodyRequest\x12-\n\x08waveform\x18\x01 \x01(\x0b\x32\x1b.stretto.common.v1.Waveform\x12\r\n\x05model\x18\x02 \x01(\t\"\xa0\x01\n\x13\x45mbedMelodyResponse\x12-\n\x06melody\x18\x01 \x01(\x0b\x32\x1d.stretto.common.v1.Chromagram\x12-\n\x05\x63odes\x18\x02 \x01(\x0b\x32\x1e.stretto.common.v1.TokenMatrix\x12+\n\x05model\x18\x03 \x01(\x0b\x32\x1c.stretto.common.v1.ModelInfo\"\x13\n\x11ListModelsRequest\"B\n\x12ListModelsResponse\x12,\n\x06models\x18\x01 \x03(\x0b\x32\x1c.stretto.common.v1.ModelInfo2\xc8\x05\n\x10\x45mbeddingService\x12\\\n\tEmbedText\x12&.stretto.embedding.v1.EmbedTextRequest\x1a\'.stretto.embedding.v1.EmbedTextResponse\x12_\n\nEmbedAudio\x12\'.stretto.embedding.v1.EmbedAudioRequest\x1a(.stretto.embedding.v1.EmbedAudioResponse\x12\\\n\tRankAudio\x12&.stretto.embedding.v1.RankAudioRequest\x1a\'.stretto.embedding.v1.RankAudioResponse\x12Y\n\x08TagAudio\x12%.stretto.embedding.v1.TagAudioRequest\x1a&.stretto.embedding.v1.TagAudioResponse\x12w\n\x12QuantizeEmbeddings\x12/.stretto.embedding.v1.QuantizeEmbeddingsRequest\x1a\x30.stretto.embedding.v1.QuantizeEmbeddingsResponse\x12\x62\n\x0b\x45mbedMelody\x12(.stretto.embedding.v1.EmbedMelodyRequest\x1a).stretto.embedding.v1.EmbedMelodyResponse\x12_\n\nListModels\x12\'.stretto.embedding.v1.ListModelsRequest\x1a(.stretto.embedding.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stretto.embedding.v1.embedding_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EMBEDTEXTREQUEST']._serialized_start=158
-  _globals['_EMBEDTEXTREQUEST']._serialized_end=206
-  _globals['_EMBEDTEXTRESPONSE']._serialized_start=208
-  _globals['_EMBEDTEXTRESPONSE']._serialized_end=319
-  _globals['_EMBEDMELODYREQUEST']._serialized_start=321
-  _globals['_EMBEDMELODYREQUEST']._serialized_end=388
-  _globals['_EMBEDMELODYRESPONSE']._serialized_start=390
-  _globals['_EMBEDMELODYRESPONSE']._serialized_end=458
-  _globals['_LISTMODELSREQUEST']._serialized_start=460
-  _globals['_LISTMODELSREQUEST']._serialized_end=479
-  _globals['_LISTMODELSRESPONSE']._serialized_start=481
-  _globals['_LISTMODELSRESPONSE']._serialized_end=547
-  _globals['_EMBEDDINGSERVICE']._serialized_start=550
-  _globals['_EMBEDDINGSERVICE']._serialized_end=859
+  _globals['_EMBEDTEXTREQUEST']._serialized_start=190
+  _globals['_EMBEDTEXTREQUEST']._serialized_end=238
+  _globals['_EMBEDTEXTRESPONSE']._serialized_start=241
+  _globals['_EMBEDTEXTRESPONSE']._serialized_end=407
+  _globals['_EMBEDAUDIOREQUEST']._serialized_start=409
+  _globals['_EMBEDAUDIOREQUEST']._serialized_end=490
+  _globals['_EMBEDAUDIORESPONSE']._serialized_start=493
+  _globals['_EMBEDAUDIORESPONSE']._serialized_end=700
+  _globals['_RANKAUDIOREQUEST']._serialized_start=703
+  _globals['_RANKAUDIOREQUEST']._serialized_end=860
+  _globals['_RANKAUDIORESPONSE']._serialized_start=862
+  _globals['_RANKAUDIORESPONSE']._serialized_end=978
+  _globals['_RANKEDAUDIO']._serialized_start=980
+  _globals['_RANKEDAUDIO']._serialized_end=1038
+  _globals['_TAGAUDIOREQUEST']._serialized_start=1040
+  _globals['_TAGAUDIOREQUEST']._serialized_end=1133
+  _globals['_TAGAUDIORESPONSE']._serialized_start=1135
+  _globals['_TAGAUDIORESPONSE']._serialized_end=1244
+  _globals['_AUDIOTAG']._serialized_start=1246
+  _globals['_AUDIOTAG']._serialized_end=1310
+  _globals['_QUANTIZEEMBEDDINGSREQUEST']._serialized_start=1312
+  _globals['_QUANTIZEEMBEDDINGSREQUEST']._serialized_end=1409
+  _globals['_QUANTIZEEMBEDDINGSRESPONSE']._serialized_start=1412
+  _globals['_QUANTIZEEMBEDDINGSRESPONSE']._serialized_end=1540
+  _globals['_EMBEDMELODYREQUEST']._serialized_start=1542
+  _globals['_EMBEDMELODYREQUEST']._serialized_end=1624
+  _globals['_EMBEDMELODYRESPONSE']._serialized_start=1627
+  _globals['_EMBEDMELODYRESPONSE']._serialized_end=1787
+  _globals['_LISTMODELSREQUEST']._serialized_start=1789
+  _globals['_LISTMODELSREQUEST']._serialized_end=1808
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1810
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1876
+  _globals['_EMBEDDINGSERVICE']._serialized_start=1879
+  _globals['_EMBEDDINGSERVICE']._serialized_end=2591
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class EmbeddingServiceStub:
-    """Text and melodies as vectors.
+    """Text, recordings and melodies as vectors.
 
     Errors of every method: INVALID_ARGUMENT with BadRequest naming the field; NOT_FOUND for an unknown model, naming
     the known ones; RESOURCE_EXHAUSTED with RetryInfo when the queue is full; UNAVAILABLE while weights load. A call without
@@ -44,6 +44,26 @@ class EmbeddingServiceStub:
                 request_serializer=stretto_dot_embedding_dot_v1_dot_embedding__pb2.EmbedTextRequest.SerializeToString,
                 response_deserializer=stretto_dot_embedding_dot_v1_dot_embedding__pb2.EmbedTextResponse.FromString,
                 _registered_method=True)
+        self.EmbedAudio = channel.unary_unary(
+                '/stretto.embedding.v1.EmbeddingService/EmbedAudio',
+                request_serializer=stretto_dot_embedding_dot_v1_dot_embedding__pb2.EmbedAudioRequest.SerializeToString,
+                response_deserializer=stretto_dot_embedding_dot_v1_dot_embedding__pb2.EmbedAudioResponse.FromString,
+                _registered_method=True)
+        self.RankAudio = channel.unary_unary(
+                '/stretto.embedding.v1.EmbeddingService/RankAudio',
+                request_serializer=stretto_dot_embedding_dot_v1_dot_embedding__pb2.RankAudioRequest.SerializeToString,
+                response_deserializer=stretto_dot_embedding_dot_v1_dot_embedding__pb2.RankAudioResponse.FromString,
+                _registered_method=True)
+        self.TagAudio = channel.unary_unary(
+                '/stretto.embedding.v1.EmbeddingService/TagAudio',
+                request_serializer=stretto_dot_embedding_dot_v1_dot_embedding__pb2.TagAudioRequest.SerializeToString,
+                response_deserializer=stretto_dot_embedding_dot_v1_dot_embedding__pb2.TagAudioResponse.FromString,
+                _registered_method=True)
+        self.QuantizeEmbeddings = channel.unary_unary(
+                '/stretto.embedding.v1.EmbeddingService/QuantizeEmbeddings',
+                request_serializer=stretto_dot_embedding_dot_v1_dot_embedding__pb2.QuantizeEmbeddingsRequest.SerializeToString,
+                response_deserializer=stretto_dot_embedding_dot_v1_dot_embedding__pb2.QuantizeEmbeddingsResponse.FromString,
+                _registered_method=True)
         self.EmbedMelody = channel.unary_unary(
                 '/stretto.embedding.v1.EmbeddingService/EmbedMelody',
                 request_serializer=stretto_dot_embedding_dot_v1_dot_embedding__pb2.EmbedMelodyRequest.SerializeToString,
@@ -57,7 +77,7 @@ class EmbeddingServiceStub:
 
 
 class EmbeddingServiceServicer:
-    """Text and melodies as vectors.
+    """Text, recordings and melodies as vectors.
 
     Errors of every method: INVALID_ARGUMENT with BadRequest naming the field; NOT_FOUND for an unknown model, naming
     the known ones; RESOURCE_EXHAUSTED with RetryInfo when the queue is full; UNAVAILABLE while weights load. A call without
@@ -71,8 +91,36 @@ class EmbeddingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EmbedAudio(self, request, context):
+        """Embeds one recording in a space that it shares with texts: in windows, whose embeddings are averaged.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RankAudio(self, request, context):
+        """Orders up to 64 recordings by how well they fit a text or another recording.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TagAudio(self, request, context):
+        """Says how well each of a list of tags fits a recording, without training for them (zero-shot).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def QuantizeEmbeddings(self, request, context):
+        """The codes of points of a joint space, for points that a caller made between others.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def EmbedMelody(self, request, context):
-        """Extracts the melody of a clip: its strongest pitch class over time.
+        """Extracts the melody of a clip: its strongest pitch class over time, or the codes of a melody encoder.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -93,6 +141,26 @@ def add_EmbeddingServiceServicer_to_server(servicer, server):
                     request_deserializer=stretto_dot_embedding_dot_v1_dot_embedding__pb2.EmbedTextRequest.FromString,
                     response_serializer=stretto_dot_embedding_dot_v1_dot_embedding__pb2.EmbedTextResponse.SerializeToString,
             ),
+            'EmbedAudio': grpc.unary_unary_rpc_method_handler(
+                    servicer.EmbedAudio,
+                    request_deserializer=stretto_dot_embedding_dot_v1_dot_embedding__pb2.EmbedAudioRequest.FromString,
+                    response_serializer=stretto_dot_embedding_dot_v1_dot_embedding__pb2.EmbedAudioResponse.SerializeToString,
+            ),
+            'RankAudio': grpc.unary_unary_rpc_method_handler(
+                    servicer.RankAudio,
+                    request_deserializer=stretto_dot_embedding_dot_v1_dot_embedding__pb2.RankAudioRequest.FromString,
+                    response_serializer=stretto_dot_embedding_dot_v1_dot_embedding__pb2.RankAudioResponse.SerializeToString,
+            ),
+            'TagAudio': grpc.unary_unary_rpc_method_handler(
+                    servicer.TagAudio,
+                    request_deserializer=stretto_dot_embedding_dot_v1_dot_embedding__pb2.TagAudioRequest.FromString,
+                    response_serializer=stretto_dot_embedding_dot_v1_dot_embedding__pb2.TagAudioResponse.SerializeToString,
+            ),
+            'QuantizeEmbeddings': grpc.unary_unary_rpc_method_handler(
+                    servicer.QuantizeEmbeddings,
+                    request_deserializer=stretto_dot_embedding_dot_v1_dot_embedding__pb2.QuantizeEmbeddingsRequest.FromString,
+                    response_serializer=stretto_dot_embedding_dot_v1_dot_embedding__pb2.QuantizeEmbeddingsResponse.SerializeToString,
+            ),
             'EmbedMelody': grpc.unary_unary_rpc_method_handler(
                     servicer.EmbedMelody,
                     request_deserializer=stretto_dot_embedding_dot_v1_dot_embedding__pb2.EmbedMelodyRequest.FromString,
@@ -112,7 +180,7 @@ def add_EmbeddingServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EmbeddingService:
-    """Text and melodies as vectors.
+    """Text, recordings and melodies as vectors.
 
     Errors of every method: INVALID_ARGUMENT with BadRequest naming the field; NOT_FOUND for an unknown model, naming
     the known ones; RESOURCE_EXHAUSTED with RetryInfo when the queue is full; UNAVAILABLE while weights load. A call without
@@ -136,6 +204,114 @@ class EmbeddingService:
             '/stretto.embedding.v1.EmbeddingService/EmbedText',
             stretto_dot_embedding_dot_v1_dot_embedding__pb2.EmbedTextRequest.SerializeToString,
             stretto_dot_embedding_dot_v1_dot_embedding__pb2.EmbedTextResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EmbedAudio(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stretto.embedding.v1.EmbeddingService/EmbedAudio',
+            stretto_dot_embedding_dot_v1_dot_embedding__pb2.EmbedAudioRequest.SerializeToString,
+            stretto_dot_embedding_dot_v1_dot_embedding__pb2.EmbedAudioResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RankAudio(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stretto.embedding.v1.EmbeddingService/RankAudio',
+            stretto_dot_embedding_dot_v1_dot_embedding__pb2.RankAudioRequest.SerializeToString,
+            stretto_dot_embedding_dot_v1_dot_embedding__pb2.RankAudioResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TagAudio(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stretto.embedding.v1.EmbeddingService/TagAudio',
+            stretto_dot_embedding_dot_v1_dot_embedding__pb2.TagAudioRequest.SerializeToString,
+            stretto_dot_embedding_dot_v1_dot_embedding__pb2.TagAudioResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def QuantizeEmbeddings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stretto.embedding.v1.EmbeddingService/QuantizeEmbeddings',
+            stretto_dot_embedding_dot_v1_dot_embedding__pb2.QuantizeEmbeddingsRequest.SerializeToString,
+            stretto_dot_embedding_dot_v1_dot_embedding__pb2.QuantizeEmbeddingsResponse.FromString,
             options,
             channel_credentials,
             insecure,

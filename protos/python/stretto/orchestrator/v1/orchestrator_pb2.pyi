@@ -1,7 +1,6 @@
 import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
-from stretto.acoustic.v1 import acoustic_pb2 as _acoustic_pb2
 from stretto.common.v1 import audio_pb2 as _audio_pb2
 from stretto.common.v1 import model_pb2 as _model_pb2
 from google.protobuf.internal import containers as _containers
@@ -13,7 +12,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class GenerateMusicRequest(_message.Message):
-    __slots__ = ("cascade", "prompt", "duration_s", "seed", "sampling", "melody", "pace", "priority")
+    __slots__ = ("cascade", "prompt", "duration_s", "seed", "sampling", "melody", "pace", "priority", "story", "candidate_count")
     CASCADE_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     DURATION_S_FIELD_NUMBER: _ClassVar[int]
@@ -22,15 +21,29 @@ class GenerateMusicRequest(_message.Message):
     MELODY_FIELD_NUMBER: _ClassVar[int]
     PACE_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    STORY_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATE_COUNT_FIELD_NUMBER: _ClassVar[int]
     cascade: str
     prompt: str
     duration_s: float
     seed: int
     sampling: _model_pb2.SamplingOptions
     melody: _audio_pb2.Waveform
-    pace: _acoustic_pb2.Pace
+    pace: _model_pb2.Pace
     priority: int
-    def __init__(self, cascade: _Optional[str] = ..., prompt: _Optional[str] = ..., duration_s: _Optional[float] = ..., seed: _Optional[int] = ..., sampling: _Optional[_Union[_model_pb2.SamplingOptions, _Mapping]] = ..., melody: _Optional[_Union[_audio_pb2.Waveform, _Mapping]] = ..., pace: _Optional[_Union[_acoustic_pb2.Pace, str]] = ..., priority: _Optional[int] = ...) -> None: ...
+    story: _containers.RepeatedCompositeFieldContainer[PromptSpan]
+    candidate_count: int
+    def __init__(self, cascade: _Optional[str] = ..., prompt: _Optional[str] = ..., duration_s: _Optional[float] = ..., seed: _Optional[int] = ..., sampling: _Optional[_Union[_model_pb2.SamplingOptions, _Mapping]] = ..., melody: _Optional[_Union[_audio_pb2.Waveform, _Mapping]] = ..., pace: _Optional[_Union[_model_pb2.Pace, str]] = ..., priority: _Optional[int] = ..., story: _Optional[_Iterable[_Union[PromptSpan, _Mapping]]] = ..., candidate_count: _Optional[int] = ...) -> None: ...
+
+class PromptSpan(_message.Message):
+    __slots__ = ("start_s", "prompt", "blend_s")
+    START_S_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    BLEND_S_FIELD_NUMBER: _ClassVar[int]
+    start_s: float
+    prompt: str
+    blend_s: float
+    def __init__(self, start_s: _Optional[float] = ..., prompt: _Optional[str] = ..., blend_s: _Optional[float] = ...) -> None: ...
 
 class GenerateMusicResponse(_message.Message):
     __slots__ = ("progress", "chunk", "receipt")
@@ -60,9 +73,9 @@ class ContinueMusicRequest(_message.Message):
     seed: int
     sampling: _model_pb2.SamplingOptions
     include_recording: bool
-    pace: _acoustic_pb2.Pace
+    pace: _model_pb2.Pace
     priority: int
-    def __init__(self, cascade: _Optional[str] = ..., audio: _Optional[_Union[_audio_pb2.Waveform, _Mapping]] = ..., prompt: _Optional[str] = ..., duration_s: _Optional[float] = ..., seed: _Optional[int] = ..., sampling: _Optional[_Union[_model_pb2.SamplingOptions, _Mapping]] = ..., include_recording: _Optional[bool] = ..., pace: _Optional[_Union[_acoustic_pb2.Pace, str]] = ..., priority: _Optional[int] = ...) -> None: ...
+    def __init__(self, cascade: _Optional[str] = ..., audio: _Optional[_Union[_audio_pb2.Waveform, _Mapping]] = ..., prompt: _Optional[str] = ..., duration_s: _Optional[float] = ..., seed: _Optional[int] = ..., sampling: _Optional[_Union[_model_pb2.SamplingOptions, _Mapping]] = ..., include_recording: _Optional[bool] = ..., pace: _Optional[_Union[_model_pb2.Pace, str]] = ..., priority: _Optional[int] = ...) -> None: ...
 
 class ContinueMusicResponse(_message.Message):
     __slots__ = ("progress", "chunk", "receipt")
@@ -93,7 +106,7 @@ class AudioChunk(_message.Message):
     def __init__(self, waveform: _Optional[_Union[_audio_pb2.Waveform, _Mapping]] = ..., first_sample_index: _Optional[int] = ...) -> None: ...
 
 class Receipt(_message.Message):
-    __slots__ = ("cascade", "prompt", "seed", "duration_s", "sampling", "models", "stretto_version", "input_sha256", "output_sha256", "first_audio_latency", "total_latency", "resume_count")
+    __slots__ = ("cascade", "prompt", "seed", "duration_s", "sampling", "models", "stretto_version", "input_sha256", "output_sha256", "first_audio_latency", "total_latency", "resume_count", "story", "candidate_count", "similarity")
     CASCADE_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
@@ -106,6 +119,9 @@ class Receipt(_message.Message):
     FIRST_AUDIO_LATENCY_FIELD_NUMBER: _ClassVar[int]
     TOTAL_LATENCY_FIELD_NUMBER: _ClassVar[int]
     RESUME_COUNT_FIELD_NUMBER: _ClassVar[int]
+    STORY_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SIMILARITY_FIELD_NUMBER: _ClassVar[int]
     cascade: str
     prompt: str
     seed: int
@@ -118,7 +134,10 @@ class Receipt(_message.Message):
     first_audio_latency: _duration_pb2.Duration
     total_latency: _duration_pb2.Duration
     resume_count: int
-    def __init__(self, cascade: _Optional[str] = ..., prompt: _Optional[str] = ..., seed: _Optional[int] = ..., duration_s: _Optional[float] = ..., sampling: _Optional[_Union[_model_pb2.SamplingOptions, _Mapping]] = ..., models: _Optional[_Iterable[_Union[_model_pb2.ModelInfo, _Mapping]]] = ..., stretto_version: _Optional[str] = ..., input_sha256: _Optional[str] = ..., output_sha256: _Optional[str] = ..., first_audio_latency: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., total_latency: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., resume_count: _Optional[int] = ...) -> None: ...
+    story: _containers.RepeatedCompositeFieldContainer[PromptSpan]
+    candidate_count: int
+    similarity: float
+    def __init__(self, cascade: _Optional[str] = ..., prompt: _Optional[str] = ..., seed: _Optional[int] = ..., duration_s: _Optional[float] = ..., sampling: _Optional[_Union[_model_pb2.SamplingOptions, _Mapping]] = ..., models: _Optional[_Iterable[_Union[_model_pb2.ModelInfo, _Mapping]]] = ..., stretto_version: _Optional[str] = ..., input_sha256: _Optional[str] = ..., output_sha256: _Optional[str] = ..., first_audio_latency: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., total_latency: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., resume_count: _Optional[int] = ..., story: _Optional[_Iterable[_Union[PromptSpan, _Mapping]]] = ..., candidate_count: _Optional[int] = ..., similarity: _Optional[float] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()
