@@ -1,0 +1,66 @@
+"""Audio as a log-mel spectrogram: what the audio towers of the joint encoders and the semantic tokenizer hear.
+
+A power spectrogram with a periodic Hann window of 1024 samples and a hop of 240 at 24 kHz (42.7 ms, 100 frames a
+second); 80 triangular filters of unit peak, equally spaced on the HTK mel scale from 30 Hz to 12 kHz; the natural
+logarithm of the power floored at 1e-9, moved and scaled by fixed numbers so that music lies about between -2 and 2.
+Frame t is centred on sample (t + 0.5) * 240. What lies outside the audio is silence, so S samples give exactly S / 240
+frames.
+
+Legend: B batch, S samples, T frames, M mel bands.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+SAMPLE_RATE_HZ = 24_000
+HOP_LENGTH = 240
+FRAME_RATE_HZ = SAMPLE_RATE_HZ / HOP_LENGTH
+WINDOW_LENGTH = 1024
+NUM_MEL_BANDS = 80
+_LOW_HZ, _HIGH_HZ = 30.0, 12_000.0
+_FLOOR = 1e-9
+_SHIFT, _SCALE = 14.5, 4.0  # ln power of the corpus: mean -14.5, standard deviation 4
+
+
+def log_mel(audio: Tensor) -> Tensor:
+    """Mono audio [B, S] at 24 kHz, S a multiple of 240, to float32 [B, T, M] with T = S / 240.
+
+    Raises:
+        ValueError: On another shape.
+    """
+    if audio.ndim != 2 or audio.shape[1] % HOP_LENGTH or audio.shape[1] == 0:
+        raise ValueError(f"expected [B, S] with S a positive multiple of {HOP_LENGTH}, got {tuple(audio.shape)}.")
+    reach = (WINDOW_LENGTH - HOP_LENGTH) // 2
+    frames = F.pad(audio.float(), (reach, reach)).unfold(1, WINDOW_LENGTH, HOP_LENGTH)  # [B, T, 1024]
+    window, filters = _window(), _filters()
+    power = torch.fft.rfft(frames * window).abs().square()  # [B, T, F]
+    return (torch.log(power @ filters + _FLOOR) + _SHIFT) / _SCALE
+
+
+@lru_cache(maxsize=1)
+def _window() -> Tensor:
+    return torch.hann_window(WINDOW_LENGTH) * (2.0 / WINDOW_LENGTH)  # a sine of amplitude 1 peaks at power 1 / 4
+
+
+@lru_cache(maxsize=1)
+def _filters() -> Tensor:
+    """Triangles [F, M] of unit peak."""
+    bins_hz = torch.linspace(0, SAMPLE_RATE_HZ / 2, WINDOW_LENGTH // 2 + 1, dtype=torch.float64)
+    low, high = (_hz_to_mel(torch.tensor(hz, dtype=torch.float64)) for hz in (_LOW_HZ, _HIGH_HZ))
+    edges_hz = _mel_to_hz(torch.linspace(float(low), float(high), NUM_MEL_BANDS + 2, dtype=torch.float64))
+    rising = (bins_hz[:, None] - edges_hz[:-2]) / (edges_hz[1:-1] - edges_hz[:-2])
+    falling = (edges_hz[2:] - bins_hz[:, None]) / (edges_hz[2:] - edges_hz[1:-1])
+    return torch.minimum(rising, falling).clamp(min=0).float()
+
+
+def _hz_to_mel(hz: Tensor) -> Tensor:
+    return 2595.0 * torch.log10(1.0 + hz / 700.0)
+
+
+def _mel_to_hz(mel: Tensor) -> Tensor:
+    return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
