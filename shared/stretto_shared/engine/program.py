@@ -14,11 +14,13 @@ Legend: K codebooks, T frames, V vocabulary.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -155,6 +157,21 @@ class Program:
         self._num_frames = request.num_frames  # fewer once the end token was drawn
 
     @property
+    def sampling(self) -> Sampling:
+        """How its tokens are drawn."""
+        return self._request.sampling
+
+    @property
+    def seed(self) -> int:
+        """The seed of its noise, 0 to 2^64 - 1."""
+        return self._request.seed
+
+    @property
+    def stage(self) -> int:
+        """What keeps its noise apart from other stages'."""
+        return self._stage
+
+    @property
     def num_steps(self) -> int:
         """Steps of the whole piece, as far as its end is known."""
         return self._num_frames + self._max_delay
@@ -199,24 +216,31 @@ class Program:
             raise ValueError(f"expected 1 to {self.num_readable_columns} columns, got {count}.")
         return np.stack([self._column(self._num_steps_done + i) for i in range(count)], axis=1)
 
-    def advance(self, logits: Tensor | None, num_columns: int = 1) -> None:
-        """Move on by the columns that were read, drawing what is unknown from the logits [K, V] after the last."""
+    def read(self, logits: Tensor | None, num_columns: int = 1) -> Draw | None:
+        """Move on by the columns that were read, and say what is to be drawn from the logits [K, V] after the last.
+
+        What is to be drawn has to be settled before the program is asked for anything else.
+        """
         self._num_steps_done += num_columns - 1
-        if logits is not None:
-            frames = self._num_steps_done - self._delays
-            to_draw = (frames >= self._num_known) & (frames < self._num_frames)
-            rows = self._codebooks[to_draw]
-            self._codes[rows, frames[rows]] = sample(
-                logits[rows.tolist()],
-                self._request.sampling,
-                seed=self._request.seed,
-                stage=self._stage,
-                frames=frames[rows],
-                codebooks=rows,
-            )
-            if to_draw[0] and self._codes[0, frames[0]] == self._request.end_token:
-                self._num_frames = int(frames[0]) + 1
+        frames = self._num_steps_done - self._delays
         self._num_steps_done += 1
+        is_unknown = (frames >= self._num_known) & (frames < self._num_frames)
+        if logits is None or not is_unknown.any():
+            return None
+        rows = self._codebooks[is_unknown]
+        return Draw(self, logits, frames[rows], rows)
+
+    def settle(self, draw: Draw, tokens: NDArray[np.int64]) -> None:
+        """Take the tokens [R] that were drawn."""
+        self._codes[draw.codebooks, draw.frames] = tokens
+        if draw.codebooks[0] == 0 and tokens[0] == self._request.end_token:
+            self._num_frames = int(draw.frames[0]) + 1
+
+    def advance(self, logits: Tensor | None, num_columns: int = 1) -> None:
+        """Read, and draw for this program alone."""
+        draw = self.read(logits, num_columns)
+        if draw is not None:
+            draw_all([draw])
 
     def _column(self, step: int) -> NDArray[np.int64]:
         frames = step - 1 - self._delays
@@ -229,3 +253,32 @@ class Program:
         start = self._num_given
         self._num_given += self.num_frames_ready
         return TokenBlock(self._codes[:, start : self._num_given].astype(np.int32), start)
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """What a program has to draw: guided logits [K, V], and frames [R] and codebooks [R] of its unknown entries."""
+
+    program: Program
+    logits: Tensor
+    frames: NDArray[np.int64]
+    codebooks: NDArray[np.int64]
+
+
+def draw_all(draws: Sequence[Draw]) -> None:
+    """Draw and settle for any number of programs: once for all that draw in the same way, which gives each the same."""
+    alike: dict[tuple[Sampling, int], list[Draw]] = defaultdict(list)
+    for draw in draws:
+        alike[draw.program.sampling, draw.program.stage].append(draw)
+    for (sampling, stage), group in alike.items():
+        tokens = sample(
+            torch.cat([draw.logits[draw.codebooks.tolist()] for draw in group]),
+            sampling,
+            seed=np.concatenate([np.full(len(draw.frames), draw.program.seed, dtype=np.uint64) for draw in group]),
+            stage=stage,
+            frames=np.concatenate([draw.frames for draw in group]),
+            codebooks=np.concatenate([draw.codebooks for draw in group]),
+        )
+        ends = np.cumsum([len(draw.frames) for draw in group])
+        for draw, own in zip(group, np.split(tokens, ends[:-1]), strict=True):
+            draw.program.settle(draw, own)

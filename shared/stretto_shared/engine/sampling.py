@@ -59,11 +59,19 @@ def stage_key(stage: str) -> int:
 
 
 def uniform_noise(
-    seed: int, stage: int, frames: NDArray[np.int64], codebooks: NDArray[np.int64], indices: NDArray[np.int64]
+    seed: int | NDArray[np.uint64],
+    stage: int,
+    frames: NDArray[np.int64],
+    codebooks: NDArray[np.int64],
+    indices: NDArray[np.int64],
 ) -> NDArray[np.float64]:
-    """Return uniform numbers in (0, 1) for entries `indices` [R, n] of rows at `frames` [R] and `codebooks` [R]."""
+    """Return uniform numbers in (0, 1) for entries `indices` [R, n] of rows at `frames` [R] and `codebooks` [R].
+
+    The seed is one for all rows, or one for each [R].
+    """
     with np.errstate(over="ignore"):  # wrapping is what the hash is made of
-        key = _mix(np.array([seed & _WORD_MASK], dtype=np.uint64))
+        seeds = np.array([seed & _WORD_MASK], dtype=np.uint64) if isinstance(seed, int) else seed
+        key = _mix(seeds)
         key = _mix(key ^ np.uint64(stage & _WORD_MASK))
         rows = _mix(_mix(key ^ frames.astype(np.uint64)) ^ codebooks.astype(np.uint64))
         words = _mix(rows[:, None] ^ indices.astype(np.uint64))
@@ -74,12 +82,16 @@ def sample(
     logits: Tensor,
     sampling: Sampling,
     *,
-    seed: int,
+    seed: int | NDArray[np.uint64],
     stage: int,
     frames: NDArray[np.int64],
     codebooks: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """Draw one token [R] for each row of the guided logits [R, V]; `guidance_scale` is not used here."""
+    """Draw one token [R] for each row of the guided logits [R, V]; `guidance_scale` is not used here.
+
+    Nothing but a row's own logits, seed and place decides what is drawn for it, so rows of several pieces may be drawn
+    together; the seed is one for all rows, or one for each [R].
+    """
     if sampling.temperature == 0:
         return np.asarray(logits.argmax(dim=-1).numpy(), dtype=np.int64)
     num_kept = logits.shape[-1] if sampling.top_k == 0 else min(sampling.top_k, logits.shape[-1])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stretto_shared.engine.config import TokenEngineConfig
 from stretto_shared.engine.meter import TokenMeter
-from stretto_shared.engine.program import StepModel, TokenBlock
+from stretto_shared.engine.program import Draw, StepModel, TokenBlock, draw_all
 from stretto_shared.engine.scheduler import Scheduler, Turn
 from stretto_shared.engine.slots import Stream
 from stretto_shared.engine.step_times import StepTimes
@@ -77,9 +77,10 @@ class StepLoop(Generic[Condition, State]):
         elapsed_s = time.perf_counter() - start_s
         self._times.observe(num_rows, elapsed_s)
         self._meter.observe_step(elapsed_s, num_rows)
-        for turn, row in zip(turns, logits, strict=True):
+        for turn, fault in zip(turns, _draw(turns, logits), strict=True):
             try:
-                turn.stream.program.advance(row, turn.num_columns)
+                if fault is not None:
+                    raise fault
                 self._scheduler.charge(turn)
                 self._hand_out(turn.stream, events)
             except Exception as error:
@@ -136,6 +137,24 @@ class StepLoop(Generic[Condition, State]):
         if stream.clock is not None:
             stream.clock.deliver(now_s, block.codes.shape[1], is_readers_fault=stream.was_paused)
         stream.was_paused = False
+
+
+def _draw(turns: Sequence[Turn], logits: Sequence[Tensor | None]) -> list[Exception | None]:
+    """Draw for all at once, or one by one where that fails; what each raised for whom nothing can be drawn."""
+    draws = [turn.stream.program.read(row, turn.num_columns) for turn, row in zip(turns, logits, strict=True)]
+    try:
+        draw_all([draw for draw in draws if draw is not None])
+    except Exception:
+        return [_draw_alone(draw) for draw in draws]
+    return [None] * len(turns)
+
+
+def _draw_alone(draw: Draw | None) -> Exception | None:
+    try:
+        draw_all([draw] if draw is not None else [])
+    except Exception as error:
+        return error
+    return None
 
 
 def _fail(stream: Stream[Condition, State], error: Exception, events: list[Event[Condition, State]]) -> None:

@@ -69,6 +69,27 @@ def test_noise_of_one_entry_does_not_depend_on_its_neighbours() -> None:
     assert part[0].tolist() == [whole[1, 49], whole[1, 10]]
 
 
+def test_rows_of_several_pieces_get_together_what_each_gets_alone() -> None:
+    generator = torch.Generator().manual_seed(5)
+    logits = torch.randn(6, 40, generator=generator)
+    seeds = np.array([3, 3, 2**64 - 1, 2**64 - 1, 0, 7], dtype=np.uint64)
+    frames, codebooks = np.array([0, 1, 0, 1, 9, 9]), np.array([0, 1, 0, 1, 2, 2])
+    options = Sampling(top_k=30, top_p=0.9)
+    together = sample(logits, options, seed=seeds, stage=STAGE, frames=frames, codebooks=codebooks)
+    alone = [
+        sample(
+            logits[r : r + 1],
+            options,
+            seed=int(seeds[r]),
+            stage=STAGE,
+            frames=frames[r : r + 1],
+            codebooks=codebooks[r : r + 1],
+        )[0]
+        for r in range(6)
+    ]
+    assert together.tolist() == alone
+
+
 def test_noise_is_uniform_and_uncorrelated_between_neighbours() -> None:
     words = uniform_noise(0, STAGE, np.arange(200), np.zeros(200, dtype=np.int64), np.tile(np.arange(200), (200, 1)))
     assert words.min() > 0 and words.max() < 1

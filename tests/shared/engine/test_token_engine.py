@@ -268,6 +268,30 @@ async def test_a_long_resume_does_not_hold_up_those_who_run() -> None:
         await resumed
 
 
+async def test_logits_that_nothing_can_be_drawn_from_fail_the_culprit_alone() -> None:
+    class Faulty(HashModel):
+        def step(self, states: Any, columns: Any, wants_logits: Any) -> list[Tensor | None]:
+            rows = super().step(states, columns, wants_logits)
+            return [row if row is None or state.num_steps >= 0 else row[:1] for state, row in zip(states, rows)]
+
+        def open(self, condition: int, *, num_steps: int, guidance_scale: float) -> HashState:
+            state = super().open(condition, num_steps=num_steps, guidance_scale=guidance_scale)
+            return HashState(state.word, -1 if condition == POISON + 1 else 0)
+
+    async with running(Faulty(is_row_invariant=True)) as engine:
+        alone = await collect(engine, request(seed=1))
+        whole, faulty, other = await asyncio.gather(
+            collect(engine, request(seed=1)),
+            collect(engine, request(seed=2, condition=POISON + 1)),
+            collect(engine, request(seed=1)),
+            return_exceptions=True,
+        )
+        assert isinstance(faulty, Exception)
+        assert isinstance(whole, np.ndarray) and isinstance(other, np.ndarray)
+        assert np.array_equal(whole, alone) and np.array_equal(other, alone)
+        assert engine.num_running == 0
+
+
 async def test_a_step_that_fails_in_a_shared_pass_fails_the_culprit_alone() -> None:
     async with running(HashModel(is_row_invariant=True)) as engine:
         expected = await collect(engine, request(9))
