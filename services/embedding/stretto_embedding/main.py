@@ -19,9 +19,10 @@ from stretto_embedding.settings import EmbeddingSettings
 def build(context: HostContext, settings: EmbeddingSettings | None = None) -> ServiceHost:
     """The embedding service, not started."""
     settings = settings or EmbeddingSettings()
+    texts = _text_loaders(settings)
     engine = EmbeddingEngine(
-        _text_loaders(settings),
-        joint_loaders=_joint_loaders(settings),
+        texts,
+        joint_loaders=_joint_loaders(settings, _minilm_loader(settings, texts)),
         melody_loaders=_melody_loaders(settings),
         limits=Limits(settings.max_batch_size, settings.max_wait_s, settings.max_queued, settings.max_requests),
         num_threads=settings.num_threads,
@@ -42,15 +43,33 @@ def _text_loaders(settings: EmbeddingSettings) -> dict[str, Callable[[], loading
     sources = parse_model_list(settings.text_models)
     default_name = next(iter(sources))
     return {
-        name: partial(loading.load, name, source, is_default=name == default_name) for name, source in sources.items()
+        name: loading.Once(partial(loading.load, name, source, is_default=name == default_name))
+        for name, source in sources.items()
     }
 
 
-def _joint_loaders(settings: EmbeddingSettings) -> dict[str, Callable[[], loading.JointEncoder]]:
+def _minilm_loader(
+    settings: EmbeddingSettings, texts: dict[str, Callable[[], loading.TextEncoder]]
+) -> Callable[[], loading.TextEncoder]:
+    """MiniLM for the joint encoders that read its states: the one that is served, if it is, and not a second one."""
+    is_served = parse_model_list(settings.text_models).get(loading.DEFAULT_NAME) == "default"
+    return texts[loading.DEFAULT_NAME] if is_served else loading.Once(loading.load_default)
+
+
+def _joint_loaders(
+    settings: EmbeddingSettings, load_minilm: Callable[[], loading.TextEncoder]
+) -> dict[str, Callable[[], loading.JointEncoder]]:
     names = settings.joint_models or ",".join(loading.list_joint_names(settings.weights_dir))
     sources = parse_model_list(names) if names else {}
     return {
-        name: partial(loading.load_joint, name, source, weights_dir=settings.weights_dir, is_default=index == 0)
+        name: partial(
+            loading.load_joint,
+            name,
+            source,
+            weights_dir=settings.weights_dir,
+            is_default=index == 0,
+            load_text_encoder=load_minilm,
+        )
         for index, (name, source) in enumerate(sources.items())
     }
 

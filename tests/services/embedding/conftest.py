@@ -16,12 +16,15 @@ def bands_service(tmp_path_factory):
     write_checkpoint(folder, "mute", "Mute")
     write_checkpoint(folder, "levels", "Levels")
     write_checkpoint(folder, "foreign", "SomethingElse")
+
+    def build_bands(resolved, is_default, load_text_encoder):
+        return BandEncoder(band_info(resolved.name, is_default=is_default))
+
+    def build_mute(resolved, is_default, load_text_encoder):
+        return BandEncoder(band_info(resolved.name, num_codebooks=0), default_tags=())
+
     with pytest.MonkeyPatch.context() as patch:
-        build = lambda resolved, is_default: BandEncoder(band_info(resolved.name, is_default=is_default))  # noqa: E731
-        mute = lambda resolved, is_default: BandEncoder(  # noqa: E731
-            band_info(resolved.name, num_codebooks=0), default_tags=(), dimension=4
-        )
-        patch.setattr(joint, "ARCHITECTURES", {"Bands": build, "Mute": mute})
+        patch.setattr(joint, "ARCHITECTURES", {"Bands": build_bands, "Mute": build_mute})
         patch.setattr(melody, "ARCHITECTURES", {"Levels": lambda resolved: level_encoder(resolved.name)})
         service = Service(EmbeddingSettings(weights_dir=folder, max_queued=64))
         yield service

@@ -227,7 +227,7 @@ class EmbeddingEngine:
     def _encode_melody(self, encoder: MelodyEncoder, waveform: Waveform, queued_at_s: float) -> TokenMatrix:
         self._observe_wait(queued_at_s)
         codes = encoder.encode(np.concatenate(list(resample(waveform, encoder.sample_rate_hz))))
-        return TokenMatrix(codes, encoder.info.frame_rate_hz, encoder.info.model_id)
+        return TokenMatrix(codes.astype(np.int32), encoder.info.frame_rate_hz, encoder.info.model_id)
 
     def _observe_wait(self, queued_at_s: float) -> None:
         if self._meter is not None:

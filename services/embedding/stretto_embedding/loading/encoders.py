@@ -6,7 +6,7 @@ Legend: S samples, D width of the joint space, Q codebooks of its quantiser, K c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,7 +81,7 @@ class MelodyEncoder(Protocol):
     def sample_rate_hz(self) -> int:
         """Of the audio that it hears."""
 
-    def encode(self, samples: NDArray[np.float32]) -> NDArray[np.int32]:
+    def encode(self, samples: NDArray[np.float32]) -> NDArray[np.integer[Any]]:
         """Mono audio [S] to codes [K, U]; runs the model, so it belongs on the model thread."""
 
 

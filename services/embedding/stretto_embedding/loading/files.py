@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+import threading
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from stretto_shared import weights
 from stretto_shared.errors import NotReady
 from stretto_shared.nn.heap import as_single
 from tokenizers import Tokenizer
 from torch import Tensor, nn
+
+T = TypeVar("T")
+
+
+class Once(Generic[T]):
+    """A loader that loads once, whichever thread asks first, and gives all of them the same.
+
+    Invariant: a load that failed is tried again by the next who asks.
+    """
+
+    def __init__(self, load: Callable[[], T]) -> None:
+        self._load = load
+        self._lock = threading.Lock()
+        self._loaded: list[T] = []
+
+    def __call__(self) -> T:
+        with self._lock:
+            if not self._loaded:
+                self._loaded.append(self._load())
+            return self._loaded[0]
 
 
 def read_tokenizer(resolved: weights.ResolvedWeights) -> Tokenizer:

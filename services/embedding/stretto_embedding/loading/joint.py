@@ -11,9 +11,10 @@ from stretto_shared.nn.heap import giving_memory_back
 
 from stretto_embedding.loading.encoders import JointEncoder
 from stretto_embedding.loading.files import list_names
+from stretto_embedding.loading.text import TextEncoder, load_default
 
 Build = Callable[..., JointEncoder]
-"""Called with the resolved weights and `is_default`."""
+"""Called with the resolved weights, `is_default`, and `load_text_encoder`, which gives MiniLM to those that read it."""
 
 # `architecture` of our own layout.
 ARCHITECTURES: Mapping[str, Build] = {}
@@ -27,7 +28,14 @@ def list_default_names(weights_dir: Path) -> list[str]:
     return list_names(weights_dir, ARCHITECTURES)
 
 
-def load(name: str, source: str, *, weights_dir: Path, is_default: bool = False) -> JointEncoder:
+def load(
+    name: str,
+    source: str,
+    *,
+    weights_dir: Path,
+    is_default: bool = False,
+    load_text_encoder: Callable[[], TextEncoder] = load_default,
+) -> JointEncoder:
     """Find, verify and build one joint encoder.
 
     Args:
@@ -35,6 +43,7 @@ def load(name: str, source: str, *, weights_dir: Path, is_default: bool = False)
         source: `default`, `hf://org/name@revision` or `file:///folder`.
         weights_dir: Where `default` looks.
         is_default: Whether an empty `model` field selects it.
+        load_text_encoder: Gives MiniLM to an encoder that reads its states; one that is served can be shared.
 
     Raises:
         InvalidInput: If the name or the source is malformed, or the weights are pickled.
@@ -52,4 +61,4 @@ def load(name: str, source: str, *, weights_dir: Path, is_default: bool = False)
                 f"expected a joint encoder of {', '.join(known)}, got {architecture!r} from {source!r}. "
                 "Name another source.",
             )
-        return known[architecture](resolved, is_default=is_default)
+        return known[architecture](resolved, is_default=is_default, load_text_encoder=load_text_encoder)
