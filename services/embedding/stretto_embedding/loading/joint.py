@@ -9,6 +9,7 @@ from stretto_shared import weights
 from stretto_shared.errors import NotFound
 from stretto_shared.nn.heap import giving_memory_back
 
+from stretto_embedding.loading import clap
 from stretto_embedding.loading.encoders import JointEncoder
 from stretto_embedding.loading.files import list_names
 from stretto_embedding.loading.text import TextEncoder, load_default
@@ -20,7 +21,7 @@ Build = Callable[..., JointEncoder]
 ARCHITECTURES: Mapping[str, Build] = {}
 
 # `model_type` of a Hugging Face `config.json`.
-HUGGING_FACE_MODELS: Mapping[str, Build] = {}
+HUGGING_FACE_MODELS: Mapping[str, Build] = {"clap": clap.build}
 
 
 def list_default_names(weights_dir: Path) -> list[str]:
