@@ -5,7 +5,7 @@ Needs no torch and no service. See `stretto_client.client` for the methods and R
 
 from stretto_shared.audio import Waveform
 from stretto_shared.errors import Conflict, InvalidInput, NotFound, NotReady, Overloaded, StrettoError
-from stretto_shared.features import ModelInfo, SamplingOptions, TextStates
+from stretto_shared.features import Chromagram, JointEmbedding, ModelInfo, SamplingOptions, TextStates
 from stretto_shared.tokens import TokenMatrix, concatenate
 
 from stretto_client.audio_files import AudioFileWriter, read_audio, write_audio
@@ -13,7 +13,22 @@ from stretto_client.client import StrettoClient, TlsFiles
 from stretto_client.embedded import embedded_server
 from stretto_client.errors import DeadlineExceeded, RequestCancelled, ServerFailure, Unreachable
 from stretto_client.token_files import read_tokens, write_tokens
-from stretto_client.values import AudioChunk, EmbeddedText, EncodedAudio, ModelList, MusicEvent, Pace, Progress, Receipt
+from stretto_client.values import (
+    AudioChunk,
+    EmbeddedAudio,
+    EmbeddedMelody,
+    EmbeddedText,
+    EncodedAudio,
+    ModelList,
+    MusicEvent,
+    Pace,
+    Progress,
+    RankedAudio,
+    Ranking,
+    Receipt,
+    ScoredTag,
+    TagList,
+)
 
 __all__ = [
     "StrettoClient",
@@ -23,6 +38,8 @@ __all__ = [
     "TokenMatrix",
     "concatenate",
     "TextStates",
+    "JointEmbedding",
+    "Chromagram",
     "SamplingOptions",
     "ModelInfo",
     "Pace",
@@ -32,6 +49,12 @@ __all__ = [
     "MusicEvent",
     "EncodedAudio",
     "EmbeddedText",
+    "EmbeddedAudio",
+    "EmbeddedMelody",
+    "RankedAudio",
+    "Ranking",
+    "ScoredTag",
+    "TagList",
     "ModelList",
     "read_audio",
     "write_audio",

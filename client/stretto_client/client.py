@@ -6,8 +6,7 @@ or takes protobuf, and every failure is a `StrettoError`.
 
 from __future__ import annotations
 
-import math
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,24 +15,23 @@ from typing import Any, Literal, Self
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from stretto.codec.v1 import codec_pb2, codec_pb2_grpc
-from stretto.embedding.v1 import embedding_pb2, embedding_pb2_grpc
+from stretto.embedding.v1 import embedding_pb2_grpc
 from stretto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from stretto_shared.audio import Waveform
-from stretto_shared.errors import InvalidInput
 from stretto_shared.features import SamplingOptions
 from stretto_shared.grpc import convert
 from stretto_shared.grpc.channel import open_channel
 from stretto_shared.grpc.setting_errors import named_settings
-from stretto_shared.grpc.settings import MEBIBYTE, ChannelSettings
+from stretto_shared.grpc.settings import ChannelSettings
 from stretto_shared.tokens import TokenMatrix
 
 from stretto_client.calls import answer, stream
 from stretto_client.convert import check_priority, check_seed, event_from_proto, pace_to_proto
-from stretto_client.values import AudioChunk, EmbeddedText, EncodedAudio, ModelList, MusicEvent, Pace
+from stretto_client.embedding_calls import SHORT_TIMEOUT_S, EmbeddingCalls
+from stretto_client.values import AudioChunk, EncodedAudio, ModelList, MusicEvent, Pace
 
 MUSIC_TIMEOUT_S = 300.0
 CODEC_TIMEOUT_S = 300.0
-SHORT_TIMEOUT_S = 30.0
 FRAMES_PER_MESSAGE = 512
 MAX_HEARD_S = 10.0  # what every cascade hears of a recording at most; the proto of ContinueMusic says so
 
@@ -47,7 +45,7 @@ class TlsFiles:
     key_path: Path | None = None
 
 
-class StrettoClient:
+class StrettoClient(EmbeddingCalls):
     """A connection to one Stretto door; use it as `async with StrettoClient(address) as client`.
 
     Invariant: one channel from enter to exit, shared by all calls, which may run at the same time.
@@ -203,15 +201,6 @@ class StrettoClient:
             async for reply in replies:
                 yield AudioChunk(convert.waveform_from_proto(reply.waveform), reply.first_sample_index)
 
-    async def embed_text(
-        self, texts: Sequence[str], *, model: str = "", timeout_s: float = SHORT_TIMEOUT_S
-    ) -> EmbeddedText:
-        """Up to 64 texts as vectors, pooled and for each token."""
-        request = embedding_pb2.EmbedTextRequest(model=model, texts=texts)
-        reply = await answer(self._embedding.EmbedText(request, timeout=timeout_s))
-        states = tuple(convert.text_states_from_proto(state) for state in reply.states)
-        return EmbeddedText(states, convert.model_info_from_proto(reply.model))
-
     async def list_models(self, *, timeout_s: float = SHORT_TIMEOUT_S) -> ModelList:
         """Every model that the door reaches."""
         request = orchestrator_pb2.ListModelsRequest()
@@ -224,20 +213,6 @@ class StrettoClient:
         request = health_pb2.HealthCheckRequest(service=service)
         reply = await answer(self._health.Check(request, timeout=timeout_s))
         return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
-
-    def _check_size(self, request: Any, audio: Waveform, field: str) -> None:
-        """Raise InvalidInput, in seconds, where gRPC would say only how many bytes are too many."""
-        num_bytes = request.ByteSize()
-        if num_bytes <= self._max_bytes:
-            return
-        fitting_s = math.floor(audio.duration_s * self._max_bytes / num_bytes * 10) / 10
-        channels = "mono" if audio.num_channels == 1 else "stereo"
-        raise InvalidInput(
-            field,
-            f"expected at most {fitting_s:g} s of {channels} audio at {audio.sample_rate_hz} Hz "
-            f"({self._max_bytes / MEBIBYTE:g} MiB in one message), got {audio.duration_s:.1f} s. Send it in parts, in "
-            "mono or at a lower rate.",
-        )
 
 
 def _last_seconds(audio: Waveform, max_s: float) -> Waveform:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from stretto_shared.audio import Waveform
-from stretto_shared.features import ModelInfo, SamplingOptions, TextStates
+from stretto_shared.features import Chromagram, JointEmbedding, ModelInfo, SamplingOptions, TextStates
 from stretto_shared.tokens import TokenMatrix
 
 
@@ -78,10 +78,67 @@ class EncodedAudio:
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedText:
-    """Texts as vectors, one `TextStates` a text, and the encoder that made them."""
+    """Texts as vectors, in order, and the encoder that made them: `TextStates`, or a joint encoder's points.
+
+    The one of `states` and `embeddings` that the encoder does not make is empty.
+    """
 
     states: tuple[TextStates, ...]
     model: ModelInfo
+    embeddings: tuple[JointEmbedding, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedAudio:
+    """A recording as the mean of its windows; the windows in order of time, one every `stride_s` of `window_s`."""
+
+    embedding: JointEmbedding
+    windows: tuple[JointEmbedding, ...]
+    window_s: float
+    stride_s: float
+    model: ModelInfo
+
+
+@dataclass(frozen=True)
+class RankedAudio:
+    """Which of the candidates, and its cosine to the query, -1 to 1."""
+
+    candidate_index: int
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Recordings, best first, and the encoder that judged."""
+
+    ranked: tuple[RankedAudio, ...]
+    model: ModelInfo
+
+
+@dataclass(frozen=True)
+class ScoredTag:
+    """A tag, its cosine to the recording, and its share of 1 among all tags that were tried."""
+
+    tag: str
+    similarity: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class TagList:
+    """Tags, best first, and the encoder that judged."""
+
+    tags: tuple[ScoredTag, ...]
+    model: ModelInfo
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedMelody:
+    """A melody as pitch classes over time, or as the codes of a melody encoder, which is named then."""
+
+    melody: Chromagram | None
+    codes: TokenMatrix | None
+    model: ModelInfo | None
 
 
 @dataclass(frozen=True)

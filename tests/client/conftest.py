@@ -22,7 +22,7 @@ from stretto_client import write_audio
 from stretto_client.cli import main as cli
 from stretto_shared.audio import Waveform
 from stretto_shared.errors import Conflict, InvalidInput, NotFound, NotReady, Overloaded
-from stretto_shared.features import TextStates
+from stretto_shared.features import Chromagram, JointEmbedding, TextStates
 from stretto_shared.grpc import convert
 from stretto_shared.grpc.hosting import HostContext, ServiceHost
 from stretto_shared.grpc.server import StrettoServer
@@ -161,7 +161,15 @@ class Codec(codec_pb2_grpc.CodecServiceServicer):  # type: ignore[misc]
 
 
 class Embedding(embedding_pb2_grpc.EmbeddingServiceServicer):  # type: ignore[misc]
+    """Minilm for texts, and a joint encoder whose space is the loudness of a recording or the length of a text."""
+
+    def __init__(self, seen: Seen) -> None:
+        self._seen = seen
+
     async def EmbedText(self, request: Any, context: Any) -> Any:
+        if request.model == "mulan":
+            points = [_joint(len(text) / 10, 1) for text in request.texts]
+            return embedding_pb2.EmbedTextResponse(embeddings=points, model=model("mulan", "embedding"))
         states = [
             TextStates("minilm@" + "ab" * 6, np.eye(4)[len(text) % 4], np.ones((len(text.split()), 4)))
             for text in request.texts
@@ -169,6 +177,57 @@ class Embedding(embedding_pb2_grpc.EmbeddingServiceServicer):  # type: ignore[mi
         return embedding_pb2.EmbedTextResponse(
             states=[convert.text_states_to_proto(state) for state in states], model=model("minilm", "embedding")
         )
+
+    async def EmbedAudio(self, request: Any, context: Any) -> Any:
+        self._seen.requests.append(request)
+        peak = _peak(request.waveform)
+        return embedding_pb2.EmbedAudioResponse(
+            embedding=_joint(peak, 1),
+            windows=[_joint(peak, 1), _joint(1, peak)],
+            window_s=10.24,
+            stride_s=1.024,
+            model=model("mulan", "embedding"),
+        )
+
+    async def RankAudio(self, request: Any, context: Any) -> Any:
+        self._seen.requests.append(request)
+        if request.text in ERRORS:
+            raise ERRORS[request.text]
+        peaks = [_peak(each) for each in request.candidates]
+        order = sorted(range(len(peaks)), key=lambda index: -peaks[index])
+        return embedding_pb2.RankAudioResponse(
+            ranking=[embedding_pb2.RankedAudio(candidate_index=index, similarity=peaks[index]) for index in order],
+            model=model("mulan", "embedding"),
+        )
+
+    async def TagAudio(self, request: Any, context: Any) -> Any:
+        self._seen.requests.append(request)
+        tags = list(request.tags) or ["piano [/b]", "drums"]
+        return embedding_pb2.TagAudioResponse(
+            tags=[embedding_pb2.AudioTag(tag=tag, similarity=0.5, probability=1 / len(tags)) for tag in tags],
+            model=model("mulan", "embedding"),
+        )
+
+    async def QuantizeEmbeddings(self, request: Any, context: Any) -> Any:
+        for each in request.embeddings:
+            each.codes.append(7)
+        return embedding_pb2.QuantizeEmbeddingsResponse(
+            embeddings=request.embeddings, model=model("mulan", "embedding")
+        )
+
+    async def EmbedMelody(self, request: Any, context: Any) -> Any:
+        if request.model:
+            codes = convert.tokens_to_proto(TokenMatrix(np.array([[1, 2], [3, 4]]), 1.0, "melody@" + "ab" * 6))
+            return embedding_pb2.EmbedMelodyResponse(codes=codes, model=model("melody", "embedding"))
+        return embedding_pb2.EmbedMelodyResponse(melody=convert.chromagram_to_proto(Chromagram(np.array([9, -1]))))
+
+
+def _joint(*values: float) -> Any:
+    return convert.joint_embedding_to_proto(JointEmbedding("mulan@" + "ab" * 6, np.array(values), (3, 5)))
+
+
+def _peak(message: Any) -> float:
+    return float(np.abs(convert.waveform_from_proto(message).samples).max())
 
 
 def _builders(seen: Seen) -> dict[str, Any]:
@@ -195,7 +254,7 @@ def _builders(seen: Seen) -> dict[str, Any]:
             "embedding",
             "stretto.embedding.v1.EmbeddingService",
             embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server,
-            Embedding(),
+            Embedding(seen),
         ),
     }
 

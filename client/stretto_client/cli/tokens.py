@@ -1,22 +1,19 @@
-"""`stretto encode`, `stretto decode` and `stretto embed`: single stages, as files."""
+"""`stretto encode` and `stretto decode`: a codec's two halves, as files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
-from safetensors.numpy import save_file
 from stretto_shared.audio import Waveform
 
 from stretto_client.audio_files import AudioFileWriter, audio_format, read_audio
 from stretto_client.cli.output import model_as_json, print_json, stdout_console
 from stretto_client.cli.session import Address, AsJson, Timeout, run_session
-from stretto_client.client import CODEC_TIMEOUT_S, SHORT_TIMEOUT_S, StrettoClient
-from stretto_client.files import check_output, whole_file
+from stretto_client.client import CODEC_TIMEOUT_S, StrettoClient
+from stretto_client.files import check_output
 from stretto_client.token_files import check_tokens_path, read_tokens, write_tokens
-from stretto_client.values import EmbeddedText
 
 
 def encode(
@@ -81,47 +78,3 @@ def decode(
         stdout_console().print(f"Wrote {output}: {written_s:.2f} s at {sample_rate_hz} Hz.")
 
     run_session(address, work)
-
-
-def embed(
-    texts: Annotated[list[str], typer.Argument(help="One to 64 texts.")],
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="Write pooled and token-level states here, as safetensors."),
-    ] = None,
-    model: Annotated[str, typer.Option(help="The encoder; empty takes the server's default.")] = "",
-    timeout_s: Timeout = SHORT_TIMEOUT_S,
-    address: Address = "",
-    as_json: AsJson = False,
-) -> None:
-    """Turn texts into vectors, and say how alike they are."""
-    if output is not None:
-        check_output(output)
-
-    async def work(client: StrettoClient) -> None:
-        embedded = await client.embed_text(texts, model=model, timeout_s=timeout_s)
-        if output is not None:
-            _write_states(output, embedded)
-        if as_json:
-            pooled = [state.pooled.tolist() for state in embedded.states]
-            print_json({"model": model_as_json(embedded.model), "texts": texts, "pooled": pooled})
-            return
-        console = stdout_console()
-        first = embedded.states[0].pooled
-        for text, state in zip(texts, embedded.states):
-            norms = float(np.linalg.norm(first) * np.linalg.norm(state.pooled))
-            alike = float(first @ state.pooled) / norms if norms else 0.0
-            console.print(f"{len(state.states)} tokens x {state.dimension}, cosine to the first {alike:.3f}: {text}")
-        if output is not None:
-            console.print(f"Wrote {output}.")
-
-    run_session(address, work)
-
-
-def _write_states(path: Path, embedded: EmbeddedText) -> None:
-    """`pooled` [N, D], and for text n `token_states.n` [L, D]; the metadata names the encoder."""
-    tensors = {"pooled": np.stack([state.pooled for state in embedded.states])}
-    for index, state in enumerate(embedded.states):
-        tensors[f"token_states.{index}"] = np.array(state.states)
-    with whole_file(path) as temporary:
-        save_file(tensors, temporary, {"encoder_id": embedded.model.model_id})

@@ -6,8 +6,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from stretto_embedding import engine as engine_module
-from stretto_embedding.engine import EmbeddingEngine
+from stretto_embedding.engine import EmbeddingEngine, Limits, embedding_engine
 from stretto_embedding.loading import TextEncoder
 from stretto_embedding.models.minilm import MiniLm, MiniLmConfig
 from stretto_shared.audio import Waveform
@@ -59,8 +58,8 @@ async def test_torch_runs_on_the_model_thread_only():
 async def test_the_first_encoder_is_the_default_and_others_go_by_name():
     engine = EmbeddingEngine({"one": lambda: tiny_encoder("one"), "two": lambda: tiny_encoder("two")})
     await engine.start()
-    assert (await engine.embed_text("", ["piano"]))[1].name == "one"
-    assert (await engine.embed_text("two", ["piano"]))[1].name == "two"
+    assert (await engine.embed_text("", ["piano"])).model.name == "one"
+    assert (await engine.embed_text("two", ["piano"])).model.name == "two"
     assert [info.name for info in engine.list_models()] == ["one", "two"]
     with pytest.raises(NotFound, match="one, two"):
         await engine.embed_text("three", ["piano"])
@@ -80,7 +79,8 @@ async def test_a_full_queue_is_refused_with_an_estimate():
             return model(ids)
 
     engine = EmbeddingEngine(
-        {"tiny": lambda: TextEncoder(encoder.info, encoder.tokenizer, Slow(), 32)}, max_queued=2, max_batch_size=1
+        {"tiny": lambda: TextEncoder(encoder.info, encoder.tokenizer, Slow(), 32)},
+        limits=Limits(max_queued=2, max_batch_size=1),
     )
     await engine.start()
     waiting = [asyncio.create_task(engine.embed_text("", ["piano"])) for _ in range(2)]
@@ -90,7 +90,7 @@ async def test_a_full_queue_is_refused_with_an_estimate():
     assert caught.value.retry_after_s > 0
     gate.set()
     await asyncio.gather(*waiting)
-    assert len((await engine.embed_text("", ["piano"]))[0]) == 1
+    assert len((await engine.embed_text("", ["piano"])).states) == 1
     await engine.stop()
 
 
@@ -119,10 +119,10 @@ async def test_texts_and_melodies_that_wait_are_seen_and_those_that_gave_up_are_
             while not is_true():  # noqa: ASYNC110 - the engine tells nobody who waits
                 await asyncio.sleep(0.01)
 
-    monkeypatch.setattr(engine_module, "extract_chroma", slow_chroma)
+    monkeypatch.setattr(embedding_engine, "extract_chroma", slow_chroma)
     engine = EmbeddingEngine(
         {"tiny": lambda: TextEncoder(encoder.info, encoder.tokenizer, Slow(), 32)},
-        max_batch_size=1,
+        limits=Limits(max_batch_size=1),
         meter=metrics.stage("embedding"),
     )
     await engine.start()
@@ -159,5 +159,5 @@ async def test_a_melody_does_not_wait_for_texts():
     engine = EmbeddingEngine({"tiny": tiny_encoder})
     await engine.start()
     melody = await engine.embed_melody(Waveform(np.zeros(16_000), 16_000))
-    assert (melody.pitch_classes == -1).all()
+    assert (melody.chromagram.pitch_classes == -1).all()
     await engine.stop()

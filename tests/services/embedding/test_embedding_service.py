@@ -1,61 +1,25 @@
 """EmbeddingService over a real channel, with the encoder that is served by default."""
 
-import asyncio
 import threading
 
 import grpc
 import numpy as np
 import pytest
+from band_encoders import Service
 from pydantic import ValidationError
 from stretto.common.v1 import audio_pb2
-from stretto.embedding.v1 import embedding_pb2, embedding_pb2_grpc
-from stretto_embedding import main
+from stretto.embedding.v1 import embedding_pb2
 from stretto_embedding.engine import MAX_TEXTS
 from stretto_embedding.settings import EmbeddingSettings
 from stretto_shared.grpc import convert
-from stretto_shared.grpc.server import StrettoServer
-from stretto_shared.grpc.settings import GrpcSettings
 
 
 @pytest.fixture(scope="module")
 def service():
-    """One loop and one server for the whole module: loading the encoder once is enough."""
-    loop = asyncio.new_event_loop()
-    server = StrettoServer(
-        GrpcSettings(port=0, drain_s=0.0, log_level="error"),
-        {"embedding": lambda context: main.build(context, EmbeddingSettings(max_batch_size=4, max_queued=64))},
-    )
-
-    async def start():
-        port = await server.start()
-        await server.wait_until_ready()
-        return grpc.aio.insecure_channel(f"127.0.0.1:{port}")
-
-    channel = loop.run_until_complete(start())
-    stub = embedding_pb2_grpc.EmbeddingServiceStub(channel)
-
-    class Service:
-        def call(self, method, request):
-            async def unary():
-                return await getattr(stub, method)(request)
-
-            return loop.run_until_complete(unary())
-
-        def together(self, method, requests):
-            async def all_of_them():
-                return await asyncio.gather(*(getattr(stub, method)(request) for request in requests))
-
-            return loop.run_until_complete(all_of_them())
-
-        def fails(self, method, request):
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                self.call(method, request)
-            return caught.value
-
-    yield Service()
-    loop.run_until_complete(channel.close())
-    loop.run_until_complete(server.stop())
-    loop.close()
+    """One server for the whole module: loading the encoder once is enough."""
+    service = Service(EmbeddingSettings(max_batch_size=4, max_queued=64))
+    yield service
+    service.close()
 
 
 def texts(*values, model=""):

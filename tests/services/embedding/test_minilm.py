@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 from stretto_embedding import loading
+from stretto_embedding.loading import text as text_loading
 from stretto_embedding.models.minilm import MiniLm, MiniLmConfig, state_from_hf
 from stretto_shared.errors import InvalidInput, NotFound, NotReady
 from transformers import AutoTokenizer, BertConfig, BertModel
 
-FOLDER = Path(str(resources.files(loading.MINILM_PACKAGE))) / "model"
+FOLDER = Path(str(resources.files(text_loading.MINILM_PACKAGE))) / "model"
 TEXTS = [
     "A slow waltz for solo piano in D minor, melancholic.",
     "Fast bluegrass!! 180 bpm; banjo & fiddle",
@@ -71,7 +72,7 @@ def test_a_text_beyond_the_token_limit_is_refused_not_cut(encoder):
 
 
 def test_weights_with_another_digest_are_not_served(monkeypatch):
-    monkeypatch.setattr(loading, "MINILM_SHA256", "0" * 64)
+    monkeypatch.setattr(text_loading, "MINILM_SHA256", "0" * 64)
     with pytest.raises(NotReady, match="sha256"):
         loading.load_default()
 

