@@ -1,6 +1,6 @@
 """Make a tokenizer of a trained w2v-BERT: `python services/semantic/recipes/fit_tokens.py --config w2vbert.toml ...`.
 
-For each layer: features of training windows are normalised, k-means places the centroids, and linear probes read pitch
+For each layer, and first for four frames of log-mel beside them: features of training windows are normalised, k-means places the centroids, and linear probes read pitch
 class, beat position and instrument family off the tokens of the validation split, fitted on its even clips and scored
 on its odd ones. The layer with the best mean is exported, cut off after that layer, in half precision.
 """
@@ -152,10 +152,10 @@ def run(recipe: Recipe, folder: Path, features: Path, corpus: Path, out: Path, l
     train_mel = MelClips(features, "train", base.grid, 0).spread(recipe.num_probe_clips)
     valid_mel, records, chroma = read_validation(features, corpus, recipe.num_probe_clips)
     probes = ProbeScores(records, chroma, valid_mel.shape[1] // 4)
-    stacked = [mel.unfold(1, 4, 4).flatten(2) for mel in (train_mel, valid_mel)]
-    _, tokens = fit_layer(normalise(*stacked), recipe)
-    scores = probes.of(tokens, recipe.num_centroids)
-    print({"log-mel": 1, **scores, "mean": float(np.mean(list(scores.values())))}, flush=True)
+    if not layers:
+        stacked = [mel.unfold(1, 4, 4).flatten(2) for mel in (train_mel, valid_mel)]
+        scores = probes.of(fit_layer(normalise(*stacked), recipe)[1], recipe.num_centroids)
+        print({"log-mel": 4, **scores, "mean": float(np.mean(list(scores.values())))}, flush=True)
     train, valid = (hear_clips(learner.model, mel, base.grid) for mel in (train_mel, valid_mel))
     best, best_score = None, -1.0
     for layer in layers or range(1, base.num_layers + 1):
@@ -181,7 +181,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True, help="folder of clips_{split}_{shard}.jsonl")
     parser.add_argument("--run", type=Path, required=True, help="folder of the training's state")
     parser.add_argument("--out", type=Path, required=True, help="folder for the tokenizer")
-    parser.add_argument("--layers", type=int, nargs="*", default=(), help="layers to try; by default all")
+    parser.add_argument("--layers", type=int, nargs="*", default=(), help="layers to try; by default all, and log-mel")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
