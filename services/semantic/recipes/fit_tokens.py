@@ -1,8 +1,9 @@
 """Make a tokenizer of a trained w2v-BERT: `python services/semantic/recipes/fit_tokens.py --config w2vbert.toml ...`.
 
-For each layer, and first for four frames of log-mel beside them: features of training windows are normalised, k-means places the centroids, and linear probes read pitch
-class, beat position and instrument family off the tokens of the validation split, fitted on its even clips and scored
-on its odd ones. The layer with the best mean is exported, cut off after that layer, in half precision.
+For each layer, and first for four frames of log-mel beside them: features of training windows are normalised, k-means
+places the centroids, and linear probes read pitch class, beat position and instrument family off the tokens of the
+validation split, fitted on its even clips and scored on its odd ones. The layer with the best mean is exported, cut off
+after that layer, in half precision.
 """
 
 from __future__ import annotations
