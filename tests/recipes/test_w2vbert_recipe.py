@@ -71,7 +71,8 @@ def test_the_tokenizer_is_cut_off_after_a_layer_and_loads(exported: Path) -> Non
 
 
 def test_the_tokens_written_are_those_of_the_windows(exported: Path, corpus: Path, tmp_path: Path) -> None:
-    run("write_tokens.py", "--tokenizer", exported, "--features", corpus, "--out", tmp_path)
+    run("write_tokens.py", "--tokenizer", exported, "--features", corpus, "--out", tmp_path, "--split", "train")
+    assert not (tmp_path / "semantic_valid_0000.npy").exists()
     mel = np.load(corpus / "mel_train_0000.npy")
     tokens = np.load(tmp_path / "semantic_train_0000.npy")
     assert tokens.shape == (32, mel.shape[1] // 4) and tokens.dtype == np.int16

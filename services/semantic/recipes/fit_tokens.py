@@ -157,6 +157,7 @@ def run(recipe: Recipe, folder: Path, features: Path, corpus: Path, out: Path, l
         stacked = [mel.unfold(1, 4, 4).flatten(2) for mel in (train_mel, valid_mel)]
         scores = probes.of(fit_layer(normalise(*stacked), recipe)[1], recipe.num_centroids)
         print({"log-mel": 4, **scores, "mean": float(np.mean(list(scores.values())))}, flush=True)
+    learner.model.layers = learner.model.layers[: max(layers, default=base.num_layers)]
     train, valid = (hear_clips(learner.model, mel, base.grid) for mel in (train_mel, valid_mel))
     best, best_score = None, -1.0
     for layer in layers or range(1, base.num_layers + 1):

@@ -46,19 +46,23 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, required=True, help="exported tokenizer, a folder")
     parser.add_argument("--features", type=Path, required=True, help="folder of mel_{split}_{shard}.npy")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--bf16", action="store_true", help="in half the time; about 1 in 100 tokens is another")
+    parser.add_argument("--split", default="*", help="train, valid or test; by default all")
     parser.add_argument("--again", action="store_true", help="make what exists again")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
     tokenizer = load_tokenizer(args.tokenizer)
-    for path in sorted(args.features.glob("mel_*.npy")):
+    for path in sorted(args.features.glob(f"mel_{args.split}_*.npy")):
         out = args.out / path.name.replace("mel_", "semantic_")
         if out.exists() and not args.again:
             continue
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
+            tokens = tokenize_clips(tokenizer, np.load(path, mmap_mode="r"))
         part = out.with_suffix(".part")
         with part.open("wb") as file:
-            np.save(file, tokenize_clips(tokenizer, np.load(path, mmap_mode="r")))
+            np.save(file, tokens)
         part.replace(out)
         print(out.name, flush=True)
 
