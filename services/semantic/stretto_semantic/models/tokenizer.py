@@ -1,0 +1,63 @@
+"""What every semantic tokenizer offers, and the grid of windows on which it hears audio of any length.
+
+Legend: N windows, S samples, T frames, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class WindowGrid:
+    """Where windows lie in audio, in frames counted from its start, whatever the messages it came in.
+
+    Args:
+        hop_length: Samples of a frame.
+        window_frames: Frames that a window gives.
+        left_frames: Frames heard before them.
+        right_frames: Frames heard after them.
+        is_padded: Whether a window that reaches past the audio's ends is filled up with silence, and so always as long;
+            else it ends with the audio's first or last frame.
+    """
+
+    hop_length: int
+    window_frames: int
+    left_frames: int = 0
+    right_frames: int = 0
+    is_padded: bool = True
+
+    def __post_init__(self) -> None:
+        if min(self.hop_length, self.window_frames) < 1 or min(self.left_frames, self.right_frames) < 0:
+            raise ValueError(f"expected a hop and a window of at least 1 and contexts of at least 0, got {self}.")
+
+    @property
+    def num_heard_frames(self) -> int:
+        """Frames of a window with both contexts."""
+        return self.left_frames + self.window_frames + self.right_frames
+
+
+class Tokenizer(Protocol):
+    """A tokenizer in eval mode; `scores` belongs on its model thread."""
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """Rate of the mono audio that it hears."""
+
+    @property
+    def frame_rate_hz(self) -> float:
+        """Tokens a second: the rate of the audio by the grid's hop."""
+
+    @property
+    def cardinality(self) -> int:
+        """Ids are in [0, cardinality)."""
+
+    @property
+    def grid(self) -> WindowGrid:
+        """On what windows it hears."""
+
+    def scores(self, samples: Tensor) -> Tensor:
+        """How well each id fits each frame: [N, S], S a multiple of the hop, to [N, T, V]; the highest is the token."""
