@@ -70,7 +70,7 @@ class LoadedTokenizer:
 
     @torch.inference_mode()
     def tokenize(self, samples: Tensor) -> Tensor:
-        """Mono audio [N, S], S a multiple of the hop, to ids [N, T].
+        """Mono audio [N, T * hop + 2 * margin] to ids [N, T].
 
         Raises:
             RuntimeError: If the tokenizer gives NaN: it is broken, which is nobody's input.
@@ -173,9 +173,8 @@ def find_max_joined(tokenizer: Tokenizer, limit: int) -> int:
     if limit == 1:
         return 1
     generator = torch.Generator().manual_seed(_SEED)
-    length = tokenizer.grid.num_heard_frames * tokenizer.grid.hop_length
     levels = torch.logspace(-3, 0, limit)[:, None]  # neighbours of very different loudness
-    samples = torch.randn(limit, length, generator=generator) * levels
+    samples = torch.randn(limit, tokenizer.grid.num_samples, generator=generator) * levels
     alone = torch.cat([tokenizer.scores(window) for window in samples[:, None]])
     for count in range(2, limit + 1):
         chosen = list(range(limit))[: -count - 1 : -1]  # the last ones, in reverse order

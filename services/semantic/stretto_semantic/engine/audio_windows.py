@@ -27,7 +27,7 @@ class Window:
     """What is heard for some consecutive frames.
 
     Args:
-        samples: [S] at the tokenizer's rate, contexts included, a multiple of the hop.
+        samples: [S] at the tokenizer's rate, contexts and margins included.
         first_frame: Index in the audio of the first frame wanted.
         num_before: Frames in `samples` before it.
         num_frames: Frames wanted.
@@ -94,7 +94,7 @@ class AudioWindows:
     def take(self) -> Window | None:
         """The next window, or None while it is not whole; after `end`, None when all were taken."""
         grid = self._grid
-        reach = (self._next_frame + grid.window_frames + grid.right_frames) * grid.hop_length
+        reach = (self._next_frame + grid.window_frames + grid.right_frames) * grid.hop_length + grid.margin
         while self._num_samples < reach and self._message.shape[1]:
             self._resample_block()
         if not self._is_ended:
@@ -109,13 +109,14 @@ class AudioWindows:
         if not grid.is_padded:
             start = max(start, 0)
             stop = min(stop, -(-self._num_samples // grid.hop_length))
-        begin, end = start * grid.hop_length, stop * grid.hop_length
+        begin, end = start * grid.hop_length - grid.margin, stop * grid.hop_length + grid.margin
         kept = np.concatenate([*self._kept, np.zeros(0, np.float32)])
         heard = kept[max(begin - self._kept_from, 0) : end - self._kept_from]
         num_missing = max(-begin, 0)
         samples = np.pad(heard, (num_missing, end - begin - num_missing - heard.size))
         self._next_frame = first + num_frames
-        old = min(max((self._next_frame - grid.left_frames) * grid.hop_length, self._kept_from), self._num_samples)
+        needed = (self._next_frame - grid.left_frames) * grid.hop_length - grid.margin
+        old = min(max(needed, self._kept_from), self._num_samples)
         self._kept, self._kept_from = [kept[old - self._kept_from :].copy()], old
         return Window(samples, first, first - start, num_frames)
 

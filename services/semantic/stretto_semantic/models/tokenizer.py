@@ -22,6 +22,8 @@ class WindowGrid:
         right_frames: Frames heard after them.
         is_padded: Whether a window that reaches past the audio's ends is filled up with silence, and so always as long;
             else it ends with the audio's first or last frame.
+        margin: Samples heard on both sides beyond the outermost frames, which reach into them; past the audio's ends
+            always silence.
     """
 
     hop_length: int
@@ -29,15 +31,17 @@ class WindowGrid:
     left_frames: int = 0
     right_frames: int = 0
     is_padded: bool = True
+    margin: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.hop_length, self.window_frames) < 1 or min(self.left_frames, self.right_frames) < 0:
+        least = min(self.left_frames, self.right_frames, self.margin)
+        if min(self.hop_length, self.window_frames) < 1 or least < 0:
             raise ValueError(f"expected a hop and a window of at least 1 and contexts of at least 0, got {self}.")
 
     @property
-    def num_heard_frames(self) -> int:
-        """Frames of a window with both contexts."""
-        return self.left_frames + self.window_frames + self.right_frames
+    def num_samples(self) -> int:
+        """Samples of a window that the audio's ends do not cut."""
+        return (self.left_frames + self.window_frames + self.right_frames) * self.hop_length + 2 * self.margin
 
 
 class Tokenizer(Protocol):
@@ -60,4 +64,7 @@ class Tokenizer(Protocol):
         """On what windows it hears."""
 
     def scores(self, samples: Tensor) -> Tensor:
-        """How well each id fits each frame: [N, S], S a multiple of the hop, to [N, T, V]; the highest is the token."""
+        """How well each id fits each frame heard, contexts included: [N, T * hop + 2 * margin] to [N, T, V].
+
+        The highest score is the token.
+        """
