@@ -2,44 +2,82 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from stretto_shared import weights
 from stretto_shared.errors import NotFound, NotReady
 from stretto_shared.features import ModelInfo
-from stretto_shared.nn.heap import giving_memory_back
+from stretto_shared.nn.heap import as_single, giving_memory_back
 from torch import Tensor, nn
 
 from stretto_semantic.models.tokenizer import Tokenizer, WindowGrid
+from stretto_semantic.models.wav2vec2_bert import (
+    Wav2Vec2Bert,
+    Wav2Vec2BertListener,
+    Wav2Vec2BertTokenizer,
+    from_hugging_face,
+    layers_read,
+)
 
 DEFAULT_TOKENIZER = "w2vbert"
+CENTROIDS_FILE = "kmeans.safetensors"
 NO_LICENCE_STATED = "NOASSERTION"
 _SEED = 20_017
 
 
+Build = Callable[[weights.ResolvedWeights], Tokenizer]
+BuildWithCentroids = Callable[[weights.ResolvedWeights, Path], Tokenizer]
+
+
 @dataclass(frozen=True)
 class TokenizerArchitecture:
-    """How to build one kind of tokenizer.
+    """How to build one kind of tokenizer; one of the two functions is there.
+
+    They raise KeyError, RuntimeError, TypeError, ValueError or SafetensorError where files do not fit each other.
 
     Args:
-        build: From verified weights to a tokenizer; raises RuntimeError, TypeError or ValueError where they do not
-            fit their config.
+        build: From verified weights.
+        build_with_centroids: From verified weights and the path of `kmeans.safetensors`.
         can_join: Whether windows may be tried in company: not worth it where one keeps the processor busy for seconds.
     """
 
-    build: Callable[[weights.ResolvedWeights], Tokenizer]
+    build: Build | None = None
+    build_with_centroids: BuildWithCentroids | None = None
     can_join: bool = True
+
+
+def load_listener(resolved: weights.ResolvedWeights, num_layers: int) -> Wav2Vec2BertListener:
+    """A published w2v-BERT 2.0 up to a layer, whose output centroids are fitted to.
+
+    Raises:
+        RuntimeError, ValueError: If its tensors do not fit its config.
+    """
+    with torch.device("meta"):  # no memory for weights that are about to be replaced
+        model = Wav2Vec2Bert(from_hugging_face(resolved.config), num_layers)
+    model.load_state_dict(as_single(layers_read(weights.open_tensors(resolved), num_layers)), assign=True)
+    return Wav2Vec2BertListener(model.eval().requires_grad_(False))
+
+
+def _build_wav2vec2_bert(resolved: weights.ResolvedWeights, centroids: Path) -> Tokenizer:
+    tensors = as_single(load_file(centroids))
+    model = load_listener(resolved, int(tensors["layer"])).model
+    return Wav2Vec2BertTokenizer(model, tensors["centroids"], tensors["mean"], tensors["scale"])
 
 
 # By `architecture` of our own `config.json`.
 TOKENIZERS: Mapping[str, TokenizerArchitecture] = {}
 
 # By `model_type` of a Hugging Face `config.json`.
-HUGGING_FACE_TOKENIZERS: Mapping[str, TokenizerArchitecture] = {}
+HUGGING_FACE_TOKENIZERS: Mapping[str, TokenizerArchitecture] = {
+    "wav2vec2-bert": TokenizerArchitecture(build_with_centroids=_build_wav2vec2_bert, can_join=False),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +137,8 @@ def load_tokenizer(
     Args:
         name: The name that requests use.
         source: `default`, `hf://org/name@revision` or `file:///folder`.
-        weights_dir: Where `default` looks.
+        weights_dir: Where `default` looks, and where, in the folder of that name, centroids may lie that are not beside
+            the weights.
         is_default: Whether an empty `model` field selects it.
         max_joined: Windows that may share a pass where a trial finds that they stay as alone.
 
@@ -112,16 +151,16 @@ def load_tokenizer(
         resolved = weights.resolve(source, name=name, default_dir=weights_dir)
         architecture = _architecture_of(resolved)
         try:
-            tokenizer = architecture.build(resolved)
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            tokenizer, digest_sha256 = _build(resolved, architecture, weights_dir)
+        except (KeyError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
             raise NotReady(
-                f"Weights of {name!r} from {source!r} do not fit their config.json: {error} Restore the pair.",
+                f"Weights of {name!r} from {source!r} do not fit together: {error} Restore them.",
                 reason="WEIGHTS_DAMAGED",
             ) from error
         return make_loaded(
             name,
             tokenizer,
-            digest_sha256=resolved.digest_sha256,
+            digest_sha256=digest_sha256,
             licence=str(resolved.config.get("licence", NO_LICENCE_STATED)),
             score=str(resolved.config.get("score", "")),
             is_default=is_default,
@@ -181,6 +220,25 @@ def find_max_joined(tokenizer: Tokenizer, limit: int) -> int:
         if not torch.equal(tokenizer.scores(samples[chosen]), alone[chosen]):
             return count - 1
     return limit
+
+
+def _build(
+    resolved: weights.ResolvedWeights, architecture: TokenizerArchitecture, weights_dir: Path
+) -> tuple[Tokenizer, str]:
+    """The tokenizer and its digest, into which the centroids go where they are a file of their own."""
+    if architecture.build is not None:
+        return architecture.build(resolved), resolved.digest_sha256
+    assert architecture.build_with_centroids is not None
+    places = [folder / CENTROIDS_FILE for folder in (resolved.folder, weights_dir / resolved.name)]
+    centroids = next((path for path in places if path.is_file()), None)
+    if centroids is None:
+        raise NotReady(
+            f"Model {resolved.name!r} from {resolved.source!r} has no tokens of its own: it needs {CENTROIDS_FILE} in "
+            f"{places[0].parent} or {places[1].parent}. Fit it with services/semantic/recipes/fit_kmeans.py.",
+            reason="WEIGHTS_MISSING",
+        )
+    digests = f"{resolved.digest_sha256} {weights.sha256_of(centroids)}"
+    return architecture.build_with_centroids(resolved, centroids), hashlib.sha256(digests.encode()).hexdigest()
 
 
 def _architecture_of(resolved: weights.ResolvedWeights) -> TokenizerArchitecture:

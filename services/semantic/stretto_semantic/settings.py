@@ -15,8 +15,8 @@ class SemanticSettings(BaseSettings):
 
     models: str = ""
     """Tokenizers to serve, as `name` or `name=source`, separated by commas; the first is the default one. Empty serves
-    every tokenizer in `weights_dir`, `w2vbert` first. `w2vbert,w2v-bert-2.0=file:///models/w2v-bert-2.0` adds the
-    published w2v-BERT 2.0, once its folder has centroids."""
+    every tokenizer in `weights_dir`, `w2vbert` first. `w2vbert,w2v-bert-2.0=hf://facebook/w2v-bert-2.0` adds the
+    published w2v-BERT 2.0, once there are centroids for it."""
     weights_dir: Path = Path(__file__).resolve().parents[1] / "weights"
     """Where the source `default` looks: `<weights_dir>/<name>/model.safetensors` and `config.json`."""
     max_requests: int = Field(default=64, ge=1, le=4096)

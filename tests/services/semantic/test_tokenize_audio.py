@@ -324,7 +324,7 @@ async def test_a_server_does_not_start_with_a_foreign_architecture_or_damaged_we
             pass
     content = json.loads((weights_dir / "second" / "config.json").read_text())
     (weights_dir / "second" / "config.json").write_text(json.dumps(content | {"config": {"grid": "third"}}))
-    with pytest.raises(NotReady, match="do not fit"):
+    with pytest.raises(NotReady, match="do not fit together"):
         async with serve(models="second"):
             pass
     with pytest.raises(NotReady, match="expects a folder"):
