@@ -62,7 +62,7 @@ def _build(resolved: weights.ResolvedWeights) -> TinyTokenizer:
 @pytest.fixture
 def weights_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with tokenizers `first` and `second` of an architecture that is registered for the test."""
-    monkeypatch.setitem(loading.TOKENIZERS, "Tiny", TokenizerArchitecture(_build))  # type: ignore[arg-type]
+    monkeypatch.setitem(loading.TOKENIZERS, "Tiny", TokenizerArchitecture(_build))
     for name in GRIDS:
         weights.write(
             tmp_path / name,
@@ -88,7 +88,7 @@ def serve(weights_dir: Path) -> Serve:
     async def _serve(
         *, grpc: Mapping[str, Any] | None = None, span_exporter: Any = None, **options: Any
     ) -> AsyncIterator[Any]:
-        options = {"weights_dir": weights_dir, "num_threads": 1} | options
+        options = dict[str, Any](weights_dir=weights_dir, num_threads=1) | options
         settings = GrpcSettings(**{"host": "127.0.0.1", "port": 0, "drain_s": 0.2, "log_level": "error"} | (grpc or {}))
         server = StrettoServer(
             settings,

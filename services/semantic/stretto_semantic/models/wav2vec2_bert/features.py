@@ -42,7 +42,8 @@ def stacked_features(samples: Tensor) -> Tensor:
     mean, variance = mel.mean(1, keepdim=True), mel.var(1, keepdim=True)
     mel = (mel - mean) / (variance + _VARIANCE_FLOOR).sqrt()
     num_frames = mel.shape[1] // STRIDE
-    return mel[:, : num_frames * STRIDE].reshape(len(mel), num_frames, STRIDE * NUM_MEL_BANDS)
+    stacked: Tensor = mel[:, : num_frames * STRIDE].reshape(len(mel), num_frames, STRIDE * NUM_MEL_BANDS)
+    return stacked
 
 
 def log_mel_bank(samples: Tensor) -> Tensor:
