@@ -8,12 +8,22 @@ from stretto_shared.errors import Conflict, InvalidInput, NotFound, NotReady, Ov
 from stretto_shared.features import ModelInfo, SamplingOptions, TextStates
 from stretto_shared.tokens import TokenMatrix, concatenate
 
-from stretto_client.audio_files import AudioFileWriter, read_audio, write_audio
+from stretto_client.audio_files import AudioFileWriter, open_audio, read_audio, write_audio
 from stretto_client.client import StrettoClient, TlsFiles
 from stretto_client.embedded import embedded_server
 from stretto_client.errors import DeadlineExceeded, RequestCancelled, ServerFailure, Unreachable
 from stretto_client.token_files import read_tokens, write_tokens
-from stretto_client.values import AudioChunk, EmbeddedText, EncodedAudio, ModelList, MusicEvent, Pace, Progress, Receipt
+from stretto_client.values import (
+    AudioChunk,
+    EmbeddedText,
+    EncodedAudio,
+    ModelList,
+    MusicEvent,
+    Pace,
+    Progress,
+    Receipt,
+    TokenChunk,
+)
 
 __all__ = [
     "StrettoClient",
@@ -31,9 +41,11 @@ __all__ = [
     "Receipt",
     "MusicEvent",
     "EncodedAudio",
+    "TokenChunk",
     "EmbeddedText",
     "ModelList",
     "read_audio",
+    "open_audio",
     "write_audio",
     "AudioFileWriter",
     "read_tokens",

@@ -10,7 +10,7 @@ from stretto_shared.errors import StrettoError
 from stretto_shared.grpc.setting_errors import InvalidSetting, named_settings
 from typer.exceptions import TyperException
 
-from stretto_client.cli import bench, doctor, music, serving, tokens
+from stretto_client.cli import bench, doctor, music, serving, tokenizing, tokens
 from stretto_client.cli.output import stderr_console
 
 EXIT_FAILED = 1
@@ -30,6 +30,7 @@ def build_app() -> typer.Typer:
     app.command("generate")(music.generate)
     app.command("encode")(tokens.encode)
     app.command("decode")(tokens.decode)
+    app.command("tokenize")(tokenizing.tokenize)
     app.command("embed")(tokens.embed)
     app.command("models")(serving.models)
     app.command("doctor")(doctor.doctor)
