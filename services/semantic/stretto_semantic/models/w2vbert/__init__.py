@@ -1,0 +1,1 @@
+"""w2v-BERT: the semantic tokenizer."""
