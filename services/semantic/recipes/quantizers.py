@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-COMPONENTS = 32  # principal ones, that the groups share out at the start
-SHARPNESS = 2.0  # of the first probabilities: of what a squared distance from a centroid is worth
+COMPONENTS = 16  # principal ones, that the groups share out at the start
+SHARPNESS = 5.0  # of the first probabilities: of what a squared distance from a centroid is worth
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class GumbelQuantizer(nn.Module):
         super().__init__()
         self.num_groups, self.num_codes = num_groups, num_codes
         self.logits = nn.Linear(dim, num_groups * num_codes)
-        self.codes = nn.Parameter(torch.rand(num_groups, num_codes, code_dim // num_groups))
+        self.codes = nn.Parameter(torch.randn(num_groups, num_codes, code_dim // num_groups))
         self.project = nn.Linear(code_dim, code_dim)
 
     @torch.no_grad()
@@ -88,7 +88,7 @@ class RandomProjectionQuantizer(nn.Module):
         super().__init__()
         self.register_buffer("directions", torch.randn(num_groups, dim, 16) * dim**-0.5)
         self.register_buffer("anchors", F.normalize(torch.randn(num_groups, num_codes, 16), dim=-1))
-        self.codes = nn.Parameter(torch.rand(num_groups, num_codes, code_dim // num_groups))
+        self.codes = nn.Parameter(torch.randn(num_groups, num_codes, code_dim // num_groups))
         self.project = nn.Linear(code_dim, code_dim)
 
     def start(self, features: Tensor, seed: int) -> None:

@@ -48,7 +48,9 @@ class Recipe:
     highest_temperature: float = 2.0  # of the Gumbel noise; falls with the budget
     lowest_temperature: float = 0.5
     contrastive_temperature: float = 0.1
-    diversity_weight: float = 0.5
+    diversity_weight: float = 1.0
+    targets_rate: float = 0.1  # learning rate of the quantizer's choices, as a share: targets that run cannot be learnt
+    subsampling_rate: float = 0.3  # the same of the features that it sees
     span: int = 10  # frames that are masked together
     span_share: float = 0.065  # of the frames, those that start a span
     loudest_change: float = 0.35  # 6 dB
@@ -86,7 +88,9 @@ class Learner(nn.Module):
         """The loss of mel [B, 4 T, M] with mask [B, T], its parts, and the targets."""
         recipe = self.recipe
         features = self.model.subsample(mel)
-        targets: Targets = self.quantizer(features[mask].view(len(mel), -1, self.config.dim), temperature)
+        # Detached: features that follow their own targets grow easy to guess, and the codes in use fewer and fewer.
+        unmasked = features.detach()[mask].view(len(mel), -1, self.config.dim)
+        targets: Targets = self.quantizer(unmasked, temperature)
         masked = torch.where(mask[..., None], self.mask_vector, features)
         states = list(self.model.contextualise(masked))
         rows, last = len(mel), self.config.num_contrastive_layers - 1
@@ -123,9 +127,20 @@ class Trainer:
         self.num_spans = max(1, round(recipe.span_share * grid.reach))
         self.validation_mask = self._mask(np.random.default_rng(0), len(self.validation))
         self.optimizer = torch.optim.AdamW(
-            self.learner.parameters(), recipe.learning_rate, (0.9, 0.98), weight_decay=recipe.weight_decay, fused=True
+            self._groups(), recipe.learning_rate, (0.9, 0.98), weight_decay=recipe.weight_decay, fused=True
         )
         self.log = RunLog(folder)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Parameters by their share of the learning rate."""
+        shares = {"quantizer.logits.": self.recipe.targets_rate, "model.subsampling.": self.recipe.subsampling_rate}
+        named = list(self.learner.named_parameters())
+        groups = [
+            {"params": [value for name, value in named if name.startswith(prefix)], "share": share}
+            for prefix, share in shares.items()
+        ]
+        rest = [value for name, value in named if not name.startswith(tuple(shares))]
+        return [group for group in groups if group["params"]] + [{"params": rest, "share": 1.0}]
 
     def _mask(self, random: np.random.Generator, rows: int) -> Tensor:
         span = min(self.recipe.span, self.config.grid.reach // 2)
@@ -135,7 +150,8 @@ class Trainer:
         """One step of the optimiser."""
         recipe = self.recipe
         rate = learning_rate(recipe.learning_rate, step, progress, warmup_steps=recipe.warmup_steps)
-        self.optimizer.param_groups[0]["lr"] = rate
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["share"]
         falling = (recipe.lowest_temperature / recipe.highest_temperature) ** progress
         mel = self.clips.batch(recipe.batch_size, recipe.loudest_change)
         mask = self._mask(self.random, recipe.batch_size)
