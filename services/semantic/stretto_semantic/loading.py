@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,10 @@ from stretto_shared.features import ModelInfo
 from stretto_shared.nn.heap import as_single, giving_memory_back
 from torch import Tensor, nn
 
-from stretto_semantic.models.tokenizer import Tokenizer, WindowGrid
+from stretto_semantic.models.tokenizer import Silence, Tokenizer, WindowGrid
+from stretto_semantic.models.w2vbert.config import TokenizerConfig
+from stretto_semantic.models.w2vbert.model import W2vBertTokenizer
+from stretto_semantic.models.w2vbert.windows import WindowedW2vBert
 from stretto_semantic.models.wav2vec2_bert import (
     Wav2Vec2Bert,
     Wav2Vec2BertListener,
@@ -71,8 +74,18 @@ def _build_wav2vec2_bert(resolved: weights.ResolvedWeights, centroids: Path) -> 
     return Wav2Vec2BertTokenizer(model, tensors["centroids"], tensors["mean"], tensors["scale"])
 
 
+def _build_w2vbert(resolved: weights.ResolvedWeights) -> Tokenizer:
+    config = TokenizerConfig(**resolved.config["config"])
+    with torch.device("meta"):
+        tokenizer = W2vBertTokenizer(config)
+    tokenizer.load_state_dict(as_single(weights.load_tensors(resolved)), assign=True)
+    return WindowedW2vBert(tokenizer)
+
+
 # By `architecture` of our own `config.json`.
-TOKENIZERS: Mapping[str, TokenizerArchitecture] = {}
+TOKENIZERS: Mapping[str, TokenizerArchitecture] = {
+    "W2vBertTokenizer": TokenizerArchitecture(_build_w2vbert),
+}
 
 # By `model_type` of a Hugging Face `config.json`.
 HUGGING_FACE_TOKENIZERS: Mapping[str, TokenizerArchitecture] = {
@@ -107,13 +120,13 @@ class LoadedTokenizer:
         return self.tokenizer.frame_rate_hz
 
     @torch.inference_mode()
-    def tokenize(self, samples: Tensor) -> Tensor:
-        """Mono audio [N, T * hop + 2 * margin] to ids [N, T].
+    def tokenize(self, samples: Tensor, silences: Sequence[Silence]) -> Tensor:
+        """Mono audio [N, T * hop + 2 * margin], with the silence of each window, to ids [N, T].
 
         Raises:
             RuntimeError: If the tokenizer gives NaN: it is broken, which is nobody's input.
         """
-        scores = self.tokenizer.scores(samples)  # [N, T, V]
+        scores = self.tokenizer.scores(samples, silences)  # [N, T, V]
         if bool(scores.isnan().any()):
             raise RuntimeError(f"tokenizer {self.info.model_id} gave scores that are no numbers")
         return scores.argmax(-1)
@@ -214,10 +227,12 @@ def find_max_joined(tokenizer: Tokenizer, limit: int) -> int:
     generator = torch.Generator().manual_seed(_SEED)
     levels = torch.logspace(-3, 0, limit)[:, None]  # neighbours of very different loudness
     samples = torch.randn(limit, tokenizer.grid.num_samples, generator=generator) * levels
-    alone = torch.cat([tokenizer.scores(window) for window in samples[:, None]])
+    silences = [(min(index, tokenizer.grid.left_frames), 0) for index in range(limit)]
+    alone = torch.cat([tokenizer.scores(samples[each, None], [silences[each]]) for each in range(limit)])
     for count in range(2, limit + 1):
         chosen = list(range(limit))[: -count - 1 : -1]  # the last ones, in reverse order
-        if not torch.equal(tokenizer.scores(samples[chosen]), alone[chosen]):
+        together = tokenizer.scores(samples[chosen], [silences[each] for each in chosen])
+        if not torch.equal(together, alone[chosen]):
             return count - 1
     return limit
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from stretto_semantic import loading
 from stretto_semantic.loading import LoadedTokenizer, TokenizerArchitecture, make_loaded
 from stretto_semantic.main import build
-from stretto_semantic.models.tokenizer import WindowGrid
+from stretto_semantic.models.tokenizer import Silence, WindowGrid
 from stretto_semantic.settings import SemanticSettings
 from stretto_shared import weights
 from stretto_shared.grpc.channel import open_channel
@@ -42,7 +42,7 @@ class TinyTokenizer(nn.Module):
     def grid(self) -> WindowGrid:
         return self._grid
 
-    def scores(self, samples: Tensor) -> Tensor:
+    def scores(self, samples: Tensor, silences: Sequence[Silence]) -> Tensor:
         core = samples[:, self._grid.margin : samples.shape[1] - self._grid.margin]
         # row by row, so that every processor gives each window what it gives it alone
         return torch.cat([self.project(row[None, None]).transpose(1, 2) for row in core])

@@ -38,7 +38,9 @@ def windows_of(grid: WindowGrid, samples: Any, rate_hz: int, cuts: Sequence[int]
 
 
 def facts(windows: list[Window]) -> list[Any]:
-    return [(each.samples.tobytes(), each.first_frame, each.num_before, each.num_frames) for each in windows]
+    return [
+        (each.samples.tobytes(), each.first_frame, each.num_before, each.num_frames, each.silence) for each in windows
+    ]
 
 
 @settings(max_examples=60, deadline=None)
@@ -64,6 +66,7 @@ def test_padded_windows_hear_the_mixed_and_resampled_audio_with_silence_around_i
     found = windows_of(PADDED, samples, rate_hz, range(100, samples.shape[1], 777))
     num_frames = -(-mono.size // 40)
     assert sum(window.num_frames for window in found) == num_frames == 62
+    assert [window.silence for window in found] == [(5, 0), (0, 0), (0, 1), (0, 21)]
     around = np.concatenate([np.zeros(5 * 40 + 10), mono, np.zeros(4000)]).astype(np.float32)
     for index, window in enumerate(found):
         assert (window.first_frame, window.num_before) == (20 * index, 5)
@@ -79,7 +82,7 @@ def test_clipped_windows_hear_no_silence_but_the_end_of_the_last_frame() -> None
     assert len(found) == len(spans)
     for window, (start, stop, num_before, num_frames) in zip(found, spans, strict=True):
         assert np.array_equal(window.samples, around[start * 40 : stop * 40])
-        assert (window.num_before, window.num_frames) == (num_before, num_frames)
+        assert (window.num_before, window.num_frames, window.silence) == (num_before, num_frames, (0, 0))
 
 
 def test_a_window_comes_as_soon_as_its_right_context_is_there() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from stretto_semantic.engine import Tokenizing
 from stretto_semantic.engine.audio_windows import Window
 from stretto_semantic.engine.shared_windows import SharedWindows
 from stretto_semantic.loading import LoadedTokenizer, find_max_joined
+from stretto_semantic.models.tokenizer import Silence
 from stretto_shared.audio import Waveform
 from stretto_shared.engine.thread import ModelThread
 from torch import Tensor, nn
@@ -33,14 +34,14 @@ class Watched(nn.Module):
         self.num_windows: list[int] = []
         self.threads: set[int] = set()
 
-    def scores(self, samples: Tensor) -> Tensor:
+    def scores(self, samples: Tensor, silences: Sequence[Silence]) -> Tensor:
         self.num_windows.append(samples.shape[0])
         self.threads.add(threading.get_ident())
         time.sleep(0.002)  # others come to wait meanwhile
         is_bad = (samples == BAD).any(1)
         if bool(is_bad.any()) and not self._gives_nan:
             raise RuntimeError("bad sample")
-        scores: Tensor = self._inner.scores(samples)
+        scores: Tensor = self._inner.scores(samples, silences)
         return torch.where(is_bad[:, None, None], torch.nan, scores)
 
 
@@ -158,8 +159,8 @@ class Leaning(nn.Module):
         self._inner, self._breaks_at = inner, breaks_at
         self.grid = inner.grid
 
-    def scores(self, samples: Tensor) -> Tensor:
-        scores: Tensor = self._inner.scores(samples)
+    def scores(self, samples: Tensor, silences: Sequence[Silence]) -> Tensor:
+        scores: Tensor = self._inner.scores(samples, silences)
         return scores + (1e-6 if samples.shape[0] >= self._breaks_at else 0)
 
 

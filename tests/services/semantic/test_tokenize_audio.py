@@ -112,7 +112,7 @@ async def test_tokens_are_those_of_the_whole_audio_and_say_who_made_them(serve: 
     silence = torch.zeros(tokenizer.grid.margin)
     whole = torch.cat([silence, torch.from_numpy(samples[:, 0].copy()), silence])
     # its frames hear one frame on either side, which both grids give them
-    assert ids == tokenizer.scores(whole[None])[0].argmax(-1).tolist() and len(ids) == 94
+    assert ids == tokenizer.scores(whole[None], [(0, 0)])[0].argmax(-1).tolist() and len(ids) == 94
     assert [response.HasField("model") for response in responses] == [True, *[False] * (len(responses) - 1)]
     model_id = f"{name}@{responses[0].model.digest_sha256[:12]}"
     assert all(each.tokens.codec_id == model_id and each.tokens.frame_rate_hz == 200 for each in responses)

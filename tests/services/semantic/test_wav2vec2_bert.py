@@ -139,7 +139,7 @@ def test_tokens_are_the_nearest_centroids_of_the_published_hidden_state(
     assert loaded.tokenizer.cardinality == 24
     samples = sound(1.0)
     margin = np.zeros(GRID.margin, np.float32)
-    ids = loaded.tokenize(torch.from_numpy(np.concatenate([margin, samples, margin]))[None])
+    ids = loaded.tokenize(torch.from_numpy(np.concatenate([margin, samples, margin]))[None], [(0, 0)])
     heard = np.concatenate([samples, margin])  # so that there are as many frames as hops
     features = SeamlessM4TFeatureExtractor()(heard, sampling_rate=16_000, return_tensors="pt")
     with torch.inference_mode():

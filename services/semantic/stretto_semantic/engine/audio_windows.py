@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from stretto_shared.audio import Waveform
 from stretto_shared.errors import InvalidInput
 
-from stretto_semantic.models.tokenizer import WindowGrid
+from stretto_semantic.models.tokenizer import Silence, WindowGrid
 
 MAX_LEVEL = 1e4  # of full scale: beyond it, powers of samples leave single precision
 _BLOCK_S = 1.0  # of a message that is resampled at once: a long message must not be held twice
@@ -31,12 +31,14 @@ class Window:
         first_frame: Index in the audio of the first frame wanted.
         num_before: Frames in `samples` before it.
         num_frames: Frames wanted.
+        silence: Frames at either end of `samples` that lie wholly outside the audio.
     """
 
     samples: NDArray[np.float32]
     first_frame: int
     num_before: int
     num_frames: int
+    silence: Silence = (0, 0)
 
 
 class AudioWindows:
@@ -106,9 +108,9 @@ class AudioWindows:
         grid, first = self._grid, self._next_frame
         start = first - grid.left_frames
         stop = first + grid.window_frames + grid.right_frames
+        silence = max(-start, 0), max(stop - -(-self._num_samples // grid.hop_length), 0)
         if not grid.is_padded:
-            start = max(start, 0)
-            stop = min(stop, -(-self._num_samples // grid.hop_length))
+            start, stop, silence = start + silence[0], stop - silence[1], (0, 0)
         begin, end = start * grid.hop_length - grid.margin, stop * grid.hop_length + grid.margin
         kept = np.concatenate([*self._kept, np.zeros(0, np.float32)])
         heard = kept[max(begin - self._kept_from, 0) : end - self._kept_from]
@@ -118,7 +120,7 @@ class AudioWindows:
         needed = (self._next_frame - grid.left_frames) * grid.hop_length - grid.margin
         old = min(max(needed, self._kept_from), self._num_samples)
         self._kept, self._kept_from = [kept[old - self._kept_from :].copy()], old
-        return Window(samples, first, first - start, num_frames)
+        return Window(samples, first, first - start, num_frames, silence)
 
     def _resample_block(self) -> None:
         assert self._source is not None

@@ -109,7 +109,8 @@ class SharedWindows:
 
     def _hear(self, wishes: Sequence[_Wish]) -> None:
         samples = torch.from_numpy(np.stack([wish.window.samples for wish in wishes]))  # [N, S]
-        ids = self._tokenizer.tokenize(samples).numpy().astype(np.int32)  # [N, T]
+        silences = [wish.window.silence for wish in wishes]
+        ids = self._tokenizer.tokenize(samples, silences).numpy().astype(np.int32)  # [N, T]
         for wish, row in zip(wishes, ids, strict=True):
             window = wish.window
             wish.tokens = row[window.num_before : window.num_before + window.num_frames].copy()

@@ -5,10 +5,14 @@ Legend: N windows, S samples, T frames, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
+
+Silence = tuple[int, int]
+"""Of a padded window, how many frames at its beginning and its end lie wholly outside the audio."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,8 @@ class Tokenizer(Protocol):
     def grid(self) -> WindowGrid:
         """On what windows it hears."""
 
-    def scores(self, samples: Tensor) -> Tensor:
+    def scores(self, samples: Tensor, silences: Sequence[Silence]) -> Tensor:
         """How well each id fits each frame heard, contexts included: [N, T * hop + 2 * margin] to [N, T, V].
 
-        The highest score is the token.
+        The highest score is the token. `silences` has an entry for each window.
         """

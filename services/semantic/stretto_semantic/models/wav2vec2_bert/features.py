@@ -53,7 +53,8 @@ def log_mel_bank(samples: Tensor) -> Tensor:
     before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
     frames = (frames - _PREEMPHASIS * before) * _window()
     power = torch.fft.rfft(frames, _FFT_LENGTH).abs().square()
-    return (power @ _filters()).clamp(min=_FLOOR).log().float()
+    mel: Tensor = power @ _filters()
+    return mel.clamp(min=_FLOOR).log().float()
 
 
 @lru_cache(maxsize=1)

@@ -11,9 +11,11 @@ Legend: N windows, S samples, T frames, D width, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
-from stretto_semantic.models.tokenizer import WindowGrid
+from stretto_semantic.models.tokenizer import Silence, WindowGrid
 from stretto_semantic.models.wav2vec2_bert.features import (
     FRAME_LENGTH,
     MEL_HOP,
@@ -82,7 +84,7 @@ class Wav2Vec2BertTokenizer(Wav2Vec2BertListener):
         self.register_buffer("scale", scale)
         self.cardinality = len(centroids)
 
-    def scores(self, samples: Tensor) -> Tensor:
-        """[N, T * hop + 2 * margin] to [N, T, V]: the nearest centroid scores highest."""
+    def scores(self, samples: Tensor, silences: Sequence[Silence]) -> Tensor:
+        """[N, T * hop + 2 * margin] to [N, T, V]: the nearest centroid scores highest. There is never silence."""
         features = (self.features(samples) - self.mean) * self.scale
         return features @ self.centroids.mT - self.centroids.square().sum(1) / 2
