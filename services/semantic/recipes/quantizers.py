@@ -1,4 +1,8 @@
-"""What a frame of unmasked features is called: the targets of w2v-BERT's two losses. Only training needs them.
+"""What an unmasked frame is called: the targets of w2v-BERT's two losses. Only training needs them.
+
+Departure: a quantizer reads the log-mel of the frame, not the subsampled features, which move while they are learnt: on
+them, with and without gradient, most frames fell to a few codes within the first hundred steps.
+
 
 - `GumbelQuantizer`: the paper's, as wav2vec 2.0 (Baevski et al., 2020, https://arxiv.org/abs/2006.11477) has it: one
   softmax a group over learned codes, drawn with Gumbel noise, straight through. Departure: it does not begin at random,
@@ -6,7 +10,8 @@
 - `RandomProjectionQuantizer`: BEST-RQ (Chiu et al., 2022, https://arxiv.org/abs/2202.01855): frozen random projections
   and codes, no diversity to lose. A choice of the recipe's `quantizer`.
 
-Legend: B batch, N frames of a row, D width of features, G groups, V codes of a group, Q width of the quantised vectors.
+Legend: B batch, N frames of a row, D numbers of a frame, G groups, V codes of a group, Q width of quantised
+vectors.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-COMPONENTS = 16  # principal ones, that the groups share out at the start
+COMPONENTS = 32  # principal ones, that the groups share out at the start
 SHARPNESS = 5.0  # of the first probabilities: of what a squared distance from a centroid is worth
 
 

@@ -1,7 +1,7 @@
 """Train w2v-BERT on cached log-mel: `python services/semantic/recipes/train_w2vbert.py --config w2vbert.toml ...`.
 
-Crops are as long as what a window of the tokenizer hears. Frames are masked after the subsampling; the quantizer sees
-them unmasked. The contrastive module's output finds each masked frame's quantised vector among those of the other
+Crops are as long as what a window of the tokenizer hears. Frames are masked after the subsampling; the quantizer hears
+their mel. The contrastive module's output finds the quantised vector of each masked frame among those of the other
 masked frames of its crop; the masked-prediction module's output names its codes. Loss: contrastive + diversity_weight *
 diversity + masked prediction. The budget is wall time; a run resumes from its folder, and shards that are added to the
 features while it runs are taken up. `fit_tokens.py` then makes the tokenizer.
@@ -21,7 +21,7 @@ import torch
 from losses import contrastive_loss, draw_spans, masked_prediction_loss
 from mel_clips import MelClips
 from quantizers import QUANTIZERS, Targets, usage
-from stretto_semantic.models.w2vbert.config import W2vBertConfig
+from stretto_semantic.models.w2vbert.config import MEL_FRAMES_PER_TOKEN, W2vBertConfig
 from stretto_semantic.models.w2vbert.model import W2vBert, cut_windows
 from stretto_shared.training import checkpoint
 from stretto_shared.training.loop import Averages, Budget, RunLog, learning_rate
@@ -48,9 +48,8 @@ class Recipe:
     highest_temperature: float = 2.0  # of the Gumbel noise; falls with the budget
     lowest_temperature: float = 0.5
     contrastive_temperature: float = 0.1
-    diversity_weight: float = 1.0
-    targets_rate: float = 0.1  # learning rate of the quantizer's choices, as a share: targets that run cannot be learnt
-    subsampling_rate: float = 0.3  # the same of the features that it sees
+    diversity_weight: float = 0.1
+    targets_rate: float = 0.1  # learning rate of the quantizer's choices, as a share: what runs away is hard to name
     span: int = 10  # frames that are masked together
     span_share: float = 0.065  # of the frames, those that start a span
     loudest_change: float = 0.35  # 6 dB
@@ -71,6 +70,11 @@ def read_recipe(path: Path) -> Recipe:
         return Recipe(**tomllib.load(file))
 
 
+def frames_of(mel: Tensor) -> Tensor:
+    """Log-mel [B, 4 T, M] as frames [B, T, 4 M]."""
+    return mel.unflatten(1, (-1, MEL_FRAMES_PER_TOKEN)).flatten(2)
+
+
 class Learner(nn.Module):
     """The model with what only training needs."""
 
@@ -79,7 +83,7 @@ class Learner(nn.Module):
         self.recipe, self.config = recipe, config
         self.model = W2vBert(config)
         self.mask_vector = nn.Parameter(torch.randn(config.dim) * 0.1)
-        sizes = (config.dim, recipe.num_groups, recipe.num_codes, recipe.code_dim)
+        sizes = (MEL_FRAMES_PER_TOKEN * config.num_mel_bands, recipe.num_groups, recipe.num_codes, recipe.code_dim)
         self.quantizer = QUANTIZERS[recipe.quantizer](*sizes)
         self.find = nn.Linear(config.dim, recipe.code_dim)
         self.name_codes = nn.Linear(config.dim, recipe.num_groups * recipe.num_codes)
@@ -88,9 +92,8 @@ class Learner(nn.Module):
         """The loss of mel [B, 4 T, M] with mask [B, T], its parts, and the targets."""
         recipe = self.recipe
         features = self.model.subsample(mel)
-        # Detached: features that follow their own targets grow easy to guess, and the codes in use fewer and fewer.
-        unmasked = features.detach()[mask].view(len(mel), -1, self.config.dim)
-        targets: Targets = self.quantizer(unmasked, temperature)
+        frames = frames_of(mel)[mask].view(len(mel), -1, MEL_FRAMES_PER_TOKEN * self.config.num_mel_bands)
+        targets: Targets = self.quantizer(frames, temperature)
         masked = torch.where(mask[..., None], self.mask_vector, features)
         states = list(self.model.contextualise(masked))
         rows, last = len(mel), self.config.num_contrastive_layers - 1
@@ -133,14 +136,11 @@ class Trainer:
 
     def _groups(self) -> list[dict[str, Any]]:
         """Parameters by their share of the learning rate."""
-        shares = {"quantizer.logits.": self.recipe.targets_rate, "model.subsampling.": self.recipe.subsampling_rate}
+        prefix = "quantizer.logits."
         named = list(self.learner.named_parameters())
-        groups = [
-            {"params": [value for name, value in named if name.startswith(prefix)], "share": share}
-            for prefix, share in shares.items()
-        ]
-        rest = [value for name, value in named if not name.startswith(tuple(shares))]
-        return [group for group in groups if group["params"]] + [{"params": rest, "share": 1.0}]
+        choices = [value for name, value in named if name.startswith(prefix)]
+        rest = [value for name, value in named if not name.startswith(prefix)]
+        return [{"params": rest, "share": 1.0}, {"params": choices, "share": self.recipe.targets_rate}]
 
     def _mask(self, random: np.random.Generator, rows: int) -> Tensor:
         span = min(self.recipe.span, self.config.grid.reach // 2)
@@ -189,8 +189,7 @@ class Trainer:
         state = checkpoint.load(self.folder / "state.pt")
         if state is None:
             with torch.no_grad():
-                features = [self.learner.model.subsample(self.clips.batch(16)) for _ in range(16)]
-            self.learner.quantizer.start(torch.cat(features).flatten(0, 1), self.recipe.seed)
+                self.learner.quantizer.start(frames_of(self.clips.batch(256)).flatten(0, 1), self.recipe.seed)
             return Budget(minutes, max_steps=most)
         self.learner.load_state_dict(state["learner"])
         self.optimizer.load_state_dict(state["optimizer"])

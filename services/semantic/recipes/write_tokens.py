@@ -1,8 +1,8 @@
 """Turn cached log-mel into semantic tokens, shard by shard: `python services/semantic/recipes/write_tokens.py ...`.
 
 Each `mel_{split}_{shard}.npy` float16 [N, 4 T, M] becomes `semantic_{split}_{shard}.npy` int16 [N, T], by the
-service's windows. Clips share a pass, and their mel is kept in half precision, so that where two centroids are about equally
-near, a token may be the other than the service gives. What exists is not made again, unless with `--again`.
+service's windows. Clips share a pass, and their mel is kept in half precision, so that where two centroids are about
+equally near, a token may be the other than the service gives. What exists is not made again, unless with `--again`.
 """
 
 from __future__ import annotations
