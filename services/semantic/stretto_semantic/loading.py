@@ -17,61 +17,45 @@ from stretto_shared.features import ModelInfo
 from stretto_shared.nn.heap import as_single, giving_memory_back
 from torch import Tensor, nn
 
-from stretto_semantic.models.tokenizer import Silence, Tokenizer, WindowGrid
+from stretto_semantic.models.centroids import CENTROIDS_FILE, CentroidTokenizer
+from stretto_semantic.models.tokenizer import Listener, Silence, Tokenizer, WindowGrid
 from stretto_semantic.models.w2vbert.config import TokenizerConfig
 from stretto_semantic.models.w2vbert.model import W2vBertTokenizer
 from stretto_semantic.models.w2vbert.windows import WindowedW2vBert
 from stretto_semantic.models.wav2vec2_bert import (
     Wav2Vec2Bert,
     Wav2Vec2BertListener,
-    Wav2Vec2BertTokenizer,
     from_hugging_face,
     layers_read,
 )
 
 DEFAULT_TOKENIZER = "w2vbert"
-CENTROIDS_FILE = "kmeans.safetensors"
 NO_LICENCE_STATED = "NOASSERTION"
 _SEED = 20_017
-
-
-Build = Callable[[weights.ResolvedWeights], Tokenizer]
-BuildWithCentroids = Callable[[weights.ResolvedWeights, Path], Tokenizer]
 
 
 @dataclass(frozen=True)
 class TokenizerArchitecture:
     """How to build one kind of tokenizer; one of the two functions is there.
 
-    They raise KeyError, RuntimeError, TypeError, ValueError or SafetensorError where files do not fit each other.
+    They raise RuntimeError, TypeError or ValueError where weights and config do not fit each other.
 
     Args:
-        build: From verified weights.
-        build_with_centroids: From verified weights and the path of `kmeans.safetensors`.
+        build: From verified weights that hold all that there is to it.
+        listen: From verified weights and a number of layers to what hears with them; its tokens need centroids.
         can_join: Whether windows may be tried in company: not worth it where one keeps the processor busy for seconds.
     """
 
-    build: Build | None = None
-    build_with_centroids: BuildWithCentroids | None = None
+    build: Callable[[weights.ResolvedWeights], Tokenizer] | None = None
+    listen: Callable[[weights.ResolvedWeights, int], Listener] | None = None
     can_join: bool = True
 
 
-def load_listener(resolved: weights.ResolvedWeights, num_layers: int) -> Wav2Vec2BertListener:
-    """A published w2v-BERT 2.0 up to a layer, whose output centroids are fitted to.
-
-    Raises:
-        RuntimeError, ValueError: If its tensors do not fit its config.
-    """
+def _listen_wav2vec2_bert(resolved: weights.ResolvedWeights, num_layers: int) -> Listener:
     with torch.device("meta"):  # no memory for weights that are about to be replaced
         model = Wav2Vec2Bert(from_hugging_face(resolved.config), num_layers)
     model.load_state_dict(as_single(layers_read(weights.open_tensors(resolved), num_layers)), assign=True)
     return Wav2Vec2BertListener(model.eval().requires_grad_(False))
-
-
-def _build_wav2vec2_bert(resolved: weights.ResolvedWeights, centroids: Path) -> Tokenizer:
-    tensors = as_single(load_file(centroids))
-    model = load_listener(resolved, int(tensors["layer"])).model
-    return Wav2Vec2BertTokenizer(model, tensors["centroids"], tensors["mean"], tensors["scale"])
 
 
 def _build_w2vbert(resolved: weights.ResolvedWeights) -> Tokenizer:
@@ -89,7 +73,7 @@ TOKENIZERS: Mapping[str, TokenizerArchitecture] = {
 
 # By `model_type` of a Hugging Face `config.json`.
 HUGGING_FACE_TOKENIZERS: Mapping[str, TokenizerArchitecture] = {
-    "wav2vec2-bert": TokenizerArchitecture(build_with_centroids=_build_wav2vec2_bert, can_join=False),
+    "wav2vec2-bert": TokenizerArchitecture(listen=_listen_wav2vec2_bert, can_join=False),
 }
 
 
@@ -237,23 +221,41 @@ def find_max_joined(tokenizer: Tokenizer, limit: int) -> int:
     return limit
 
 
+def load_listener(name: str, source: str, *, weights_dir: Path, num_layers: int) -> Listener:
+    """A model up to a layer, to whose output centroids are fitted. For recipes.
+
+    Raises:
+        InvalidInput: If the name or the source is malformed, or the weights are pickled.
+        NotFound: If the architecture is not in the registry, or has tokens without centroids.
+        NotReady: If a file is missing or damaged.
+        RuntimeError, ValueError: If its tensors do not fit its config, or it has fewer layers.
+    """
+    resolved = weights.resolve(source, name=name, default_dir=weights_dir)
+    architecture = _architecture_of(resolved)
+    if architecture.listen is None:
+        raise NotFound("model", f"expected a model without tokens of its own, got {name!r}, which needs no centroids.")
+    return architecture.listen(resolved, num_layers)
+
+
 def _build(
     resolved: weights.ResolvedWeights, architecture: TokenizerArchitecture, weights_dir: Path
 ) -> tuple[Tokenizer, str]:
     """The tokenizer and its digest, into which the centroids go where they are a file of their own."""
     if architecture.build is not None:
         return architecture.build(resolved), resolved.digest_sha256
-    assert architecture.build_with_centroids is not None
+    assert architecture.listen is not None
     places = [folder / CENTROIDS_FILE for folder in (resolved.folder, weights_dir / resolved.name)]
-    centroids = next((path for path in places if path.is_file()), None)
-    if centroids is None:
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
         raise NotReady(
             f"Model {resolved.name!r} from {resolved.source!r} has no tokens of its own: it needs {CENTROIDS_FILE} in "
             f"{places[0].parent} or {places[1].parent}. Fit it with services/semantic/recipes/fit_kmeans.py.",
             reason="WEIGHTS_MISSING",
         )
-    digests = f"{resolved.digest_sha256} {weights.sha256_of(centroids)}"
-    return architecture.build_with_centroids(resolved, centroids), hashlib.sha256(digests.encode()).hexdigest()
+    tensors = as_single(load_file(path))
+    tokenizer = CentroidTokenizer(architecture.listen(resolved, int(tensors["layer"])), tensors)
+    digests = f"{resolved.digest_sha256} {weights.sha256_of(path)}"
+    return tokenizer, hashlib.sha256(digests.encode()).hexdigest()
 
 
 def _architecture_of(resolved: weights.ResolvedWeights) -> TokenizerArchitecture:

@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from stretto_semantic import loading
+from stretto_semantic.models.centroids import CENTROIDS_FILE, CentroidTokenizer
 from stretto_semantic.models.wav2vec2_bert import (
     GRID,
     Wav2Vec2Bert,
     Wav2Vec2BertConfig,
-    Wav2Vec2BertTokenizer,
     from_hugging_face,
     layers_read,
     stacked_features,
@@ -126,7 +126,7 @@ def write_checkpoint(folder: Path, published: Any, *, num_layers: int = 2, prefi
         "scale": torch.rand(width, generator=generator) + 0.5,
         "layer": torch.tensor(num_layers),
     }
-    save_file(kmeans, folder / "kmeans.safetensors")
+    save_file(kmeans, folder / CENTROIDS_FILE)
 
 
 @pytest.mark.parametrize("prefix", ["", "wav2vec2_bert."])
@@ -145,7 +145,7 @@ def test_tokens_are_the_nearest_centroids_of_the_published_hidden_state(
     with torch.inference_mode():
         hidden = published(features["input_features"], output_hidden_states=True).hidden_states[2][0]
     tokenizer = loaded.tokenizer
-    assert isinstance(tokenizer, Wav2Vec2BertTokenizer)
+    assert isinstance(tokenizer, CentroidTokenizer)
     distances = torch.cdist((hidden - tokenizer.mean) * tokenizer.scale, tokenizer.centroids)
     nearest, second = distances.sort(-1).values[:, :2].unbind(-1)
     is_clear = second - nearest > 1e-3  # no near tie, which rounding would decide
@@ -172,7 +172,7 @@ def test_other_centroids_are_another_model(published: Any, tmp_path: Path) -> No
 
 def test_without_centroids_the_error_says_how_to_fit_them(published: Any, tmp_path: Path) -> None:
     write_checkpoint(tmp_path, published)
-    (tmp_path / "kmeans.safetensors").unlink()
+    (tmp_path / CENTROIDS_FILE).unlink()
     with pytest.raises(NotReady, match=r"kmeans\.safetensors.*fit_kmeans\.py") as caught:
         loading.load_tokenizer("w2v", tmp_path.as_uri(), weights_dir=tmp_path)
     assert caught.value.reason == "WEIGHTS_MISSING"
@@ -184,9 +184,9 @@ def test_damaged_centroids_are_refused(published: Any, tmp_path: Path, damage: s
         tmp_path, published, num_layers=9 if damage == "deep" else 2, width=31 if damage == "misshapen" else 32
     )
     if damage == "truncated":
-        (tmp_path / "kmeans.safetensors").write_bytes(b"\x00" * 5)
+        (tmp_path / CENTROIDS_FILE).write_bytes(b"\x00" * 5)
     if damage == "nameless":
-        save_file({"centroids": torch.zeros(2, 32)}, tmp_path / "kmeans.safetensors")
+        save_file({"centroids": torch.zeros(2, 32)}, tmp_path / CENTROIDS_FILE)
     if damage == "foreign":
         (tmp_path / "config.json").write_text(json.dumps({"model_type": "hubert"}))
     with pytest.raises(NotFound if damage == "foreign" else NotReady):

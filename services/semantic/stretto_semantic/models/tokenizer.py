@@ -1,6 +1,6 @@
 """What every semantic tokenizer offers, and the grid of windows on which it hears audio of any length.
 
-Legend: N windows, S samples, T frames, V vocabulary.
+Legend: N windows, S samples, T frames, D width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -46,6 +46,32 @@ class WindowGrid:
     def num_samples(self) -> int:
         """Samples of a window that the audio's ends do not cut."""
         return (self.left_frames + self.window_frames + self.right_frames) * self.hop_length + 2 * self.margin
+
+
+class Listener(Protocol):
+    """A model in eval mode that hears windows; `features` belongs on its model thread."""
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """Rate of the mono audio that it hears."""
+
+    @property
+    def frame_rate_hz(self) -> float:
+        """Frames a second: the rate of the audio by the grid's hop."""
+
+    @property
+    def width(self) -> int:
+        """Of its features."""
+
+    @property
+    def grid(self) -> WindowGrid:
+        """On what windows it hears."""
+
+    def features(self, samples: Tensor, silences: Sequence[Silence]) -> Tensor:
+        """What it makes of each frame heard, contexts included: [N, T * hop + 2 * margin] to [N, T, D].
+
+        `silences` has an entry for each window.
+        """
 
 
 class Tokenizer(Protocol):
