@@ -170,6 +170,17 @@ def test_other_centroids_are_another_model(published: Any, tmp_path: Path) -> No
     assert len(digests) == 2 and all(len(digest) == 64 for digest in digests)
 
 
+def test_centroids_may_lie_in_the_services_own_folder_of_that_name(published: Any, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "cache", published)
+    own = tmp_path / "weights" / "w2v"
+    own.mkdir(parents=True)
+    (tmp_path / "cache" / CENTROIDS_FILE).rename(own / CENTROIDS_FILE)
+    source = (tmp_path / "cache").as_uri()
+    assert loading.load_tokenizer("w2v", source, weights_dir=tmp_path / "weights").tokenizer.cardinality == 24
+    with pytest.raises(NotReady, match="other"):
+        loading.load_tokenizer("other", source, weights_dir=tmp_path / "weights")
+
+
 def test_without_centroids_the_error_says_how_to_fit_them(published: Any, tmp_path: Path) -> None:
     write_checkpoint(tmp_path, published)
     (tmp_path / CENTROIDS_FILE).unlink()
