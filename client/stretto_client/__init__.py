@@ -8,7 +8,7 @@ from stretto_shared.errors import Conflict, InvalidInput, NotFound, NotReady, Ov
 from stretto_shared.features import Chromagram, JointEmbedding, ModelInfo, SamplingOptions, TextStates
 from stretto_shared.tokens import TokenMatrix, concatenate
 
-from stretto_client.audio_files import AudioFileWriter, read_audio, write_audio
+from stretto_client.audio_files import AudioFileWriter, open_audio, read_audio, write_audio
 from stretto_client.client import StrettoClient, TlsFiles
 from stretto_client.embedded import embedded_server
 from stretto_client.errors import DeadlineExceeded, RequestCancelled, ServerFailure, Unreachable
@@ -28,6 +28,7 @@ from stretto_client.values import (
     Receipt,
     ScoredTag,
     TagList,
+    TokenChunk,
 )
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "Receipt",
     "MusicEvent",
     "EncodedAudio",
+    "TokenChunk",
     "EmbeddedText",
     "EmbeddedAudio",
     "EmbeddedMelody",
@@ -57,6 +59,7 @@ __all__ = [
     "TagList",
     "ModelList",
     "read_audio",
+    "open_audio",
     "write_audio",
     "AudioFileWriter",
     "read_tokens",

@@ -126,6 +126,44 @@ def read_audio(path: Path) -> Waveform:
     Raises:
         InvalidInput: If the file is missing, is not audio, is raw samples, or has more than 2 channels.
     """
+    with open_audio(path) as file:
+        samples = np.concatenate([np.zeros((0, file.num_channels), np.float32), *file.blocks()])  # [S, C]
+        return Waveform(samples.T, file.sample_rate_hz)
+
+
+class AudioFileReader:
+    """An open file, to be read from front to back."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.sample_rate_hz = int(file.samplerate)
+        self.num_channels = int(file.channels)
+
+    @property
+    def promised_s(self) -> float:
+        """Its length as its header says; what can be read may be less."""
+        return int(self._file.frames) / self.sample_rate_hz
+
+    def waveforms(self, block_s: float) -> Iterator[Waveform]:
+        """What is left, in blocks of that length but for the last."""
+        size = max(1, min(round(block_s * self.sample_rate_hz), MAX_SAMPLES_PER_READ // self.num_channels))
+        for block in self.blocks(size):
+            yield Waveform(block.T, self.sample_rate_hz)
+
+    def blocks(self, size: int | None = None) -> Iterator[NDArray[np.float32]]:
+        """What is left, [S, C] each, with S at most `size`."""
+        size = size or MAX_SAMPLES_PER_READ // self.num_channels
+        while len(block := self._file.read(size, dtype="float32", always_2d=True)):
+            yield block
+
+
+@contextmanager
+def open_audio(path: Path) -> Iterator[AudioFileReader]:
+    """Open a file in any format that libsndfile knows; inside, its errors are InvalidInput too.
+
+    Raises:
+        InvalidInput: If the file is missing, is not audio, is raw samples, or has more than 2 channels.
+    """
     if not path.is_file():
         raise InvalidInput("path", f"expected an audio file, got {str(path)!r}, which is not a file. Check the name.")
     if path.suffix.lower() == ".raw":  # libsndfile goes by the name here
@@ -140,13 +178,6 @@ def read_audio(path: Path) -> Waveform:
                     "path",
                     f"expected 1 or 2 channels, got {file.channels} in {str(path)!r}. Mix them down to stereo or mono.",
                 )
-            samples = np.concatenate([np.zeros((0, file.channels), np.float32), *_blocks(file)])  # [S, C]
-            return Waveform(samples.T, int(file.samplerate))
+            yield AudioFileReader(file)
     except soundfile.LibsndfileError as error:
         raise InvalidInput("path", f"expected audio, but {str(path)!r} cannot be read: {error.error_string}") from error
-
-
-def _blocks(file: Any) -> Iterator[NDArray[np.float32]]:
-    """What is left of an open file, [S, C] each."""
-    while len(block := file.read(MAX_SAMPLES_PER_READ // file.channels, dtype="float32", always_2d=True)):
-        yield block

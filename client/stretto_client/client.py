@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from stretto.codec.v1 import codec_pb2, codec_pb2_grpc
 from stretto.embedding.v1 import embedding_pb2_grpc
 from stretto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
+from stretto.semantic.v1 import semantic_pb2, semantic_pb2_grpc
 from stretto_shared.audio import Waveform
 from stretto_shared.features import SamplingOptions
 from stretto_shared.grpc import convert
@@ -28,11 +29,13 @@ from stretto_shared.tokens import TokenMatrix
 from stretto_client.calls import answer, stream
 from stretto_client.convert import check_priority, check_seed, event_from_proto, pace_to_proto
 from stretto_client.embedding_calls import SHORT_TIMEOUT_S, EmbeddingCalls
-from stretto_client.values import AudioChunk, EncodedAudio, ModelList, MusicEvent, Pace
+from stretto_client.values import AudioChunk, EncodedAudio, ModelList, MusicEvent, Pace, TokenChunk
 
 MUSIC_TIMEOUT_S = 300.0
 CODEC_TIMEOUT_S = 300.0
+TOKENIZER_TIMEOUT_S = 300.0
 FRAMES_PER_MESSAGE = 512
+MESSAGE_S = 1.0  # of audio that is streamed
 MAX_HEARD_S = 10.0  # what every cascade hears of a recording at most; the proto of ContinueMusic says so
 
 
@@ -68,6 +71,7 @@ class StrettoClient(EmbeddingCalls):
         self._orchestrator = orchestrator_pb2_grpc.OrchestratorServiceStub(self._channel)
         self._codec = codec_pb2_grpc.CodecServiceStub(self._channel)
         self._embedding = embedding_pb2_grpc.EmbeddingServiceStub(self._channel)
+        self._semantic = semantic_pb2_grpc.SemanticServiceStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
         return self
 
@@ -201,6 +205,35 @@ class StrettoClient(EmbeddingCalls):
             async for reply in replies:
                 yield AudioChunk(convert.waveform_from_proto(reply.waveform), reply.first_sample_index)
 
+    async def tokenize_audio(
+        self,
+        audio: Waveform | AsyncIterator[Waveform],
+        *,
+        model: str = "",
+        timeout_s: float = TOKENIZER_TIMEOUT_S,
+    ) -> AsyncGenerator[TokenChunk, None]:
+        """Audio of any length to semantic tokens; a stream of consecutive waveforms is tokenised while it comes.
+
+        Args:
+            audio: At any rate, mono or stereo; all waveforms of a stream alike. Where they were cut changes nothing.
+            model: Empty takes the default tokenizer.
+            timeout_s: Deadline of the whole call.
+        """
+
+        async def requests() -> AsyncGenerator[bytes, None]:
+            config = semantic_pb2.TokenizeConfig(model=model)
+            yield semantic_pb2.TokenizeAudioRequest(config=config).SerializeToString()
+            async for part in _pieces(audio):
+                waveform = convert.waveform_to_proto(part)
+                yield semantic_pb2.TokenizeAudioRequest(waveform=waveform).SerializeToString()
+
+        info = None
+        call = self._semantic.TokenizeAudio(timeout=timeout_s)
+        async with aclosing(requests()) as sent, aclosing(stream(call, sent)) as replies:
+            async for reply in replies:
+                info = info or convert.model_info_from_proto(reply.model)
+                yield TokenChunk(convert.tokens_from_proto(reply.tokens), reply.first_frame_index, info)
+
     async def list_models(self, *, timeout_s: float = SHORT_TIMEOUT_S) -> ModelList:
         """Every model that the door reaches."""
         request = orchestrator_pb2.ListModelsRequest()
@@ -233,6 +266,17 @@ async def _parts(tokens: TokenMatrix | AsyncIterator[TokenMatrix]) -> AsyncItera
             yield tokens.frames(start, min(start + FRAMES_PER_MESSAGE, tokens.num_frames))
     else:
         async for part in tokens:
+            yield part
+
+
+async def _pieces(audio: Waveform | AsyncIterator[Waveform]) -> AsyncIterator[Waveform]:
+    """Messages of a size that streams."""
+    if isinstance(audio, Waveform):
+        step = max(1, round(MESSAGE_S * audio.sample_rate_hz))
+        for start in range(0, audio.num_samples, step):
+            yield Waveform(audio.samples[:, start : start + step], audio.sample_rate_hz)
+    else:
+        async for part in audio:
             yield part
 
 

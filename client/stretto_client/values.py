@@ -77,6 +77,15 @@ class EncodedAudio:
 
 
 @dataclass(frozen=True, eq=False)
+class TokenChunk:
+    """The next semantic tokens of a recording, and the tokenizer that made them; in order and without gaps."""
+
+    tokens: TokenMatrix
+    first_frame_index: int
+    model: ModelInfo
+
+
+@dataclass(frozen=True, eq=False)
 class EmbeddedText:
     """Texts as vectors, in order, and the encoder that made them: `TextStates`, or a joint encoder's points.
 

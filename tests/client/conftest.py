@@ -18,6 +18,7 @@ from stretto.codec.v1 import codec_pb2, codec_pb2_grpc
 from stretto.common.v1 import model_pb2
 from stretto.embedding.v1 import embedding_pb2, embedding_pb2_grpc
 from stretto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
+from stretto.semantic.v1 import semantic_pb2, semantic_pb2_grpc
 from stretto_client import write_audio
 from stretto_client.cli import main as cli
 from stretto_shared.audio import Waveform
@@ -230,6 +231,32 @@ def _peak(message: Any) -> float:
     return float(np.abs(convert.waveform_from_proto(message).samples).max())
 
 
+class Semantic(semantic_pb2_grpc.SemanticServiceServicer):  # type: ignore[misc]
+    """A tokenizer whose token is the number of the message, 25 a second."""
+
+    async def TokenizeAudio(self, requests: Any, context: Any) -> Any:
+        first_frame_index, num_messages = 0, 0
+        async for request in requests:
+            if request.WhichOneof("payload") == "config":
+                if request.config.model == "missing":
+                    raise NotFound("config.model", "expected 'w2vbert', got 'missing'.")
+                continue
+            waveform = convert.waveform_from_proto(request.waveform)
+            num_frames = round(waveform.duration_s * 25)
+            tokens = TokenMatrix(np.full((1, num_frames), num_messages), 25.0, "w2vbert@" + "ab" * 6)
+            info = model("w2vbert", "semantic")
+            info.sample_rate_hz = 16_000
+            yield semantic_pb2.TokenizeAudioResponse(
+                tokens=convert.tokens_to_proto(tokens),
+                first_frame_index=first_frame_index,
+                model=None if num_messages else info,
+            )
+            first_frame_index += num_frames
+            num_messages += 1
+        if not num_messages:
+            raise InvalidInput("waveform", "expected audio, got none.")
+
+
 def _builders(seen: Seen) -> dict[str, Any]:
     async def nothing() -> None:
         return None
@@ -255,6 +282,12 @@ def _builders(seen: Seen) -> dict[str, Any]:
             "stretto.embedding.v1.EmbeddingService",
             embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server,
             Embedding(seen),
+        ),
+        "semantic": host(
+            "semantic",
+            "stretto.semantic.v1.SemanticService",
+            semantic_pb2_grpc.add_SemanticServiceServicer_to_server,
+            Semantic(),
         ),
     }
 

@@ -244,3 +244,31 @@ def test_the_client_and_its_command_need_neither_torch_nor_a_service() -> None:
     subprocess.run(
         [sys.executable, "-c", program], check=True, timeout=300
     )  # a guard against hanging, not a limit of speed
+
+
+async def test_a_recording_becomes_semantic_tokens_piece_by_piece(door: Any) -> None:
+    recording = Waveform(np.zeros((2, 60_000)), 24_000)
+    async with StrettoClient(door.address) as client:
+        chunks = [chunk async for chunk in client.tokenize_audio(recording)]
+    assert [chunk.first_frame_index for chunk in chunks] == [0, 25, 50]
+    assert [chunk.tokens.codes.tolist() for chunk in chunks] == [[[0] * 25], [[1] * 25], [[2] * 12]]
+    assert {chunk.model.name for chunk in chunks} == {"w2vbert"}, "every chunk says who made it"
+
+
+async def test_audio_is_tokenised_while_it_comes(door: Any) -> None:
+    heard = asyncio.Event()
+
+    async def halves() -> Any:
+        yield Waveform(np.zeros(24_000), 24_000)
+        await heard.wait()  # which never happens unless the first half is answered before the second is sent
+        yield Waveform(np.zeros(12_000), 24_000)
+
+    async with StrettoClient(door.address) as client:
+        async with asyncio.timeout(60):
+            num_frames = []
+            async for chunk in client.tokenize_audio(halves()):
+                num_frames.append(chunk.tokens.num_frames)
+                heard.set()
+        assert num_frames == [25, 12]
+        with pytest.raises(NotFound, match="w2vbert"):
+            await anext(client.tokenize_audio(SECOND, model="missing"))

@@ -90,6 +90,21 @@ def test_encode_and_decode_are_inverse_in_length(run: Run, tmp_path: Path, recor
     assert json.loads(run("encode", recording, "-o", tokens_path, "--json")[1])["frame_count"] == 63
 
 
+def test_tokenize_writes_the_tokens_and_how_long_the_audio_was(run: Run, tmp_path: Path, recording: Path) -> None:
+    path = tmp_path / "a.tokens"
+    status, out, err = run("tokenize", recording, "-o", path)
+    assert (status, err) == (0, "")
+    assert f"Wrote {path}: 31 frames at 25 Hz, by w2vbert@{'ab' * 6}." in out
+    tokens, num_samples = read_tokens(path)
+    assert tokens.codes.tolist() == [[0] * 25 + [1] * 6] and tokens.codec_id == "w2vbert@" + "ab" * 6
+    assert num_samples == 20_000, "1.25 s at the tokenizer's 16 kHz"
+    facts = json.loads(run("tokenize", recording, "-o", path, "--json")[1])
+    assert facts["frame_count"] == 31 and facts["model"]["name"] == "w2vbert"
+    path.unlink()
+    status, out, err = run("tokenize", recording, "-o", path, "--model", "missing")
+    assert status == 1 and "w2vbert" in err and out == "" and not path.exists()
+
+
 def test_embed_prints_and_writes_states(run: Run, tmp_path: Path) -> None:
     status, out, _ = run("embed", "a b c", "d", "-o", tmp_path / "states.safetensors")
     assert status == 0
@@ -215,6 +230,8 @@ def test_a_recording_that_is_too_long_to_encode_says_how_much_fits(
 def test_no_command_shows_the_help_and_an_unknown_one_fails(run: Run) -> None:
     status, out, _ = run()
     assert status == 0
-    assert all(command in out for command in ("serve", "generate", "encode", "decode", "embed", "models", "doctor"))
+    assert all(
+        command in out for command in ("serve", "generate", "encode", "decode", "tokenize", "embed", "models", "doctor")
+    )
     status, _, err = run("compose")
     assert (status, "compose" in err) == (2, True)

@@ -17,6 +17,7 @@ from stretto_client import (
     TokenMatrix,
     Waveform,
     audio_files,
+    open_audio,
     read_audio,
     read_tokens,
     write_audio,
@@ -29,6 +30,16 @@ from stretto_client.token_files import FORMAT, write_tokens
 def tone(duration_s: float, frequency_hz: float = 440.0, sample_rate_hz: int = 24_000) -> Waveform:
     times_s = np.arange(int(duration_s * sample_rate_hz)) / sample_rate_hz
     return Waveform(0.5 * np.sin(2 * np.pi * frequency_hz * times_s), sample_rate_hz)
+
+
+def test_a_file_is_read_in_blocks_that_join_up_and_says_how_long_it_is(tmp_path: Path) -> None:
+    write_audio(tmp_path / "x.wav", tone(1.1))
+    with open_audio(tmp_path / "x.wav") as file:
+        assert (file.promised_s, file.sample_rate_hz, file.num_channels) == (1.1, 24_000, 1)
+        blocks = list(file.waveforms(0.25))
+    assert [block.num_samples for block in blocks] == [6000, 6000, 6000, 6000, 2400]
+    whole = np.concatenate([block.samples for block in blocks], axis=1)
+    assert np.array_equal(whole, read_audio(tmp_path / "x.wav").samples)
 
 
 @pytest.mark.parametrize(("suffix", "tolerance"), [(".wav", 1e-4), (".flac", 1e-6), (".ogg", 0.1)])

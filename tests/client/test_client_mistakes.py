@@ -68,6 +68,8 @@ def contents(folder: Path) -> dict[Path, bytes | None]:
         (("encode", "{}/recording.wav", "-o", "{}/a.npz"), "ends in .tokens"),
         (("encode", "{}/music.tokens", "-o", "{}/music.tokens"), "for both"),
         (("encode", "{}/samples.raw", "-o", "{}/a.tokens"), "its rate and channels"),
+        (("tokenize", "{}/recording.wav", "-o", "{}/a.npz"), "ends in .tokens"),
+        (("tokenize", "{}/samples.raw", "-o", "{}/a.tokens"), "its rate and channels"),
         (("decode", "{}/a.tokens", "-o", "{}/no/a.wav"), "Create it first"),
         (("decode", "{}/tokens.wav", "-o", "{}/tokens.wav"), "for both"),
         (("embed", "x", "-o", "{}/no/a.safetensors"), "Create it first"),

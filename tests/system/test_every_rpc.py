@@ -19,6 +19,7 @@ from stretto.codec.v1 import codec_pb2
 from stretto.common.v1 import audio_pb2, features_pb2, model_pb2, tokens_pb2
 from stretto.embedding.v1 import embedding_pb2
 from stretto.orchestrator.v1 import orchestrator_pb2
+from stretto.semantic.v1 import semantic_pb2
 from stretto_client import StrettoClient
 from stretto_shared.features import ModelInfo
 from stretto_shared.grpc import convert
@@ -26,6 +27,7 @@ from stretto_shared.grpc import convert
 MAX_RECEIVE_BYTES = 64 * 1024 * 1024
 GARBAGE = b"\x0a\xff\xff\xff\xff\x0f garbage"
 AUDIO = convert.waveform_to_proto(tune(("A", 440.0)))
+AUDIO_48 = convert.waveform_to_proto(tune(("A", 440.0), sample_rate_hz=48_000))
 NAN_AUDIO = audio_pb2.Waveform(sample_rate_hz=24_000, channel_count=1, samples=np.full(9, np.nan, "<f4").tobytes())
 SLOW_RATE_AUDIO = audio_pb2.Waveform(sample_rate_hz=100, channel_count=1, samples=bytes(400))
 WRONG_MELODY = features_pb2.Chromagram(frame_rate_hz=7.8125, pitch_classes=[12])
@@ -49,7 +51,8 @@ def rpcs(codec: ModelInfo) -> list[Rpc]:
     num_codebooks, rate_hz = codec.num_codebooks, codec.frame_rate_hz
     music, onward = orchestrator_pb2.GenerateMusicRequest, orchestrator_pb2.ContinueMusicRequest
     tokens, decode = acoustic_pb2.GenerateTokensRequest, codec_pb2.DecodeTokensRequest
-    check = acoustic_pb2.CheckAdmissionRequest
+    check, tokenize = acoustic_pb2.CheckAdmissionRequest, semantic_pb2.TokenizeAudioRequest
+    tokenizer = tokenize(config=semantic_pb2.TokenizeConfig())
     config = decode(config=codec_pb2.DecodeConfig())
     shape = {"codec_id": codec.model_id, "frame_rate_hz": rate_hz, "codebook_count": num_codebooks}
     matrix = tokens_pb2.TokenMatrix(**shape, codes=[1] * num_codebooks * 10)
@@ -125,6 +128,19 @@ def rpcs(codec: ModelInfo) -> list[Rpc]:
             ),
         ),
         Rpc("/stretto.embedding.v1.EmbeddingService/ListModels", embedding_pb2.ListModelsRequest()),
+        Rpc(
+            "/stretto.semantic.v1.SemanticService/TokenizeAudio",
+            [tokenizer, tokenize(waveform=AUDIO)],
+            (
+                ([tokenize(waveform=AUDIO)], "config"),
+                ([tokenizer, tokenizer], "config"),
+                ([tokenizer, tokenize(waveform=NAN_AUDIO)], "waveform.samples"),
+                ([tokenizer, tokenize(waveform=AUDIO), tokenize(waveform=AUDIO_48)], "waveform.sample_rate_hz"),
+                ([tokenize(config=semantic_pb2.TokenizeConfig(model="nobody"))], "config.model"),
+            ),
+            streams_requests=True,
+        ),
+        Rpc("/stretto.semantic.v1.SemanticService/ListModels", semantic_pb2.ListModelsRequest()),
         Rpc(
             "/stretto.acoustic.v1.AcousticService/GenerateTokens",
             tokens(duration_s=0.5),
@@ -290,7 +306,7 @@ async def test_a_malformed_request_names_its_field_and_the_next_works(channel: A
 
 
 def test_the_table_has_every_method() -> None:
-    modules = (orchestrator_pb2, codec_pb2, embedding_pb2, acoustic_pb2)
+    modules = (orchestrator_pb2, codec_pb2, embedding_pb2, semantic_pb2, acoustic_pb2)
     services = [service for module in modules for service in module.DESCRIPTOR.services_by_name.values()]
     assert set(ANY) == {f"{service.name}/{method.name}" for service in services for method in service.methods}
     paths = {name: model_paths(messages(rpc.good)[0].DESCRIPTOR) for name, rpc in ANY.items()}
@@ -300,6 +316,7 @@ def test_the_table_has_every_method() -> None:
         "CodecService/EncodeAudio": ["model"],
         "CodecService/DecodeTokens": ["config.model"],
         "EmbeddingService/EmbedText": ["model"],
+        "SemanticService/TokenizeAudio": ["config.model"],
         "AcousticService/GenerateTokens": ["model"],
         "AcousticService/CheckAdmission": ["model"],
     }

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from stretto.semantic.v1 import semantic_pb2, semantic_pb2_grpc
+from stretto_shared.audio import Waveform
+from stretto_shared.errors import InvalidInput
 from stretto_shared.grpc import convert
 
-from stretto_semantic.engine import SemanticEngine
+from stretto_semantic.engine import SemanticEngine, TokenizedWindow
 
 Context = Any  # grpc.aio.ServicerContext; its stubs are generic in a way that generated code is not
 
@@ -18,9 +23,44 @@ class SemanticServicer(semantic_pb2_grpc.SemanticServiceServicer):
     def __init__(self, engine: SemanticEngine) -> None:
         self._engine = engine
 
+    async def TokenizeAudio(
+        self, request_iterator: AsyncIterator[semantic_pb2.TokenizeAudioRequest], context: Context
+    ) -> AsyncIterator[semantic_pb2.TokenizeAudioResponse]:
+        config = await _first_config(request_iterator)
+        async with (
+            aclosing(_waveforms(request_iterator)) as audio,
+            aclosing(self._engine.tokenizing.tokenize(config.model, audio)) as windows,
+        ):
+            async for window in windows:
+                yield _tokenized_to_proto(window)
+
     async def ListModels(
         self, request: semantic_pb2.ListModelsRequest, context: Context
     ) -> semantic_pb2.ListModelsResponse:
-        return semantic_pb2.ListModelsResponse(
-            models=[convert.model_info_to_proto(info) for info in self._engine.list_models()]
-        )
+        models = self._engine.list_models()
+        return semantic_pb2.ListModelsResponse(models=[convert.model_info_to_proto(info) for info in models])
+
+
+async def _first_config(requests: AsyncIterator[semantic_pb2.TokenizeAudioRequest]) -> semantic_pb2.TokenizeConfig:
+    async for request in requests:
+        if request.WhichOneof("payload") == "config":
+            return request.config
+        break
+    raise InvalidInput("config", "expected the first message of the stream to carry it. Send config, then waveforms.")
+
+
+async def _waveforms(
+    requests: AsyncIterator[semantic_pb2.TokenizeAudioRequest],
+) -> AsyncGenerator[Waveform, None]:
+    async for request in requests:
+        if request.WhichOneof("payload") == "config":
+            raise InvalidInput("config", "expected in the first message only, and it came again. Open another stream.")
+        yield await asyncio.to_thread(convert.waveform_from_proto, request.waveform)
+
+
+def _tokenized_to_proto(window: TokenizedWindow) -> semantic_pb2.TokenizeAudioResponse:
+    return semantic_pb2.TokenizeAudioResponse(
+        tokens=convert.tokens_to_proto(window.tokens),
+        first_frame_index=window.first_frame_index,
+        model=convert.model_info_to_proto(window.model) if window.first_frame_index == 0 else None,
+    )

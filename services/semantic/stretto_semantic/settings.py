@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -12,5 +13,18 @@ class SemanticSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="STRETTO_SEMANTIC_", frozen=True, use_attribute_docstrings=True)
 
+    models: str = ""
+    """Tokenizers to serve, as `name` or `name=source`, separated by commas; the first is the default one. Empty serves
+    every tokenizer in `weights_dir`, `w2vbert` first. `w2vbert,w2v-bert-2.0=hf://facebook/w2v-bert-2.0` adds the
+    published w2v-BERT 2.0, once there are centroids for it."""
     weights_dir: Path = Path(__file__).resolve().parents[1] / "weights"
     """Where the source `default` looks: `<weights_dir>/<name>/model.safetensors` and `config.json`."""
+    max_requests: int = Field(default=64, ge=1, le=4096)
+    """Streams that one tokenizer serves at once before it answers RESOURCE_EXHAUSTED. A stream counts while it is open,
+    and once accepted is never refused."""
+    max_joined: int = Field(default=4, ge=1, le=8)
+    """Windows of different streams that share one pass of a tokenizer, when they wait for it at the same moment: no
+    more than a trial at load finds to leave every window its bytes. 1 spares the trial."""
+    num_threads: int = Field(default=1, ge=0, le=256)
+    """CPU threads inside one operation; 0 leaves the choice to torch. One is fastest for the default models: pools of
+    several model threads get in each other's way. Equal requests give equal bytes only where it is equal."""

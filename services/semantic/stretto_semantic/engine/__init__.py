@@ -1,0 +1,6 @@
+"""Audio in, semantic tokens out; styles in, semantic tokens out. Knows nothing of protobuf and grpc."""
+
+from stretto_semantic.engine.semantic_engine import SemanticEngine
+from stretto_semantic.engine.tokenizing import Meter, TokenizedWindow, Tokenizing
+
+__all__ = ["Meter", "SemanticEngine", "TokenizedWindow", "Tokenizing"]

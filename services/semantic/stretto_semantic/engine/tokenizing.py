@@ -1,0 +1,186 @@
+"""`Tokenizing`: tokenizers by name, one model thread each; audio of any length to tokens, window by window."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import torch
+from stretto_shared.audio import Waveform
+from stretto_shared.engine.thread import ModelThread
+from stretto_shared.errors import NotFound, NotReady, Overloaded
+from stretto_shared.features import ModelInfo
+from stretto_shared.tokens import TokenMatrix
+
+from stretto_semantic.engine.audio_windows import AudioWindows
+from stretto_semantic.engine.shared_windows import SharedWindows
+from stretto_semantic.loading import LoadedTokenizer
+
+MIN_RETRY_AFTER_S = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class TokenizedWindow:
+    """Tokens [1, T] of consecutive frames, where in the audio they begin, and the tokenizer that made them."""
+
+    tokens: TokenMatrix
+    first_frame_index: int
+    model: ModelInfo
+
+
+class Meter(Protocol):
+    """Where the engine reports what only it knows; called from any thread."""
+
+    def watch_waiting(self, count_waiting: Callable[[], int]) -> None:
+        """Whom to ask how many requests wait for a model thread; asked from any thread."""
+
+    def observe_queue_wait(self, wait_s: float) -> None:
+        """How long a request waited for its first turn on the model thread."""
+
+    def observe_rtf(self, real_time_factor: float) -> None:
+        """How much work one second of audio took."""
+
+
+class Tokenizing:
+    """Serves tokenizers by name.
+
+    Invariant: the same audio gives the same tokens, however it is cut into messages and whatever streams run beside it,
+    and torch runs on model threads only; `tests/services/semantic/test_tokenize_audio.py` and `test_shared_windows.py`
+    hold it to that. Before `start` returns and after `stop` every call fails with NotReady.
+
+    Args:
+        loaders: Name to a function that loads the tokenizer; the first is the default one. There may be none.
+        max_requests: Streams that one tokenizer serves at once.
+        num_threads: CPU threads inside one operation; 0 leaves the choice to torch.
+        meter: Gets the numbers that only the engine knows.
+    """
+
+    def __init__(
+        self,
+        loaders: Mapping[str, Callable[[], LoadedTokenizer]],
+        *,
+        max_requests: int = 64,
+        num_threads: int = 0,
+        meter: Meter | None = None,
+    ) -> None:
+        self._loaders = dict(loaders)
+        self._max_requests = max_requests
+        self._num_threads = num_threads
+        self._meter = meter
+        # A stream waits for one call at a time, so an accepted one always finds room.
+        self._threads = {name: ModelThread(name, max_queued=max_requests) for name in loaders}
+        self._num_requests = dict.fromkeys(loaders, 0)
+        self._passes: dict[str, SharedWindows] = {}
+        self._tokenizers: dict[str, LoadedTokenizer] | None = None
+        if meter is not None:
+            meter.watch_waiting(self._count_waiting)
+
+    async def start(self) -> None:
+        """Load every tokenizer on its own thread.
+
+        Raises:
+            StrettoError: What the loading of one raised.
+        """
+        names = list(self._loaders)
+        loaded = await asyncio.gather(*(self._threads[name].run(partial(self._load, name)) for name in names))
+        observe_rtf = None if self._meter is None else self._meter.observe_rtf
+        self._passes = {
+            name: SharedWindows(tokenizer, self._threads[name], observe_rtf)
+            for name, tokenizer in zip(names, loaded, strict=True)
+        }
+        self._tokenizers = dict(zip(names, loaded, strict=True))
+
+    async def stop(self) -> None:
+        """Fail what waits and end the threads."""
+        self._tokenizers = None
+        await asyncio.gather(*(thread.close() for thread in self._threads.values()))
+
+    def list_models(self) -> list[ModelInfo]:
+        """The tokenizers, sorted by name."""
+        tokenizers = self._ready()
+        return [tokenizers[name].info for name in sorted(tokenizers)]
+
+    async def tokenize(self, model: str, audio: AsyncIterator[Waveform]) -> AsyncGenerator[TokenizedWindow, None]:
+        """Tokens of consecutive audio, window by window, while more of it arrives.
+
+        Takes the next message only when the audio at hand does not fill a window, so that a fast sender waits.
+
+        Args:
+            model: The tokenizer; empty takes the default one.
+            audio: Messages of at least one sample, all of one rate and as many channels; at least one message.
+
+        Raises:
+            InvalidInput: If there is no audio, its rate or channels change, or it is too loud.
+            NotFound: If there is no such tokenizer.
+            Overloaded: If the tokenizer serves `max_requests` already.
+        """
+        arrived_s = time.perf_counter()
+        tokenizer = self._find(model)
+        with self._admitted(tokenizer):
+            await self._threads[tokenizer.info.name].run(partial(self._observe_wait, arrived_s))
+            windows = AudioWindows(tokenizer.grid, tokenizer.sample_rate_hz)
+            async for waveform in audio:
+                windows.add(waveform)
+                async for tokenized in self._take_all(tokenizer, windows):
+                    yield tokenized
+            await asyncio.to_thread(windows.end)
+            async for tokenized in self._take_all(tokenizer, windows):
+                yield tokenized
+
+    async def _take_all(
+        self, tokenizer: LoadedTokenizer, windows: AudioWindows
+    ) -> AsyncGenerator[TokenizedWindow, None]:
+        """The tokens of every window that is whole."""
+        passes, info = self._passes[tokenizer.info.name], tokenizer.info
+        while (window := await asyncio.to_thread(windows.take)) is not None:
+            ids = await passes.tokens(window)
+            tokens = TokenMatrix(ids[None], tokenizer.frame_rate_hz, info.model_id)
+            yield TokenizedWindow(tokens, window.first_frame, info)
+
+    def _observe_wait(self, arrived_s: float) -> None:
+        if self._meter is not None:
+            self._meter.observe_queue_wait(time.perf_counter() - arrived_s)
+
+    def _count_waiting(self) -> int:
+        return sum(thread.num_queued for thread in self._threads.values())
+
+    def _load(self, name: str) -> LoadedTokenizer:
+        if self._num_threads:
+            torch.set_num_threads(self._num_threads)
+        return self._loaders[name]()
+
+    def _ready(self) -> dict[str, LoadedTokenizer]:
+        if self._tokenizers is None:
+            raise NotReady("The semantic service has not loaded its tokenizers, or is stopping. Retry shortly.")
+        return self._tokenizers
+
+    def _find(self, model: str) -> LoadedTokenizer:
+        tokenizers = self._ready()
+        if not tokenizers:
+            raise NotFound("config.model", "this server has no tokenizer. Add one to STRETTO_SEMANTIC_MODELS.")
+        name = model or next(iter(tokenizers))
+        if name not in tokenizers:
+            raise NotFound(
+                "config.model", f"expected one of {', '.join(sorted(tokenizers))}, got {model!r}. Choose one."
+            )
+        return tokenizers[name]
+
+    @contextmanager
+    def _admitted(self, tokenizer: LoadedTokenizer) -> Iterator[None]:
+        """Count a stream for as long as it is served."""
+        name = tokenizer.info.name
+        if self._num_requests[name] >= self._max_requests:
+            raise Overloaded(
+                f"Tokenizer {name!r} serves {self._num_requests[name]} streams, which is its limit. Retry later.",
+                retry_after_s=max(MIN_RETRY_AFTER_S, self._threads[name].estimated_wait_s),
+            )
+        self._num_requests[name] += 1
+        try:
+            yield
+        finally:
+            self._num_requests[name] -= 1
