@@ -15,7 +15,7 @@ cardinality; K, Q, N, U, J, W as in `config`. Knows token ids alone: neither aud
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -26,6 +26,14 @@ from stretto_shared.nn.stage_lm.config import StageConfig
 from stretto_shared.nn.stage_lm.positions import Layout, bias_rows
 
 UNTOLD = -1  # in the place of a code that the model is not told
+
+
+Attend = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """Attend with queries, keys and values [B, H, L, E] and a bias [1, H, L, L]."""
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
 
 
 class TokenTable(nn.Module):
@@ -120,7 +128,7 @@ class StageLM(nn.Module):
         self.layers = nn.ModuleList(StageBlock(config) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(config.dim, bias=False)
         self.narrow = nn.Linear(config.dim, config.table_dim, bias=False)
-        nn.init.normal_(self.narrow.weight, std=config.dim**-0.5)
+        nn.init.normal_(self.narrow.weight, std=0.2 * config.dim**-0.5)
         self.token_bias = nn.Parameter(torch.zeros(config.num_codebooks, config.cardinality))
 
     def blocks(self) -> Sequence[StageBlock]:
@@ -147,8 +155,15 @@ class StageLM(nn.Module):
         """
         return self.predict(self.hidden(stream, style, melody, source))
 
-    def hidden(self, stream: Tensor, style: Tensor | None, melody: Tensor | None, source: Tensor | None) -> Tensor:
-        """Hidden states [B, S, D] of a stream's columns; arguments as those of `forward`."""
+    def hidden(
+        self,
+        stream: Tensor,
+        style: Tensor | None,
+        melody: Tensor | None,
+        source: Tensor | None,
+        attend: Attend = attend,
+    ) -> Tensor:
+        """Hidden states [B, S, D] of a stream's columns; arguments as those of `forward`, and how to attend."""
         batch, num_steps = stream.shape
         prefix, layout = self.prefix(batch, num_steps, style, melody, source)
         start = self.stream.start.expand(batch, 1, -1)
@@ -156,7 +171,7 @@ class StageLM(nn.Module):
         bias = self.relative_bias(layout)[None]
         for block in self.blocks():
             query, key, value = block.qkv(x)
-            x = block.finish(x, F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype)))
+            x = block.finish(x, attend(query, key, value, bias))
         return x[:, prefix.shape[1] :]
 
     def prefix(
