@@ -223,8 +223,8 @@ class Trainer:
     def state_path(self) -> Path:
         return self.folder / "state.pt"
 
-    def save(self, budget: Budget) -> None:
-        """Keep what a restart needs."""
+    def save(self, budget: Budget, num_steps: int) -> None:
+        """Keep what a restart needs, after so many steps."""
         checkpoint.save(
             self.state_path,
             {
@@ -232,7 +232,7 @@ class Trainer:
                 "averaged": self.averaged.state_dict(),
                 "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                 "elapsed_s": budget.elapsed_s,
-                "step": budget.step,
+                "step": num_steps,
                 "best": self.best,
             },
         )
@@ -247,7 +247,7 @@ class Trainer:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.best = state["best"]
-        self.reseed(state["step"] + 1)
+        self.reseed(state["step"])
         return Budget(recipe.minutes, max_steps=recipe.max_steps, elapsed_s=state["elapsed_s"], step=state["step"] + 1)
 
 
@@ -262,10 +262,10 @@ def run(trainer: Trainer) -> None:
             trainer.log.write({"step": step, "minutes": budget.elapsed_s / 60, **averages.take()})
         if time.monotonic() - validated > recipe.validate_every_s:
             trainer.validate(budget)
-            trainer.save(budget)
+            trainer.save(budget, step + 1)
             validated = time.monotonic()
     trainer.validate(budget)
-    trainer.save(budget)
+    trainer.save(budget, budget.step)
 
 
 def main() -> None:
