@@ -29,6 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Features in which every token follows from its source, and the exported models that made them."""
     folder = tmp_path_factory.mktemp("stage")
     (folder / "features").mkdir()
+    torch.manual_seed(0)
     rng = np.random.default_rng(0)
     for shard in ("train_0000", "valid_0000"):
         semantic = rng.integers(0, 32, (NUM_CLIPS, 2 * NUM_FRAMES))

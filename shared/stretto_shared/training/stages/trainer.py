@@ -248,7 +248,7 @@ class Trainer:
             optimizer.load_state_dict(saved)
         self.best = state["best"]
         self.reseed(state["step"])
-        return Budget(recipe.minutes, max_steps=recipe.max_steps, elapsed_s=state["elapsed_s"], step=state["step"] + 1)
+        return Budget(recipe.minutes, max_steps=recipe.max_steps, elapsed_s=state["elapsed_s"], step=state["step"])
 
 
 def run(trainer: Trainer) -> None:
