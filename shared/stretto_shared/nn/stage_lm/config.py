@@ -41,6 +41,16 @@ class StageConfig:
         feed_forward_dim: Width inside the feed-forward part.
         num_buckets: Buckets of relative distance, as in T5.
         max_distance: Distance from which on all share the last bucket.
+        table_dim: Width of the tables of tokens, which a matrix brings to `dim`.
+        tokens: What speaks the stage's own tokens, as `{name}@{12 hex digits of its weights' sha256}`.
+        source_tokens: The same of the source; empty without one.
+        style_encoder: The same of the encoder whose codes are styles; empty without them.
+        melody_encoder: The same of melodies.
+        sample_rate_hz: Of the audio that the tokens stand for.
+        temperature: Default of drawing, as the three below.
+        top_k: 0 for all.
+        top_p: 1 for all.
+        guidance_scale: 1 for none.
     """
 
     num_codebooks: int
@@ -62,6 +72,16 @@ class StageConfig:
     feed_forward_dim: int = 1024
     num_buckets: int = 32
     max_distance: int = 512
+    table_dim: int = 64
+    tokens: str = ""
+    source_tokens: str = ""
+    style_encoder: str = ""
+    melody_encoder: str = ""
+    sample_rate_hz: int = 24000
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    guidance_scale: float = 1.0
 
     @property
     def window_frames(self) -> int:
@@ -72,6 +92,22 @@ class StageConfig:
     def stride_frames(self) -> int:
         """Frames from the start of one window to that of the next."""
         return round(self.stride_s * self.frame_rate_hz)
+
+    @property
+    def hears_style(self) -> bool:
+        return self.num_style_codes > 0
+
+    @property
+    def hears_melody(self) -> bool:
+        return self.num_melody_codebooks > 0
+
+    @property
+    def hears_source(self) -> bool:
+        return self.num_source_codebooks > 0
+
+    def melody_frames(self, num_frames: int) -> int:
+        """Columns U of a melody that a stretch of so many own frames spans: those that begin before its end."""
+        return int(np.ceil(num_frames * self.melody_frame_rate_hz / self.frame_rate_hz - 1e-9))
 
     def source_frames(self, num_frames: int) -> int:
         """Source frames W that a stretch of so many own frames needs: those that begin before its end."""
