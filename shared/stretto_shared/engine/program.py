@@ -105,6 +105,8 @@ class TokenRequest(Generic[Condition]):
         priority: 0 to 9, of a best-effort piece: it waits before lower ones, and gets `priority + 1` shares of turns.
         end_token: The first frame whose codebook 0 holds it is the last one, and is given like any other; `num_frames`
             is then the most that there can be, and what slots and waits are planned by. None: no token ends the piece.
+        noise_offset: Where its first frame lies for the noise: requests that draw consecutive parts of one piece under
+            one seed repeat none.
     """
 
     condition: Condition
@@ -116,6 +118,7 @@ class TokenRequest(Generic[Condition]):
     is_realtime: bool = False
     priority: int = 0
     end_token: int | None = None
+    noise_offset: int = 0
 
     @property
     def num_known_frames(self) -> int:
@@ -211,7 +214,7 @@ class Program:
                 self._request.sampling,
                 seed=self._request.seed,
                 stage=self._stage,
-                frames=frames[rows],
+                frames=self._request.noise_offset + frames[rows],
                 codebooks=rows,
             )
             if to_draw[0] and self._codes[0, frames[0]] == self._request.end_token:
