@@ -175,8 +175,12 @@ class StageEngine:
         return self.find(model).tokens.num_running
 
     def num_waiting(self, model: str = "") -> int:
-        """Count the pieces that wait for a slot of a stage; those that wait for their source are not among them."""
+        """Count the pieces that wait for a slot of a stage."""
         return self.find(model).tokens.num_waiting
+
+    def num_idle(self, model: str = "") -> int:
+        """Count the pieces that wait for their source or their reader, without a slot."""
+        return self.find(model).tokens.num_idle
 
     def count_waiting(self) -> int:
         """Count the pieces that wait for a slot of any stage."""

@@ -92,6 +92,11 @@ class TokenEngine(Generic[Condition, State]):
         return len(self._pool.waiting)
 
     @property
+    def num_idle(self) -> int:
+        """Open pieces none of whose requests runs or waits now."""
+        return len(self._pool.idle)
+
+    @property
     def kv_bytes_used(self) -> int:
         """Bytes that the caches of the running requests take."""
         return self._pool.kv_bytes_used

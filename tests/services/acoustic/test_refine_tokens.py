@@ -421,9 +421,9 @@ async def test_cancelling_closes_the_source_and_frees_the_slot(stub: Any, refini
     for call in calls:
         call.cancel()
     assert (await refine(stub)).shape == (2, NUM_FRAMES)
-    await until(lambda: refining.num_running("coarse") == refining.num_waiting("coarse") == 0)
-    for _ in range(8):  # more than slots and places in the queue: nothing of the cancelled ones counts any more
-        await refine(stub)
+    await until(
+        lambda: refining.num_running("coarse") + refining.num_waiting("coarse") + refining.num_idle("coarse") == 0
+    )
 
 
 async def test_a_deadline_ends_a_piece_whose_source_does_not_come(stub: Any, refining: Refining) -> None:
@@ -433,28 +433,25 @@ async def test_a_deadline_ends_a_piece_whose_source_does_not_come(stub: Any, ref
 
     error = await refusal(responses(stub, requests(), timeout=0.3))
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    await asyncio.gather(*(refine(stub, seed=seed) for seed in range(4)))  # as many as there may be
+    await until(lambda: refining.num_idle("coarse") == 0)
 
 
-async def test_pieces_that_wait_for_their_source_count_and_one_more_is_told_when_to_come_again(stub: Any) -> None:
+async def test_pieces_that_wait_for_their_source_count_and_one_more_is_told_when_to_come_again(
+    stub: Any, refining: Refining
+) -> None:
     async def requests() -> AsyncIterator[Any]:
         yield config()
         await asyncio.Event().wait()
 
     calls = [stub.RefineTokens(requests()) for _ in range(4)]  # two slots and two places in the queue
-    reads = [asyncio.create_task(call.read()) for call in calls]
-    error = None
-    async with asyncio.timeout(60):
-        while error is None:
-            try:
-                await refine(stub)
-            except grpc.aio.AioRpcError as raised:
-                error = raised
+    await until(lambda: refining.num_idle("coarse") == 4)
+    error = await refusal(responses(stub, [config()]))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert detail_of(error, error_details_pb2.RetryInfo).retry_delay.ToTimedelta().total_seconds() > 0
     for call in calls:
         call.cancel()
-    await asyncio.gather(*reads, return_exceptions=True)
+    await until(lambda: refining.num_idle("coarse") == 0)
+    assert (await refine(stub)).shape == (2, NUM_FRAMES)
 
 
 async def test_no_more_of_the_source_is_taken_than_the_reader_lets_be_made(stub: Any, refining: Refining) -> None:
