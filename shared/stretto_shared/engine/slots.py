@@ -65,7 +65,7 @@ class Piece(Generic[Condition, State]):
     """A piece that was let in once and runs as several requests, one after another, for one listener.
 
     Args:
-        stream: The latest of them; while none runs or waits, what stands for it in the pool's `idle`.
+        stream: The latest of them, or at first one that looks like the longest.
     """
 
     stream: Stream[Condition, State]
@@ -74,8 +74,8 @@ class Piece(Generic[Condition, State]):
 class SlotPool(Generic[Condition, State]):
     """A fixed number of slots under one budget of cache bytes, and a queue before them.
 
-    A piece of several requests holds no slot between two of them: `idle` knows that it will come back. If it is
-    real-time, a best-effort request gets no slot that it would then lack.
+    A piece of several requests holds no slot between two of them, and will come back. If it is real-time, a best-effort
+    request gets no slot that it would then lack.
 
     The queue gives real-time streams first, then by priority, then by arrival; nobody overtakes the head of the queue,
     also where the head needs more memory than is free and the next would not.
@@ -89,7 +89,13 @@ class SlotPool(Generic[Condition, State]):
         self.kv_budget_bytes = kv_budget_bytes
         self.running: list[Stream[Condition, State]] = []
         self.waiting: list[Stream[Condition, State]] = []
-        self.idle: list[Stream[Condition, State]] = []
+        self.pieces: list[Piece[Condition, State]] = []
+
+    @property
+    def idle(self) -> list[Stream[Condition, State]]:
+        """Of each piece that neither runs nor waits now its latest request."""
+        streams = [piece.stream for piece in self.pieces]
+        return [stream for stream in streams if stream not in self.running and stream not in self.waiting]
 
     @property
     def num_running(self) -> int:
@@ -138,7 +144,7 @@ class SlotPool(Generic[Condition, State]):
 
     def discard(self, stream: Stream[Condition, State]) -> None:
         """Take a stream out, wherever it is."""
-        for streams in (self.running, self.waiting, self.idle):
+        for streams in (self.running, self.waiting):
             if stream in streams:
                 streams.remove(stream)
 

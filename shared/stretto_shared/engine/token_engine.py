@@ -14,7 +14,6 @@ or the wire.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Generic, TypeVar
@@ -129,13 +128,11 @@ class TokenEngine(Generic[Condition, State]):
                     raise item
                 yield item
         finally:
-            stream.is_cancelled = True
+            stream.is_cancelled = stream in self._pool.running
             if stream in self._pool.waiting:
                 self._pool.discard(stream)
             if piece is None:
                 self._observe_end(stream)
-            elif piece.stream is stream:
-                self._rest(piece)
             self._wake.set()
 
     def open_piece(self, request: TokenRequest[Condition]) -> Piece[Condition, State]:
@@ -146,13 +143,13 @@ class TokenEngine(Generic[Condition, State]):
         Raises:
             StrettoError: What `generate` would raise for this request.
         """
-        stream = self._admitted(request, None, takes_promise=True)
-        self._pool.idle.append(stream)
-        return Piece(stream)
+        piece = Piece(self._admitted(request, None, takes_promise=True))
+        self._pool.pieces.append(piece)
+        return piece
 
     def close_piece(self, piece: Piece[Condition, State]) -> None:
-        """End a piece none of whose requests runs or waits any more."""
-        self._pool.discard(piece.stream)
+        """End a piece none of whose requests is read any more."""
+        self._pool.pieces.remove(piece)
         self._observe_end(piece.stream)
         self._wake.set()
 
@@ -193,15 +190,9 @@ class TokenEngine(Generic[Condition, State]):
         # A listener who stands still before the request came waited for its source or its reader, not for the model.
         clock = stream.clock
         stream.was_paused = clock is not None and clock.has_started and clock.ahead_s(stream.arrived_s) < 0
-        self._pool.discard(before)
         piece.stream = stream
         self._put_in_queue(stream)
         return stream
-
-    def _rest(self, piece: Piece[Condition, State]) -> None:
-        """Let something stand for a piece whose request is over, until the next one comes."""
-        piece.stream = dataclasses.replace(piece.stream, state=None, is_cancelled=False)
-        self._pool.idle.append(piece.stream)
 
     def _put_in_queue(self, stream: Stream[Condition, State]) -> None:
         self._pool.enqueue(stream)

@@ -382,6 +382,19 @@ async def test_pieces_that_hold_no_slot_still_count_and_the_limit_is_told_at_the
         assert (await codes_of(stage, request(5))).shape == (K, 5)
 
 
+async def test_a_piece_whose_last_window_nobody_reads_counts_too() -> None:
+    async with (
+        running(max_slots=1, max_queued=1) as stage,
+        aclosing(stage.windowed.generate(request(30), by_start)) as first,
+        aclosing(stage.windowed.generate(request(30), by_start)) as second,
+    ):
+        for stream in (first, second):
+            await anext(stream)
+        await until(lambda: stage.tokens.num_idle == 2)
+        with pytest.raises(Overloaded):
+            await codes_of(stage, request(5))
+
+
 async def test_a_piece_that_was_let_in_is_never_refused_later() -> None:
     """Its next window comes when the queue is as full as it may be."""
     async with running(max_slots=1, max_queued=1) as stage, lagging(stage, request(30), windows=1) as (task, source):
