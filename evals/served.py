@@ -28,7 +28,7 @@ def load_lm(models: str = "", *, weight_format: str = "", num_threads: int = 0) 
         num_threads: Of torch, in this thread; 0 leaves them as they are.
     """
     settings = AcousticSettings()
-    name, source = next(iter(parse_model_list(models or settings.models).items()))
+    name, source = next(iter(parse_model_list(models or settings.models or loading.DEFAULT_NAME).items()))
     return loading.load(
         name,
         source,

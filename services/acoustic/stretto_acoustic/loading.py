@@ -11,6 +11,10 @@ from typing import Any
 
 import torch
 from stretto_shared import weights
+from stretto_shared.engine.stage_engine import LoadedStage
+from stretto_shared.engine.stage_loading import ARCHITECTURE as STAGE_ARCHITECTURE
+from stretto_shared.engine.stage_loading import architecture_of
+from stretto_shared.engine.stage_loading import load_stage as load_any_stage
 from stretto_shared.errors import InvalidInput, NotFound, NotReady
 from stretto_shared.features import ModelInfo
 from stretto_shared.nn.heap import giving_memory_back
@@ -21,6 +25,7 @@ from torch import Tensor, nn
 from stretto_acoustic.models.musicgen import MusicGenConfig, MusicGenLM
 from stretto_acoustic.models.musicgen.layouts import config_from_hugging_face, weights_from_hugging_face
 
+DEFAULT_NAME = "musicgen"
 NO_LICENCE_STATED = "NOASSERTION"
 MUSICGEN_LICENCE = "CC-BY-NC-4.0"  # Meta's statement for every facebook/musicgen-* checkpoint
 
@@ -57,6 +62,36 @@ class LoadedLM:
     @property
     def device(self) -> torch.device:
         return self.module.device
+
+
+def list_default_names(weights_dir: Path) -> list[str]:
+    """What `default` finds in `weights_dir`: `musicgen` first, wanted even if it is not there, and every stage."""
+    found = sorted(path.parent.name for path in weights_dir.glob(f"*/{weights.CONFIG_FILE}"))
+    return [DEFAULT_NAME, *(name for name in found if name != DEFAULT_NAME and is_stage(name, "default", weights_dir))]
+
+
+def is_stage(name: str, source: str, weights_dir: Path) -> bool:
+    """Whether a model is a stage that refines, as `load_stage` loads them; one that is not there is none."""
+    return architecture_of(name, source, weights_dir) == STAGE_ARCHITECTURE
+
+
+def load_stage(
+    name: str, source: str, *, weights_dir: Path, is_default: bool = False, num_threads: int = 0
+) -> LoadedStage:
+    """Find, verify and build one stage.
+
+    Raises:
+        StrettoError: What `stretto_shared.engine.stage_loading.load_stage` raises.
+    """
+    return load_any_stage(
+        name,
+        source,
+        weights_dir=weights_dir,
+        service="acoustic",
+        hears_source=True,
+        is_default=is_default,
+        num_threads=num_threads,
+    )
 
 
 def load(

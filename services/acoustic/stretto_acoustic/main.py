@@ -12,7 +12,7 @@ from stretto_shared.grpc.token_metrics import TokenStageMetrics
 from stretto_shared.weights import parse_model_list
 
 from stretto_acoustic import loading
-from stretto_acoustic.engine import AcousticEngine
+from stretto_acoustic.engine import AcousticEngine, AcousticModels, Refining
 from stretto_acoustic.servicer import AcousticServicer
 from stretto_acoustic.settings import AcousticSettings
 
@@ -20,8 +20,21 @@ from stretto_acoustic.settings import AcousticSettings
 def build(context: HostContext, settings: AcousticSettings | None = None) -> ServiceHost:
     """The acoustic service, not started."""
     settings = settings or AcousticSettings()
-    sources = parse_model_list(settings.models)
-    default_name = next(iter(sources))
+    sources = parse_model_list(settings.models or ",".join(loading.list_default_names(settings.weights_dir)))
+    stages = {name for name, source in sources.items() if loading.is_stage(name, source, settings.weights_dir)}
+    generating = {name: source for name, source in sources.items() if name not in stages}
+    default_name = next(iter(generating), "")
+    limits = TokenEngineConfig(
+        max_slots=settings.max_slots,
+        max_queued=settings.max_queued,
+        first_block_frames=settings.first_block_frames,
+        block_frames=settings.block_frames,
+        prefill_columns=settings.prefill_columns,
+        kv_budget_bytes=settings.kv_memory_mb << 20,
+        realtime_utilisation=settings.realtime_utilisation,
+    )
+    meter = None if context.metrics is None else context.metrics.stage("acoustic")
+    token_meter = None if context.metrics is None else functools.partial(TokenStageMetrics, context.metrics, "acoustic")
     engine = AcousticEngine(
         {
             name: functools.partial(
@@ -36,36 +49,46 @@ def build(context: HostContext, settings: AcousticSettings | None = None) -> Ser
                 num_threads=settings.num_threads,
                 device=settings.device,
             )
-            for name, source in sources.items()
+            for name, source in generating.items()
         },
-        config=TokenEngineConfig(
-            max_slots=settings.max_slots,
-            max_queued=settings.max_queued,
-            first_block_frames=settings.first_block_frames,
-            block_frames=settings.block_frames,
-            prefill_columns=settings.prefill_columns,
-            kv_budget_bytes=settings.kv_memory_mb << 20,
-            realtime_utilisation=settings.realtime_utilisation,
-        ),
-        meter=None if context.metrics is None else context.metrics.stage("acoustic"),
-        token_meter=None
-        if context.metrics is None
-        else functools.partial(TokenStageMetrics, context.metrics, "acoustic"),
+        config=limits,
+        meter=meter,
+        token_meter=token_meter,
         joins=settings.joins,
     )
-    return host(engine)
+    refining = Refining(
+        {
+            name: functools.partial(
+                loading.load_stage,
+                name,
+                sources[name],
+                weights_dir=settings.weights_dir,
+                num_threads=settings.num_threads,
+            )
+            for name in sources
+            if name in stages
+        },
+        config=limits,
+        meter=meter,
+        token_meter=token_meter,
+        joins=settings.joins,
+    )
+    if meter is not None:
+        meter.watch_waiting(lambda: engine.count_waiting() + refining.count_waiting())
+    return host(engine, refining)
 
 
-def host(engine: AcousticEngine) -> ServiceHost:
-    """Put an engine behind the wire."""
+def host(engine: AcousticEngine, refining: Refining | None = None) -> ServiceHost:
+    """Put engines behind the wire."""
+    models = AcousticModels(engine, refining or Refining({}))
     return ServiceHost(
         name="acoustic",
         full_name="stretto.acoustic.v1.AcousticService",
         add_to_server=lambda grpc_server: acoustic_pb2_grpc.add_AcousticServiceServicer_to_server(
-            AcousticServicer(engine), grpc_server
+            AcousticServicer(models), grpc_server
         ),
-        start=engine.start,
-        stop=engine.stop,
+        start=models.start,
+        stop=models.stop,
     )
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
 from stretto.acoustic.v1 import acoustic_pb2, acoustic_pb2_grpc
+from stretto_shared.engine.stage_engine import StageFrames
+from stretto_shared.engine.stage_requests import StageRequest
+from stretto_shared.errors import InvalidInput
 from stretto_shared.grpc import convert
+from stretto_shared.tokens import TokenMatrix
 
-from stretto_acoustic.engine import AcousticEngine, GeneratedFrames, GenerateRequest
+from stretto_acoustic.engine import AcousticModels, GeneratedFrames, GenerateRequest
 
 Context = Any  # grpc.aio.ServicerContext; its stubs are generic in a way that generated code is not
 
@@ -17,7 +21,7 @@ Context = Any  # grpc.aio.ServicerContext; its stubs are generic in a way that g
 class AcousticServicer(acoustic_pb2_grpc.AcousticServiceServicer):
     """`stretto.acoustic.v1.AcousticService`; the proto is its documentation."""
 
-    def __init__(self, engine: AcousticEngine) -> None:
+    def __init__(self, engine: AcousticModels) -> None:
         self._engine = engine
 
     async def GenerateTokens(
@@ -26,6 +30,17 @@ class AcousticServicer(acoustic_pb2_grpc.AcousticServiceServicer):
         async with aclosing(self._engine.generate(_request_from_proto(request))) as stream:
             async for frames in stream:
                 yield _frames_to_proto(frames)
+
+    async def RefineTokens(
+        self, request_iterator: AsyncIterator[acoustic_pb2.RefineTokensRequest], context: Context
+    ) -> AsyncIterator[acoustic_pb2.RefineTokensResponse]:
+        config = await _first_config(request_iterator)
+        async with (
+            aclosing(_source(request_iterator)) as source,
+            aclosing(self._engine.refine(_refine_request_from_proto(config), source)) as stream,
+        ):
+            async for frames in stream:
+                yield _refined_to_proto(frames)
 
     async def CheckAdmission(
         self, request: acoustic_pb2.CheckAdmissionRequest, context: Context
@@ -63,6 +78,47 @@ def _request_from_proto(request: acoustic_pb2.GenerateTokensRequest) -> Generate
         else None,
         is_realtime=convert.is_realtime_from_proto(request.pace),
         priority=request.priority,
+    )
+
+
+async def _first_config(requests: AsyncIterator[acoustic_pb2.RefineTokensRequest]) -> acoustic_pb2.RefineConfig:
+    async for request in requests:
+        if request.WhichOneof("payload") == "config":
+            return request.config
+        break
+    raise InvalidInput("config", "expected the first message of the stream to carry it. Send config, then source.")
+
+
+async def _source(requests: AsyncIterator[acoustic_pb2.RefineTokensRequest]) -> AsyncGenerator[TokenMatrix, None]:
+    async for request in requests:
+        if request.WhichOneof("payload") == "config":
+            raise InvalidInput("config", "expected in the first message only, and it came again. Open another stream.")
+        yield convert.tokens_from_proto(request.source, "source")
+
+
+def _refine_request_from_proto(config: acoustic_pb2.RefineConfig) -> StageRequest:
+    return StageRequest(
+        model=config.model,
+        duration_s=config.duration_s,
+        seed=config.seed,
+        sampling=convert.sampling_from_proto(config.sampling),
+        styles=convert.style_spans_from_proto(config.styles),
+        prompt=convert.tokens_from_proto(config.prompt, "prompt") if config.HasField("prompt") else None,
+        resume_from=convert.tokens_from_proto(config.resume_from, "resume_from")
+        if config.HasField("resume_from")
+        else None,
+        is_realtime=convert.is_realtime_from_proto(config.pace),
+        priority=config.priority,
+    )
+
+
+def _refined_to_proto(frames: StageFrames) -> acoustic_pb2.RefineTokensResponse:
+    return acoustic_pb2.RefineTokensResponse(
+        tokens=convert.tokens_to_proto(frames.tokens),
+        first_frame_index=frames.first_frame,
+        total_frame_count=frames.num_total_frames,
+        model=None if frames.model is None else convert.model_info_to_proto(frames.model),
+        sampling=None if frames.sampling is None else convert.sampling_to_proto(frames.sampling),
     )
 
 

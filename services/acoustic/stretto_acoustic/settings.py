@@ -23,9 +23,10 @@ class AcousticSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="STRETTO_ACOUSTIC_", frozen=True, use_attribute_docstrings=True)
 
-    models: str = "musicgen"
-    """Language models to serve, as `name` or `name=source`, separated by commas; the first is the default one.
-    `musicgen-small=hf://facebook/musicgen-small` adds an official one."""
+    models: str = ""
+    """Language models to serve, as `name` or `name=source`, separated by commas; the first that generates by itself is
+    the default one. Empty serves `musicgen` and every stage in `weights_dir`.
+    `musicgen,musicgen-small=hf://facebook/musicgen-small` adds an official one."""
     weights_dir: Path = Path(__file__).resolve().parents[1] / "weights"
     """Where the source `default` looks: `<weights_dir>/<name>/model.safetensors` and `config.json`."""
     max_slots: int = Field(default=4, ge=1, le=256)
@@ -48,8 +49,9 @@ class AcousticSettings(BaseSettings):
     realtime_utilisation: float = Field(default=0.85, gt=0, le=1)
     """Share of the time of playing that real-time streams may take to make; one more than that is refused."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where the language models compute. `cuda` is the first GPU: every slot's caches are allocated whole when a model
-    is loaded, and a pass is one CUDA graph. It gives other bytes for the same seed, and shows as another digest."""
+    """Where the language models compute; stages compute on the CPU, in float32. `cuda` is the first GPU: every slot's
+    caches are allocated whole when a model is loaded, and a pass is one CUDA graph. It gives other bytes for the same
+    seed, and shows as another digest."""
     dtype: Literal["float32", "bfloat16"] = Field(default_factory=_dtype_of)
     """Number format of weights and caches: float32 on a CPU unless set, bfloat16 on a GPU. Another format gives other
     bytes for the same seed."""

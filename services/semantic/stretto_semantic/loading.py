@@ -12,6 +12,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from stretto_shared import weights
+from stretto_shared.engine.stage_engine import LoadedStage
+from stretto_shared.engine.stage_loading import ARCHITECTURE as STAGE_ARCHITECTURE
+from stretto_shared.engine.stage_loading import architecture_of
+from stretto_shared.engine.stage_loading import load_stage as load_any_stage
 from stretto_shared.errors import NotFound, NotReady
 from stretto_shared.features import ModelInfo
 from stretto_shared.nn.heap import as_single, giving_memory_back
@@ -30,6 +34,7 @@ from stretto_semantic.models.wav2vec2_bert import (
 )
 
 DEFAULT_TOKENIZER = "w2vbert"
+DEFAULT_STAGE = "musiclm_semantic"
 NO_LICENCE_STATED = "NOASSERTION"
 _SEED = 20_017
 
@@ -124,6 +129,36 @@ def list_tokenizer_names(weights_dir: Path) -> list[str]:
         if json.loads(path.read_text(encoding="utf-8")).get("architecture") in TOKENIZERS
     )
     return sorted(found, key=lambda name: name != DEFAULT_TOKENIZER)
+
+
+def list_stage_names(weights_dir: Path) -> list[str]:
+    """The language models that `default` finds in `weights_dir`, `musiclm_semantic` first; none where there is none."""
+    names = sorted(path.parent.name for path in weights_dir.glob(f"*/{weights.CONFIG_FILE}"))
+    return sorted((name for name in names if is_stage(name, "default", weights_dir)), key=lambda n: n != DEFAULT_STAGE)
+
+
+def is_stage(name: str, source: str, weights_dir: Path) -> bool:
+    """Whether a model is a language model, as `load_stage` loads them; one that is not there is none."""
+    return architecture_of(name, source, weights_dir) == STAGE_ARCHITECTURE
+
+
+def load_stage(
+    name: str, source: str, *, weights_dir: Path, is_default: bool = False, num_threads: int = 0
+) -> LoadedStage:
+    """Find, verify and build one language model.
+
+    Raises:
+        StrettoError: What `stretto_shared.engine.stage_loading.load_stage` raises.
+    """
+    return load_any_stage(
+        name,
+        source,
+        weights_dir=weights_dir,
+        service="semantic",
+        hears_source=False,
+        is_default=is_default,
+        num_threads=num_threads,
+    )
 
 
 def load_tokenizer(

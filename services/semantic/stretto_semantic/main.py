@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 
 from stretto.semantic.v1 import semantic_pb2_grpc
+from stretto_shared.engine.config import TokenEngineConfig
 from stretto_shared.grpc.hosting import HostContext, ServiceHost
 from stretto_shared.grpc.program import serve_alone
+from stretto_shared.grpc.token_metrics import TokenStageMetrics
 from stretto_shared.weights import parse_model_list
 
 from stretto_semantic import loading
-from stretto_semantic.engine import SemanticEngine, Tokenizing
+from stretto_semantic.engine import Generating, SemanticEngine, Tokenizing
 from stretto_semantic.servicer import SemanticServicer
 from stretto_semantic.settings import SemanticSettings
 
@@ -18,7 +21,17 @@ from stretto_semantic.settings import SemanticSettings
 def build(context: HostContext, settings: SemanticSettings | None = None) -> ServiceHost:
     """The semantic service, not started."""
     settings = settings or SemanticSettings()
-    engine = SemanticEngine(_build_tokenizing(context, settings))
+    found = [*loading.list_tokenizer_names(settings.weights_dir), *loading.list_stage_names(settings.weights_dir)]
+    names = settings.models or ",".join(found)
+    sources = parse_model_list(names) if names else {}
+    stages = {name: source for name, source in sources.items() if loading.is_stage(name, source, settings.weights_dir)}
+    tokenizers = {name: source for name, source in sources.items() if name not in stages}
+    tokenizing = _build_tokenizing(context, settings, tokenizers)
+    generating = _build_generating(context, settings, stages)
+    if context.metrics is not None:
+        meter = context.metrics.stage("semantic")
+        meter.watch_waiting(lambda: tokenizing.count_waiting() + generating.count_waiting())
+    engine = SemanticEngine(tokenizing, generating)
     return ServiceHost(
         name="semantic",
         full_name="stretto.semantic.v1.SemanticService",
@@ -30,9 +43,7 @@ def build(context: HostContext, settings: SemanticSettings | None = None) -> Ser
     )
 
 
-def _build_tokenizing(context: HostContext, settings: SemanticSettings) -> Tokenizing:
-    names = settings.models or ",".join(loading.list_tokenizer_names(settings.weights_dir))
-    sources = parse_model_list(names) if names else {}
+def _build_tokenizing(context: HostContext, settings: SemanticSettings, sources: Mapping[str, str]) -> Tokenizing:
     default_name = next(iter(sources), "")
     return Tokenizing(
         {
@@ -49,6 +60,36 @@ def _build_tokenizing(context: HostContext, settings: SemanticSettings) -> Token
         max_requests=settings.max_requests,
         num_threads=settings.num_threads,
         meter=None if context.metrics is None else context.metrics.stage("semantic"),
+    )
+
+
+def _build_generating(context: HostContext, settings: SemanticSettings, sources: Mapping[str, str]) -> Generating:
+    default_name = next(iter(sources), "")
+    metrics = context.metrics
+    return Generating(
+        {
+            name: functools.partial(
+                loading.load_stage,
+                name,
+                source,
+                weights_dir=settings.weights_dir,
+                is_default=name == default_name,
+                num_threads=settings.num_threads,
+            )
+            for name, source in sources.items()
+        },
+        config=TokenEngineConfig(
+            max_slots=settings.max_slots,
+            max_queued=settings.max_queued,
+            first_block_frames=settings.first_block_frames,
+            block_frames=settings.block_frames,
+            prefill_columns=settings.prefill_columns,
+            kv_budget_bytes=settings.kv_memory_mb << 20,
+            realtime_utilisation=settings.realtime_utilisation,
+        ),
+        meter=None if metrics is None else metrics.stage("semantic"),
+        token_meter=None if metrics is None else functools.partial(TokenStageMetrics, metrics, "semantic"),
+        joins=settings.joins,
     )
 
 

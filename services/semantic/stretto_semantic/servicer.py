@@ -9,6 +9,8 @@ from typing import Any
 
 from stretto.semantic.v1 import semantic_pb2, semantic_pb2_grpc
 from stretto_shared.audio import Waveform
+from stretto_shared.engine.stage_engine import StageFrames
+from stretto_shared.engine.stage_requests import StageRequest
 from stretto_shared.errors import InvalidInput
 from stretto_shared.grpc import convert
 
@@ -29,10 +31,17 @@ class SemanticServicer(semantic_pb2_grpc.SemanticServiceServicer):
         config = await _first_config(request_iterator)
         async with (
             aclosing(_waveforms(request_iterator)) as audio,
-            aclosing(self._engine.tokenizing.tokenize(config.model, audio)) as windows,
+            aclosing(self._engine.tokenize(config.model, audio)) as windows,
         ):
             async for window in windows:
                 yield _tokenized_to_proto(window)
+
+    async def GenerateTokens(
+        self, request: semantic_pb2.GenerateTokensRequest, context: Context
+    ) -> AsyncIterator[semantic_pb2.GenerateTokensResponse]:
+        async with aclosing(self._engine.generate(_generate_request_from_proto(request))) as stream:
+            async for frames in stream:
+                yield _generated_to_proto(frames)
 
     async def ListModels(
         self, request: semantic_pb2.ListModelsRequest, context: Context
@@ -63,4 +72,31 @@ def _tokenized_to_proto(window: TokenizedWindow) -> semantic_pb2.TokenizeAudioRe
         tokens=convert.tokens_to_proto(window.tokens),
         first_frame_index=window.first_frame_index,
         model=convert.model_info_to_proto(window.model) if window.first_frame_index == 0 else None,
+    )
+
+
+def _generate_request_from_proto(request: semantic_pb2.GenerateTokensRequest) -> StageRequest:
+    return StageRequest(
+        model=request.model,
+        duration_s=request.duration_s,
+        seed=request.seed,
+        sampling=convert.sampling_from_proto(request.sampling),
+        styles=convert.style_spans_from_proto(request.styles),
+        melody=convert.tokens_from_proto(request.melody, "melody") if request.HasField("melody") else None,
+        prompt=convert.tokens_from_proto(request.prompt, "prompt") if request.HasField("prompt") else None,
+        resume_from=convert.tokens_from_proto(request.resume_from, "resume_from")
+        if request.HasField("resume_from")
+        else None,
+        is_realtime=convert.is_realtime_from_proto(request.pace),
+        priority=request.priority,
+    )
+
+
+def _generated_to_proto(frames: StageFrames) -> semantic_pb2.GenerateTokensResponse:
+    return semantic_pb2.GenerateTokensResponse(
+        tokens=convert.tokens_to_proto(frames.tokens),
+        first_frame_index=frames.first_frame,
+        total_frame_count=frames.num_total_frames,
+        model=None if frames.model is None else convert.model_info_to_proto(frames.model),
+        sampling=None if frames.sampling is None else convert.sampling_to_proto(frames.sampling),
     )

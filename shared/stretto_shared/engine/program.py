@@ -107,6 +107,8 @@ class TokenRequest(Generic[Condition]):
         priority: 0 to 9, of a best-effort piece: it waits before lower ones, and gets `priority + 1` shares of turns.
         end_token: The first frame whose codebook 0 holds it is the last one, and is given like any other; `num_frames`
             is then the most that there can be, and what slots and waits are planned by. None: no token ends the piece.
+        noise_offset: Where its first frame lies for the noise: requests that draw consecutive parts of one piece under
+            one seed repeat none.
     """
 
     condition: Condition
@@ -118,6 +120,7 @@ class TokenRequest(Generic[Condition]):
     is_realtime: bool = False
     priority: int = 0
     end_token: int | None = None
+    noise_offset: int = 0
 
     @property
     def num_known_frames(self) -> int:
@@ -165,6 +168,11 @@ class Program:
     def seed(self) -> int:
         """The seed of its noise, 0 to 2^64 - 1."""
         return self._request.seed
+
+    @property
+    def noise_offset(self) -> int:
+        """What is added to a frame where its noise is looked up."""
+        return self._request.noise_offset
 
     @property
     def stage(self) -> int:
@@ -276,7 +284,7 @@ def draw_all(draws: Sequence[Draw]) -> None:
             sampling,
             seed=np.concatenate([np.full(len(draw.frames), draw.program.seed, dtype=np.uint64) for draw in group]),
             stage=stage,
-            frames=np.concatenate([draw.frames for draw in group]),
+            frames=np.concatenate([draw.program.noise_offset + draw.frames for draw in group]),
             codebooks=np.concatenate([draw.codebooks for draw in group]),
         )
         ends = np.cumsum([len(draw.frames) for draw in group])

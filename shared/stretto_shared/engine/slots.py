@@ -60,8 +60,22 @@ class Stream(Generic[Condition, State]):
         close_state(state)
 
 
+@dataclass(eq=False)
+class Piece(Generic[Condition, State]):
+    """A piece that was let in once and runs as several requests, one after another, for one listener.
+
+    Args:
+        stream: The latest of them, or at first one that looks like the longest.
+    """
+
+    stream: Stream[Condition, State]
+
+
 class SlotPool(Generic[Condition, State]):
     """A fixed number of slots under one budget of cache bytes, and a queue before them.
+
+    A piece of several requests holds no slot between two of them, and will come back. If it is real-time, a best-effort
+    request gets no slot that it would then lack.
 
     The queue gives real-time streams first, then by priority, then by arrival; nobody overtakes the head of the queue,
     also where the head needs more memory than is free and the next would not.
@@ -75,6 +89,13 @@ class SlotPool(Generic[Condition, State]):
         self.kv_budget_bytes = kv_budget_bytes
         self.running: list[Stream[Condition, State]] = []
         self.waiting: list[Stream[Condition, State]] = []
+        self.pieces: list[Piece[Condition, State]] = []
+
+    @property
+    def idle(self) -> list[Stream[Condition, State]]:
+        """Of each piece that neither runs nor waits now its latest request."""
+        streams = [piece.stream for piece in self.pieces]
+        return [stream for stream in streams if stream not in self.running and stream not in self.waiting]
 
     @property
     def num_running(self) -> int:
@@ -105,13 +126,21 @@ class SlotPool(Generic[Condition, State]):
             stream.drop_state()
             self.running.remove(stream)
         started = []
-        while self.waiting and self.has_room_for(self.waiting[0].cost):
+        while self.waiting and self.has_room_for(self.waiting[0].cost) and not self._is_kept_from(self.waiting[0]):
             stream = self.waiting.pop(0)
             stream.started_s = now_s
             stream.share_used = min((other.share_used for other in self.running), default=0.0)
             self.running.append(stream)
             started.append(stream)
         return started
+
+    def _is_kept_from(self, stream: Stream[Condition, State]) -> bool:
+        """Whether a free place is that of a real-time piece between two of its requests."""
+        kept = [other for other in self.idle if other.is_realtime]
+        if stream.is_realtime or not kept:
+            return False
+        num_bytes = self.kv_bytes_used + sum(other.cost.kv_bytes for other in kept) + stream.cost.kv_bytes
+        return len(self.running) + len(kept) >= self.num_slots or num_bytes > self.kv_budget_bytes
 
     def discard(self, stream: Stream[Condition, State]) -> None:
         """Take a stream out, wherever it is."""
@@ -120,7 +149,7 @@ class SlotPool(Generic[Condition, State]):
                 streams.remove(stream)
 
     def take_all(self) -> list[Stream[Condition, State]]:
-        """Empty the pool and return who was in it."""
+        """Empty the pool of all that run and wait, and return them."""
         everybody = [*self.running, *self.waiting]
         self.running, self.waiting = [], []
         return everybody

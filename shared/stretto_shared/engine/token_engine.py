@@ -6,7 +6,9 @@ layers treat each row by itself; one pass each where not), postprocess (`step_lo
 free slots, gives the model thread its turns, and carries blocks to their readers.
 
 Cancelling a request (closing its iterator) frees its slot before the next step. A reader that lags pauses its request,
-never the others. Knows nothing of texts, codecs or the wire.
+never the others. A piece that is made by one request after another (`windows`) is let in once, by `open_piece`: none
+of its requests is refused later, and its listener's clock goes on from one to the next. Knows nothing of texts, codecs
+or the wire.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from stretto_shared.engine.meter import SilentMeter, TokenMeter
 from stretto_shared.engine.program import Program, StepModel, TokenBlock, TokenRequest
 from stretto_shared.engine.sampling import stage_key
 from stretto_shared.engine.scheduler import Scheduler
-from stretto_shared.engine.slots import SlotPool, Stream
+from stretto_shared.engine.slots import Piece, SlotPool, Stream
 from stretto_shared.engine.step_loop import StepLoop
 from stretto_shared.engine.step_times import StepTimes
 from stretto_shared.engine.thread import ModelThread
@@ -89,18 +91,28 @@ class TokenEngine(Generic[Condition, State]):
         return len(self._pool.waiting)
 
     @property
+    def num_idle(self) -> int:
+        """Open pieces none of whose requests runs or waits now."""
+        return len(self._pool.idle)
+
+    @property
     def kv_bytes_used(self) -> int:
         """Bytes that the caches of the running requests take."""
         return self._pool.kv_bytes_used
 
     async def generate(
-        self, request: TokenRequest[Condition], *, on_start: Callable[[], None] | None = None
+        self,
+        request: TokenRequest[Condition],
+        *,
+        on_start: Callable[[], None] | None = None,
+        piece: Piece[Condition, State] | None = None,
     ) -> AsyncGenerator[TokenBlock, None]:
         """Stream the new frames of `request`; closing the iterator frees the slot before the next step.
 
         Args:
             request: The piece.
             on_start: Called on the event loop when the request takes its slot, before its first step.
+            piece: The open piece of which this is the next request: it may have to wait, and is never refused.
 
         Raises:
             InvalidInput: At the first block, if the piece alone needs more cache than the whole budget.
@@ -108,7 +120,7 @@ class TokenEngine(Generic[Condition, State]):
                 make running real-time streams run dry, or wait too long for a slot.
             NotReady: If the engine was closed.
         """
-        stream = self._enqueue(request, on_start)
+        stream = self._enqueue(request, on_start) if piece is None else self._enqueue_next(piece, request, on_start)
         try:
             while (item := await stream.outbox.get()) is not None:
                 self._wake.set()
@@ -116,12 +128,30 @@ class TokenEngine(Generic[Condition, State]):
                     raise item
                 yield item
         finally:
-            stream.is_cancelled = True
+            stream.is_cancelled = stream in self._pool.running
             if stream in self._pool.waiting:
                 self._pool.discard(stream)
-            if stream.clock is not None and stream.clock.has_started:
-                self._meter.observe_stream(stream.clock.underrun_s, is_realtime=stream.is_realtime)
+            if piece is None:
+                self._observe_end(stream)
             self._wake.set()
+
+    def open_piece(self, request: TokenRequest[Condition]) -> Piece[Condition, State]:
+        """Let in a piece of several requests, of which the longest looks like this one; `close_piece` ends it.
+
+        It counts as one request, also while none of its requests runs or waits.
+
+        Raises:
+            StrettoError: What `generate` would raise for this request.
+        """
+        piece = Piece(self._admitted(request, None, takes_promise=True))
+        self._pool.pieces.append(piece)
+        return piece
+
+    def close_piece(self, piece: Piece[Condition, State]) -> None:
+        """End a piece none of whose requests is read any more."""
+        self._pool.pieces.remove(piece)
+        self._observe_end(piece.stream)
+        self._wake.set()
 
     def check_admission(self, request: TokenRequest[Condition]) -> None:
         """Raise what `generate` would raise now for this request.
@@ -144,19 +174,49 @@ class TokenEngine(Generic[Condition, State]):
     def _enqueue(
         self, request: TokenRequest[Condition], on_start: Callable[[], None] | None
     ) -> Stream[Condition, State]:
-        if request.is_realtime and self._expected():
-            self._promised.pop(0)
-        stream = self._admitted(request, on_start)
+        stream = self._admitted(request, on_start, takes_promise=True)
+        self._put_in_queue(stream)
+        return stream
+
+    def _enqueue_next(
+        self,
+        piece: Piece[Condition, State],
+        request: TokenRequest[Condition],
+        on_start: Callable[[], None] | None,
+    ) -> Stream[Condition, State]:
+        """Put a piece's next request in the queue, with the listener of the one before."""
+        before, stream = piece.stream, self._stream(request, on_start)
+        stream.clock, stream.num_blocks, stream.last_block_s = before.clock, before.num_blocks, before.last_block_s
+        # A listener who stands still before the request came waited for its source or its reader, not for the model.
+        clock = stream.clock
+        stream.was_paused = clock is not None and clock.has_started and clock.ahead_s(stream.arrived_s) < 0
+        piece.stream = stream
+        self._put_in_queue(stream)
+        return stream
+
+    def _put_in_queue(self, stream: Stream[Condition, State]) -> None:
         self._pool.enqueue(stream)
         self._wake.set()
         if self._driver is None or self._driver.done():
             self._driver = asyncio.create_task(self._drive())
-        return stream
+
+    def _observe_end(self, stream: Stream[Condition, State]) -> None:
+        if stream.clock is not None and stream.clock.has_started:
+            self._meter.observe_stream(stream.clock.underrun_s, is_realtime=stream.is_realtime)
 
     def _admitted(
-        self, request: TokenRequest[Condition], on_start: Callable[[], None] | None
+        self, request: TokenRequest[Condition], on_start: Callable[[], None] | None, *, takes_promise: bool = False
     ) -> Stream[Condition, State]:
         """A stream that may be put in the queue."""
+        if takes_promise and request.is_realtime and self._expected():
+            self._promised.pop(0)
+        stream = self._stream(request, on_start)
+        self._admit(stream)
+        return stream
+
+    def _stream(
+        self, request: TokenRequest[Condition], on_start: Callable[[], None] | None
+    ) -> Stream[Condition, State]:
         if self._is_closed:
             raise NotReady("The token engine is closed: the server is stopping. Try another one.")
         program = Program(
@@ -166,9 +226,7 @@ class TokenEngine(Generic[Condition, State]):
             request.condition, num_steps=program.num_steps, guidance_scale=request.sampling.guidance_scale
         )
         clock = None if self._frame_rate_hz is None else PlayClock(self._frame_rate_hz)
-        stream: Stream[Condition, State] = Stream(request, program, cost, clock, time.perf_counter(), on_start)
-        self._admit(stream)
-        return stream
+        return Stream(request, program, cost, clock, time.perf_counter(), on_start)
 
     def _admit(self, stream: Stream[Condition, State]) -> None:
         """Refuse what can never run, what the queue has no room for, and what would make others run dry."""
@@ -179,9 +237,10 @@ class TokenEngine(Generic[Condition, State]):
                 f"expected a piece whose cache fits {pool.kv_budget_bytes} bytes, got one of {stream.cost.kv_bytes}. "
                 "Ask for a shorter piece, or let the operator raise the cache's memory.",
             )
-        if pool.num_running + len(pool.waiting) >= pool.num_slots + self._config.max_queued:
+        num_waiting = len(pool.waiting) + len(pool.idle)
+        if pool.num_running + num_waiting >= pool.num_slots + self._config.max_queued:
             raise Overloaded(
-                f"{pool.num_running} requests run and {len(pool.waiting)} wait, which is the limit. Retry later.",
+                f"{pool.num_running} requests run and {num_waiting} wait, which is the limit. Retry later.",
                 retry_after_s=scheduler.estimate_end_s(pool.running),
             )
         if stream.is_realtime:
@@ -189,7 +248,8 @@ class TokenEngine(Generic[Condition, State]):
 
     def _admit_realtime(self, stream: Stream[Condition, State]) -> None:
         pool, scheduler = self._pool, self._scheduler
-        running, expected = [other for other in pool.running if not other.is_cancelled], self._expected()
+        running = [other for other in pool.running if not other.is_cancelled]
+        expected = [*self._expected(), *(other for other in pool.idle if other.is_realtime)]
         others = [*running, *pool.waiting, *expected]
         if scheduler.would_underrun(stream, others):
             raise Overloaded(
@@ -220,7 +280,7 @@ class TokenEngine(Generic[Condition, State]):
             for stream in self._pool.fill(time.perf_counter()):
                 if stream.on_start is not None:
                     stream.on_start()
-            if not self._pool.running:
+            if not self._pool.running and not self._pool.waiting:
                 return
             ready = []
             for stream in self._pool.running:

@@ -1,14 +1,18 @@
 """Conditions in, token frames out: domain values only. Knows nothing of protobuf and grpc."""
 
 from stretto_acoustic.engine.acoustic_engine import NOISE_STAGE, AcousticEngine, GeneratedFrames, StageMeter
+from stretto_acoustic.engine.models import AcousticModels
+from stretto_acoustic.engine.refining import Refining
 from stretto_acoustic.engine.requests import GenerateRequest
 from stretto_acoustic.engine.steppers import Stepper, make_stepper
 
 __all__ = [
     "NOISE_STAGE",
     "AcousticEngine",
+    "AcousticModels",
     "GenerateRequest",
     "GeneratedFrames",
+    "Refining",
     "StageMeter",
     "Stepper",
     "make_stepper",

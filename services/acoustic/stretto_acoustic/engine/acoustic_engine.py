@@ -70,7 +70,7 @@ class AcousticEngine:
     Invariant: before `start` returns and after `stop` every call fails with NotReady; torch runs on model threads only.
 
     Args:
-        loaders: Name to a function that loads the model; the first is the default one.
+        loaders: Name to a function that loads the model; the first is the default one. There may be none.
         config: Limits of each model's token engine.
         meter: Who counts; None for nobody.
         token_meter: Gives, by model name, who counts what its token engine does; None for nobody.
@@ -93,8 +93,9 @@ class AcousticEngine:
         self._joins = joins
         self._threads = {name: ModelThread(name) for name in loaders}
         self._served: dict[str, _Served] = {}
+        self._is_ready = False
         if meter is not None:
-            meter.watch_waiting(self._count_waiting)
+            meter.watch_waiting(self.count_waiting)
 
     async def start(self) -> None:
         """Load every model on its own thread, and try there how it may be stepped."""
@@ -111,6 +112,7 @@ class AcousticEngine:
                 meter=None if self._token_meter is None else self._token_meter(name),
             )
             self._served[name] = _Served(loaded, tokens)
+        self._is_ready = True
 
     def _load(self, name: str) -> tuple[LoadedLM, Stepper, StepTimes]:
         """On the model thread: load, try which rows may share a pass, and time a few passes."""
@@ -130,11 +132,16 @@ class AcousticEngine:
 
     async def stop(self) -> None:
         """Fail what runs and waits, and end the threads."""
+        self._is_ready = False
         served, self._served = self._served, {}
         for each in served.values():
             await each.tokens.close()
         for thread in self._threads.values():
             await thread.close()
+
+    def names(self) -> list[str]:
+        """The models that this engine serves, also while they load."""
+        return sorted(self._loaders)
 
     def list_models(self) -> list[ModelInfo]:
         """Return the models, sorted by name."""
@@ -148,6 +155,10 @@ class AcousticEngine:
     def num_waiting(self, model: str = "") -> int:
         """Count the pieces that wait for a slot of a model."""
         return self._find(model).tokens.num_waiting
+
+    def count_waiting(self) -> int:
+        """Count the pieces that wait for a slot of any model."""
+        return sum(served.tokens.num_waiting for served in list(self._served.values()))
 
     def check_admission(self, request: GenerateRequest, *, is_conditional: bool) -> None:
         """Raise what `generate` would raise now for such a request; takes no place.
@@ -198,16 +209,14 @@ class AcousticEngine:
         if self._meter is not None:
             self._meter.observe_rtf((time.perf_counter() - started_s) * config.frame_rate_hz / num_new)
 
-    def _count_waiting(self) -> int:
-        return sum(served.tokens.num_waiting for served in list(self._served.values()))
-
     def _find(self, model: str) -> _Served:
         self._check_ready()
-        name = model or next(iter(self._loaders))
+        name = model or next(iter(self._loaders), "")
         if name not in self._served:
-            raise NotFound("model", f"expected one of {', '.join(sorted(self._served))}, got {model!r}. Choose one.")
+            known = ", ".join(sorted(self._served)) or "no model, since none of this server's generates by itself"
+            raise NotFound("model", f"expected one of {known}, got {model!r}. Choose one.")
         return self._served[name]
 
     def _check_ready(self) -> None:
-        if not self._served:
+        if not self._is_ready:
             raise NotReady("The acoustic service has not loaded its models, or is stopping. Retry shortly.")

@@ -78,7 +78,7 @@ class Tokenizing:
         self._passes: dict[str, SharedWindows] = {}
         self._tokenizers: dict[str, LoadedTokenizer] | None = None
         if meter is not None:
-            meter.watch_waiting(self._count_waiting)
+            meter.watch_waiting(self.count_waiting)
 
     async def start(self) -> None:
         """Load every tokenizer on its own thread.
@@ -99,6 +99,10 @@ class Tokenizing:
         """Fail what waits and end the threads."""
         self._tokenizers = None
         await asyncio.gather(*(thread.close() for thread in self._threads.values()))
+
+    def names(self) -> list[str]:
+        """The tokenizers that this engine serves, also while they load."""
+        return sorted(self._loaders)
 
     def list_models(self) -> list[ModelInfo]:
         """The tokenizers, sorted by name."""
@@ -146,7 +150,8 @@ class Tokenizing:
         if self._meter is not None:
             self._meter.observe_queue_wait(time.perf_counter() - arrived_s)
 
-    def _count_waiting(self) -> int:
+    def count_waiting(self) -> int:
+        """Count the requests that wait for a model thread."""
         return sum(thread.num_queued for thread in self._threads.values())
 
     def _load(self, name: str) -> LoadedTokenizer:
