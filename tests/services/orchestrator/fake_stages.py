@@ -63,7 +63,11 @@ def style_at(styles, times_s):
 
 
 def key_of(*parts):
-    return zlib.crc32(repr(parts).encode()) % 1000
+    return zlib.crc32(repr(parts).encode())
+
+
+def noise(key, frames):
+    return np.array([zlib.crc32(f"{key} {frame}".encode()) % 64 for frame in frames])
 
 
 def num_frames_of(tokens):
@@ -88,6 +92,7 @@ class Watched:
     info_after_loss: ModelInfo | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     requests: list = field(default_factory=list)
+    num_lost_unheard: int = 0
 
     def lose(self, lose_after):
         """One message was sent; raise if the stream is lost after it. Gives how many are left."""
@@ -195,7 +200,7 @@ class FakeSemantic(semantic_pb2_grpc.SemanticServiceServicer):
             is_first = True
             while num_done < num_total:
                 frames = np.arange(num_done, min(num_total, num_done + 10))
-                codes = (key + 3 * frames + style_at(request.styles, frames / SEMANTIC_RATE_HZ)) % 64
+                codes = (noise(key, frames) + style_at(request.styles, frames / SEMANTIC_RATE_HZ)) % 64
                 yield semantic_pb2.GenerateTokensResponse(
                     tokens=convert.tokens_to_proto(TokenMatrix(codes[None], SEMANTIC_RATE_HZ, TOKENIZER.model_id)),
                     first_frame_index=num_done,
@@ -279,6 +284,10 @@ class FakeAcoustic(acoustic_pb2_grpc.AcousticServiceServicer):
         watched = self.refining[config.model]
         async with watched.call(context):
             watched.requests.append(config)
+            if watched.num_lost_unheard:
+                await anext(requests)
+                watched.num_lost_unheard -= 1
+                raise NotReady("This replica is going away.")
             key = key_of(config.model, list(config.prompt.codes), config.seed)
             num_done = num_frames_of(config.prompt) + num_frames_of(config.resume_from)
             num_total = int(np.ceil(config.duration_s * FRAME_RATE_HZ - 1e-6))
@@ -292,7 +301,7 @@ class FakeAcoustic(acoustic_pb2_grpc.AcousticServiceServicer):
                         raise InvalidInput("source", "expected more frames.")
                     source = np.concatenate([source, convert.tokens_from_proto(request.source).codes], axis=1)
                 heard = source[0, ratio * frames] + np.cumsum(source[0])[ratio * frames]
-                codes = (key + 5 * frames + heard + style_at(config.styles, frames / FRAME_RATE_HZ))[None] % 64
+                codes = (noise(key, frames) + heard + style_at(config.styles, frames / FRAME_RATE_HZ))[None] % 64
                 if ratio == 1:
                     codes = np.concatenate([source[:, frames], codes])
                 yield acoustic_pb2.RefineTokensResponse(

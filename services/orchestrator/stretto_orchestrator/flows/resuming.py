@@ -81,7 +81,7 @@ async def resumed_tokens(
 ) -> AsyncGenerator[GeneratedTokens, None]:
     """All frames of a language model's stream, however often it is lost after its first message.
 
-    One that reads a source may be lost before its first message too, once it has taken some of the source.
+    One that reads a source may be lost before its first message too: the channel tries no call again that takes a stream.
 
     Args:
         open_stream: Opens the stream after the frames that it is given, if any.
@@ -91,7 +91,7 @@ async def resumed_tokens(
             stage.
 
     Raises:
-        NotReady: If it was never reached, or lost too often.
+        NotReady: If it was not reached, or lost too often.
         Overloaded: If it was full from the start, or once too often after it was lost.
         Conflict: If another model answers than the one that began, or refuses what that one had made.
     """
@@ -113,7 +113,7 @@ async def resumed_tokens(
         except (NotReady, Overloaded) as error:
             if is_whole:
                 return
-            has_begun = has_begun or (isinstance(error, NotReady) and source is not None and source.is_read)
+            has_begun = has_begun or (isinstance(error, NotReady) and source is not None)
             if not has_begun or (source is not None and source.error is not None):
                 raise
             await resumes.wait_or_raise(stage, error)
@@ -142,11 +142,6 @@ class TokenLog:
     def num_frames(self) -> int:
         """Frames that have come so far."""
         return self._num_frames
-
-    @property
-    def is_read(self) -> bool:
-        """Whether a reader has taken any."""
-        return self._num_read > 0
 
     async def ended(self) -> None:
         """Return when no more will come, whether or not that is for an error."""
@@ -191,15 +186,16 @@ async def resumed_audio(
     log: TokenLog,
     resumes: Resumes,
 ) -> AsyncGenerator[DecodedAudio, None]:
-    """All audio of the log's tokens, without gap or repetition, however often the codec is lost after its first chunk.
+    """All audio of the log's tokens, without gap or repetition, however often the codec is lost.
 
     Raises:
-        NotReady: If the codec was never reached, or lost too often.
+        NotReady: If the codec was not reached, or lost too often.
         Overloaded: If it was full from the start, or once too often after it was lost.
         Conflict: If another codec answers than the one that began, or refuses the tokens that that one took.
     """
     num_delivered = 0
     model: ModelInfo | None = None
+    has_begun = False
     while True:
         has_answered = False
         try:
@@ -213,7 +209,8 @@ async def resumed_audio(
                         num_delivered = stop
             return
         except (NotReady, Overloaded) as error:
-            if log.error is not None or num_delivered == 0:
+            has_begun = has_begun or num_delivered > 0 or isinstance(error, NotReady)
+            if log.error is not None or not has_begun:
                 raise
             await resumes.wait_or_raise("codec", error)
         except (InvalidInput, NotFound) as error:
