@@ -5,6 +5,7 @@ from __future__ import annotations
 from stretto.codec.v1 import codec_pb2
 from stretto.embedding.v1 import embedding_pb2
 from stretto.orchestrator.v1 import orchestrator_pb2_grpc
+from stretto.semantic.v1 import semantic_pb2
 from stretto_shared.grpc.channel import open_channel
 from stretto_shared.grpc.hosting import HostContext, ServiceHost
 from stretto_shared.grpc.metrics import Metrics
@@ -12,7 +13,7 @@ from stretto_shared.grpc.playout_metrics import PlayoutMetrics
 from stretto_shared.grpc.program import serve_alone
 from stretto_shared.grpc.setting_errors import InvalidSetting
 
-from stretto_orchestrator.clients import AcousticClient, CodecClient, EmbeddingClient, Stages
+from stretto_orchestrator.clients import AcousticClient, CodecClient, EmbeddingClient, SemanticClient, Stages
 from stretto_orchestrator.flows.cascades import cascades_with
 from stretto_orchestrator.flows.rendering import RenderOptions
 from stretto_orchestrator.flows.resuming import ResumePolicy
@@ -22,11 +23,13 @@ from stretto_orchestrator.settings import OrchestratorSettings
 
 STAGE_SERVICES = {
     "embedding": "stretto.embedding.v1.EmbeddingService",
+    "semantic": "stretto.semantic.v1.SemanticService",
     "acoustic": "stretto.acoustic.v1.AcousticService",
     "codec": "stretto.codec.v1.CodecService",
 }
 FORWARDED = {
     "embedding": embedding_pb2.DESCRIPTOR.services_by_name["EmbeddingService"],
+    "semantic": semantic_pb2.DESCRIPTOR.services_by_name["SemanticService"],
     "codec": codec_pb2.DESCRIPTOR.services_by_name["CodecService"],
 }
 
@@ -73,6 +76,7 @@ def build(context: HostContext, settings: OrchestratorSettings | None = None) ->
     settings = settings or OrchestratorSettings()
     asked = {
         "embedding": settings.embedding_address,
+        "semantic": settings.semantic_address,
         "acoustic": settings.acoustic_address,
         "codec": settings.codec_address,
     }
@@ -81,12 +85,15 @@ def build(context: HostContext, settings: OrchestratorSettings | None = None) ->
     setup = FlowSetup(
         stages=Stages(
             EmbeddingClient(channels["embedding"], timeout_s=timeout_s),
+            SemanticClient(channels["semantic"], timeout_s=timeout_s),
             AcousticClient(channels["acoustic"], timeout_s=timeout_s),
             CodecClient(channels["codec"], timeout_s=timeout_s),
         ),
         cascades=cascades_with(settings.extra_cascades),
         options=RenderOptions(
-            ResumePolicy(settings.max_resumes, settings.resume_backoff_s), settings.max_messages_ahead
+            ResumePolicy(settings.max_resumes, settings.resume_backoff_s),
+            settings.max_messages_ahead,
+            settings.max_candidates_at_once,
         ),
         observer=CascadeMetrics(context.metrics or Metrics()),
         list_timeout_s=settings.list_timeout_s,

@@ -16,16 +16,11 @@ from stretto_shared.grpc import convert
 from stretto_orchestrator.clients import Pacing, Stages
 from stretto_orchestrator.flows.cascades import Cascade
 from stretto_orchestrator.flows.continue_music import ContinuationRequest, continue_music
+from stretto_orchestrator.flows.events import AudioChunk, CascadeObserver, MusicEvent, Progress, Receipt
 from stretto_orchestrator.flows.generate_music import DEFAULT_DURATION_S, MusicRequest, generate_music
 from stretto_orchestrator.flows.list_models import list_models
-from stretto_orchestrator.flows.rendering import (
-    AudioChunk,
-    CascadeObserver,
-    MusicEvent,
-    Progress,
-    Receipt,
-    RenderOptions,
-)
+from stretto_orchestrator.flows.rendering import RenderOptions
+from stretto_orchestrator.flows.story import DEFAULT_BLEND_S, PromptSpan
 
 Context = Any  # grpc.aio.ServicerContext; its stubs are generic in a way that generated code is not
 R = TypeVar("R", orchestrator_pb2.GenerateMusicResponse, orchestrator_pb2.ContinueMusicResponse)
@@ -87,6 +82,11 @@ def _music_request(request: orchestrator_pb2.GenerateMusicRequest) -> MusicReque
         sampling=convert.sampling_from_proto(request.sampling),
         melody=convert.waveform_from_proto(request.melody, "melody") if request.HasField("melody") else None,
         pacing=Pacing(convert.is_realtime_from_proto(request.pace), request.priority),
+        story=tuple(
+            PromptSpan(span.start_s, span.prompt, span.blend_s if span.HasField("blend_s") else DEFAULT_BLEND_S)
+            for span in request.story
+        ),
+        num_candidates=request.candidate_count or 1,
     )
 
 
@@ -144,6 +144,12 @@ def _receipt_to_proto(receipt: Receipt) -> orchestrator_pb2.Receipt:
         first_audio_latency=_duration_to_proto(receipt.first_audio_latency_s),
         total_latency=_duration_to_proto(receipt.total_latency_s),
         resume_count=receipt.num_resumes,
+        story=[
+            orchestrator_pb2.PromptSpan(start_s=span.start_s, prompt=span.prompt, blend_s=span.blend_s)
+            for span in receipt.story
+        ],
+        candidate_count=receipt.num_candidates,
+        similarity=receipt.similarity,
     )
 
 

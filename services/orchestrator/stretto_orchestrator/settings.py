@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-CASCADE_MODELS = ("text_model", "acoustic_model", "codec_model")
+CASCADE_KEYS = {
+    "musicgen": ("kind", "streams", "text_model", "acoustic_model", "codec_model", "joint_model"),
+    "musiclm": (
+        "kind", "streams", "joint_model", "semantic_model", "coarse_model", "fine_model", "codec_model", "melody_model",
+        "tokenizer_model",
+    ),
+}  # fmt: skip
 
 
 class OrchestratorSettings(BaseSettings):
@@ -14,8 +22,10 @@ class OrchestratorSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="STRETTO_ORCHESTRATOR_", frozen=True, use_attribute_docstrings=True)
 
     embedding_address: str = ""
-    """Where the embedding service is: `host:port`, `dns:///name:port` or `unix:/path`. Empty, as for the two below:
+    """Where the embedding service is: `host:port`, `dns:///name:port` or `unix:/path`. Empty, as for the three below:
     this very server in all-in-one mode; required otherwise."""
+    semantic_address: str = ""
+    """Where the semantic service is."""
     acoustic_address: str = ""
     """Where the acoustic service is."""
     codec_address: str = ""
@@ -29,18 +39,29 @@ class OrchestratorSettings(BaseSettings):
     resume_backoff_s: float = Field(default=0.2, ge=0)
     """Wait before the first resume of a request; it doubles with each."""
     max_messages_ahead: int = Field(default=64, ge=1)
-    """Token messages that may wait between the acoustic stage and the codec before the former is held back."""
-    extra_cascades: dict[str, dict[str, str]] = Field(default_factory=dict)
-    """Cascades beside `musicgen`, as JSON: `{"musicgen-small": {"text_model": "t5-base", "acoustic_model":
-    "musicgen-small", "codec_model": "encodec_32khz"}}`. A model that is not named is its service's default."""
+    """Token messages that may wait between two stages before the former is held back."""
+    max_candidates_at_once: int = Field(default=2, ge=1, le=8)
+    """How many of a request's candidates are made at the same time."""
+    extra_cascades: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Cascades beside `musicgen` and `musiclm`, as JSON: `{"musicgen-small": {"text_model": "t5-base",
+    "acoustic_model": "musicgen-small", "codec_model": "encodec_32khz"}}`. A model that is not named is the default one.
+    `kind` is `musicgen` unless it is set to `musiclm`. `streams` is true unless it is set to false: then each stage
+    waits for the end of the one before, which is good for nothing but comparing."""
 
     @field_validator("extra_cascades")
     @classmethod
-    def _cascades_name_known_models(cls, cascades: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
-        for name, models in cascades.items():
-            unknown = [key for key in models if key not in CASCADE_MODELS]
-            if unknown:
-                raise ValueError(
-                    f"expected the keys {', '.join(CASCADE_MODELS)} in cascade {name!r}, got {unknown[0]!r}. Rename it."
-                )
+    def _cascades_name_known_models(cls, cascades: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, settings in cascades.items():
+            kind = settings.get("kind", "musicgen")
+            if kind not in CASCADE_KEYS:
+                raise ValueError(f"expected one of {', '.join(CASCADE_KEYS)} as kind of {name!r}, got {kind!r}.")
+            for key, value in settings.items():
+                if key not in CASCADE_KEYS[kind]:
+                    raise ValueError(
+                        f"expected the keys {', '.join(CASCADE_KEYS[kind])} in {kind} cascade {name!r}, got {key!r}. "
+                        "Rename it."
+                    )
+                if not isinstance(value, bool if key == "streams" else str):
+                    expected = "true or false" if key == "streams" else "a name"
+                    raise ValueError(f"expected {expected} as {key} of cascade {name!r}, got {value!r}.")
         return cascades

@@ -2,6 +2,9 @@
 
 A call made while an RPC is being served carries that RPC's remaining time as its deadline (never a longer one than
 asked for), its trace context and its request id.
+
+Methods that take a stream are never retried by the channel: gRPC (grpcio 1.85.3) loses messages that are sent around the
+moment of a retry, without an error (`tests/shared/grpc/test_grpc_channel.py`). Who sends a stream opens it again.
 """
 
 from __future__ import annotations
@@ -11,6 +14,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
+from stretto.acoustic.v1 import acoustic_pb2
+from stretto.codec.v1 import codec_pb2
+from stretto.semantic.v1 import semantic_pb2
 
 from stretto_shared.errors import InvalidInput
 from stretto_shared.grpc.call import REQUEST_ID_KEY, current_call
@@ -19,6 +25,13 @@ from stretto_shared.grpc.tls import channel_credentials
 from stretto_shared.grpc.tracing import outgoing_trace_headers
 
 MAX_BACKOFF_S = 2.0
+_STREAMED_TO = [
+    {"service": service.full_name, "method": method.name}
+    for file in (acoustic_pb2, codec_pb2, semantic_pb2)
+    for service in file.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+    if method.client_streaming
+]
 _SCHEMES = ("dns:", "unix:", "unix-abstract:", "ipv4:", "ipv6:", "passthrough:")
 
 
@@ -64,7 +77,7 @@ def _options(settings: ChannelSettings, *, health_checking: bool) -> list[tuple[
             "backoffMultiplier": 2,
             "retryableStatusCodes": ["UNAVAILABLE"],
         }
-        service_config["methodConfig"] = [{"name": [{}], "retryPolicy": retry_policy}]
+        service_config["methodConfig"] = [{"name": [{}], "retryPolicy": retry_policy}, {"name": _STREAMED_TO}]
     options: list[tuple[str, Any]] = [
         ("grpc.service_config", json.dumps(service_config)),
         ("grpc.max_receive_message_length", settings.max_receive_bytes),

@@ -8,7 +8,7 @@ import pytest
 from stretto.common.v1 import audio_pb2
 from stretto.orchestrator.v1 import orchestrator_pb2
 from stretto_client import client
-from stretto_orchestrator.flows.continue_music import MAX_HEARD_S, last_whole_frames
+from stretto_orchestrator.flows.recording import MAX_HEARD_S, last_whole_frames
 from stretto_shared.audio import Waveform
 
 

@@ -11,7 +11,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from stretto.common.v1 import audio_pb2, model_pb2
 from stretto.orchestrator.v1 import orchestrator_pb2
-from stretto_orchestrator.flows import rendering
+from stretto_orchestrator.flows import events
 from stretto_shared.errors import InvalidInput, NotFound, NotReady, Overloaded
 from stretto_shared.grpc.status import code_of
 
@@ -96,7 +96,7 @@ async def test_progress_is_told_before_the_first_audio_and_at_most_five_times_a_
 async def test_within_the_interval_only_the_first_and_the_last_progress_is_told(
     house, collect, request_music, monkeypatch
 ):
-    monkeypatch.setattr(rendering, "PROGRESS_INTERVAL_S", 1e6)
+    monkeypatch.setattr(events, "PROGRESS_INTERVAL_S", 1e6)
     music = await collect(house.stub.GenerateMusic(request_music(duration_s=10)))
     done = [progress.done_frame_count for progress in music.progress if progress.total_frame_count]
     assert len(music.chunks) == 50
@@ -263,8 +263,9 @@ async def test_a_stage_that_refuses_from_the_start_is_not_resumed(house, request
 async def test_list_models_names_all_and_whom_it_could_not_reach(house):
     answer = await house.stub.ListModels(orchestrator_pb2.ListModelsRequest())
     assert [(model.service, model.name) for model in answer.models] == [
-        ("acoustic", "tinylm"), ("codec", "tinycodec"), ("embedding", "tinytext"),
+        ("acoustic", "musiclm_coarse"), ("acoustic", "musiclm_fine"), ("acoustic", "tinylm"), ("codec", "tinycodec"),
+        ("embedding", "tinytext"), ("semantic", "musiclm_semantic"),
     ]  # fmt: skip
     await house.servers["codec"].stop()
     answer = await house.stub.ListModels(orchestrator_pb2.ListModelsRequest())
-    assert list(answer.unreachable_services) == ["codec"] and len(answer.models) == 2
+    assert list(answer.unreachable_services) == ["codec"] and len(answer.models) == 5

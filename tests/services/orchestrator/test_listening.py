@@ -9,11 +9,12 @@ import grpc
 import numpy as np
 import pytest
 from stretto.common.v1 import model_pb2
-from stretto_orchestrator.clients import AcousticClient, CodecClient, EmbeddingClient, Stages
+from stretto_orchestrator.clients import AcousticClient, CodecClient, EmbeddingClient, SemanticClient, Stages
 from stretto_orchestrator.flows.cascades import cascades_with
+from stretto_orchestrator.flows.events import AudioChunk
 from stretto_orchestrator.flows.generate_music import MusicRequest, generate_music
 from stretto_orchestrator.flows.listening import Listener
-from stretto_orchestrator.flows.rendering import AudioChunk, RenderOptions
+from stretto_orchestrator.flows.rendering import RenderOptions
 from stretto_orchestrator.flows.resuming import ResumePolicy
 from stretto_shared.audio import Waveform
 from stretto_shared.errors import NotReady, Overloaded
@@ -161,9 +162,9 @@ async def test_a_caller_who_takes_a_second_for_each_chunk_is_its_own_starvation(
     async with AsyncExitStack() as stack:
         channels = [
             await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{house.ports[name]}"))
-            for name in ("embedding", "acoustic", "codec")
+            for name in ("embedding", "semantic", "acoustic", "codec")
         ]
-        kinds = (EmbeddingClient, AcousticClient, CodecClient)
+        kinds = (EmbeddingClient, SemanticClient, AcousticClient, CodecClient)
         stages = Stages(*(kind(channel, timeout_s=60) for kind, channel in zip(kinds, channels, strict=True)))
         request = MusicRequest("", "a waltz", 1.0, 0, SamplingOptions(), None)
         options = RenderOptions(ResumePolicy(), 64)

@@ -194,6 +194,23 @@ async def test_a_call_that_meets_unavailable_is_tried_again(serve):
     assert len(tries) == 3
 
 
+async def test_a_call_that_takes_a_stream_is_not_tried_again(serve):
+    """gRPC loses messages of such a call around the moment of a retry, and says nothing."""
+    tries = []
+
+    async def decode(requests, context):
+        tries.append(1)
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
+        yield
+
+    served = await serve(serve.fake(decode=decode), channel={"max_attempts": 4, "initial_backoff_s": 0.01})
+    call = served.codec.DecodeTokens(timeout=60)
+    await call.done_writing()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call.read()
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE and len(tries) == 1
+
+
 async def test_other_errors_are_not_tried_again(serve):
     tries = []
 

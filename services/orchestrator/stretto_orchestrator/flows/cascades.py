@@ -1,34 +1,60 @@
-"""The cascades: which model of each stage works under one name."""
+"""The cascades: which model of each stage works under one name, and how they work together."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from stretto_shared.errors import NotFound
 
-DEFAULT_CASCADE = "musicgen"
+MUSICGEN = "musicgen"
+MUSICLM = "musiclm"
 
 
 @dataclass(frozen=True)
 class Cascade:
-    """Models by stage; an empty name is the stage's own default. Tokens name their codec, which then decodes them."""
+    """Models by stage; an empty name is the stage's own default. Tokens name their codec, which then decodes them.
+
+    Args:
+        name: What requests call it.
+        kind: `musicgen`: text states, one language model. `musiclm`: a joint embedding, then semantic, coarse and fine
+            tokens, each by a language model of its own.
+        streams: Whether every stage works on what the one before has made so far; False has it wait until that one has
+            made all, for comparison.
+        codec_model: Encodes recordings.
+        joint_model: Judges candidates; with `musiclm` also hears the prompts.
+        text_model: Hears the prompt of `musicgen`.
+        acoustic_model: Composes for `musicgen`.
+        semantic_model: The first language model of `musiclm`.
+        coarse_model: The second one.
+        fine_model: The third one.
+        melody_model: Hears melodies for `musiclm`.
+        tokenizer_model: Hears recordings for the first language model of `musiclm`.
+    """
 
     name: str
+    kind: str = MUSICGEN
+    streams: bool = True
+    codec_model: str = ""
+    joint_model: str = "mulan"
     text_model: str = ""
     acoustic_model: str = ""
-    codec_model: str = ""
+    semantic_model: str = "musiclm_semantic"
+    coarse_model: str = "musiclm_coarse"
+    fine_model: str = "musiclm_fine"
+    melody_model: str = "melody"
+    tokenizer_model: str = ""
 
 
-def cascades_with(extra: Mapping[str, Mapping[str, str]]) -> dict[str, Cascade]:
-    """`musicgen` and the operator's own.
+def cascades_with(extra: Mapping[str, Mapping[str, Any]]) -> dict[str, Cascade]:
+    """`musicgen`, `musiclm` and the operator's own.
 
     Raises:
         TypeError: If one names another field than those of `Cascade`; the settings let none through.
     """
-    return {DEFAULT_CASCADE: Cascade(DEFAULT_CASCADE)} | {
-        name: Cascade(name=name, **models) for name, models in extra.items()
-    }
+    own = {MUSICGEN: Cascade(MUSICGEN), MUSICLM: Cascade(MUSICLM, MUSICLM)}
+    return own | {name: Cascade(name=name, **models) for name, models in extra.items()}
 
 
 def find_cascade(cascades: Mapping[str, Cascade], name: str) -> Cascade:
@@ -37,6 +63,6 @@ def find_cascade(cascades: Mapping[str, Cascade], name: str) -> Cascade:
     Raises:
         NotFound: If there is none.
     """
-    if (name or DEFAULT_CASCADE) not in cascades:
+    if (name or MUSICGEN) not in cascades:
         raise NotFound("cascade", f"expected one of {', '.join(sorted(cascades))}, got {name!r}. Choose one.")
-    return cascades[name or DEFAULT_CASCADE]
+    return cascades[name or MUSICGEN]

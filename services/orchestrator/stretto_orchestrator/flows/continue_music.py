@@ -9,23 +9,20 @@ from dataclasses import dataclass
 from stretto_shared.audio import Waveform
 from stretto_shared.errors import InvalidInput, NotFound
 from stretto_shared.features import ModelInfo, SamplingOptions
-from stretto_shared.tokens import TokenMatrix
 
-from stretto_orchestrator.clients import BEST_EFFORT, AcousticClient, EncodedAudio, Pacing, Stages, TokenRequest
+from stretto_orchestrator.clients import BEST_EFFORT, AcousticClient, Pacing, Stages, remaining_s
 from stretto_orchestrator.flows.cascades import Cascade, find_cascade
-from stretto_orchestrator.flows.generate_music import check_duration, check_priority, check_prompt
-from stretto_orchestrator.flows.rendering import (
-    CascadeObserver,
-    MusicEvent,
-    Progress,
-    Rendering,
-    RenderOptions,
-    was_replaced,
-)
-from stretto_orchestrator.flows.stereo import encode_stereo
+from stretto_orchestrator.flows.chain import was_replaced
+from stretto_orchestrator.flows.checks import check_duration, check_priority, check_prompt
+from stretto_orchestrator.flows.composers import composer_of
+from stretto_orchestrator.flows.composing import Piece
+from stretto_orchestrator.flows.delivery import Delivery
+from stretto_orchestrator.flows.events import CascadeObserver, MusicEvent, Progress
+from stretto_orchestrator.flows.recording import last_seconds
+from stretto_orchestrator.flows.rendering import Rendering, RenderOptions
+from stretto_orchestrator.flows.resuming import Resumes
 
 MAX_NEW_S = 20.0
-MAX_HEARD_S = 10.0
 MIN_HEARD_S = 0.1
 
 
@@ -67,93 +64,54 @@ async def continue_music(
 ) -> AsyncGenerator[MusicEvent, None]:
     """Progress, the recording's end if it was asked for, the new music, and the receipt last."""
     cascade = find_cascade(cascades, request.cascade)
-    rendering = Rendering(stages, options, observer, cascade=cascade.name, pacing=request.pacing)
+    composer = composer_of(stages, cascade)
+    delivery = Delivery(observer, cascade=cascade.name, pacing=request.pacing)
+    resumes = Resumes(options.resume_policy, observer.observe_resume, remaining_s)
     if request.pacing.is_realtime:  # a refusal should be quick, and cost no work
-        await stages.acoustic.check_admission(
-            cascade.acoustic_model,
-            duration_s=min(request.audio.duration_s, MAX_HEARD_S) + request.duration_s,
-            sampling=request.sampling,
-            pacing=request.pacing,
-            is_conditional=bool(request.prompt),
-        )
-    text, text_model = None, None
+        at_most_s = last_seconds(request.audio).duration_s + request.duration_s
+        piece = Piece(at_most_s, request.seed, request.sampling, request.pacing)
+        await composer.check_admission(piece, is_conditional=bool(request.prompt))
     if request.prompt:
         yield Progress("embedding")
-        text, text_model = await stages.embedding.embed_text(cascade.text_model, request.prompt, field="prompt")
+    brief = await composer.read(request.prompt, None, (), request.duration_s)
     yield Progress("codec")
-    listener = await stages.acoustic.last_known(cascade.acoustic_model)
-    async with _noticing_a_replacement(listener, cascade.acoustic_model, stages.acoustic):
-        prompt = await _encoded_for(listener, stages, cascade, request.audio)
-        yield Progress("acoustic")
-        tokens = TokenRequest(
-            model=cascade.acoustic_model,
-            text=text,
-            melody=None,
-            prompt=prompt,
-            duration_s=prompt.duration_s + request.duration_s,
-            seed=request.seed,
-            sampling=request.sampling,
-            pacing=request.pacing,
+    listeners = await composer.listeners()
+    async with _noticing_a_replacement(listeners, stages.acoustic):
+        brief = await brief.after(request.audio, listeners)
+        piece = Piece(brief.heard_s + request.duration_s, request.seed, request.sampling, request.pacing)
+        rendering = Rendering(
+            stages.codec,
+            brief.token_stages(piece),
+            resumes,
+            max_ahead=options.max_messages_ahead,
+            duration_s=request.duration_s,
+            keep_prompt=request.include_recording,
+            streams=cascade.streams,
         )
-        async with aclosing(
-            rendering.events(
-                tokens,
-                duration_s=request.duration_s,
-                keep_prompt=request.include_recording,
-                prompt_model=listener,
-            )
-        ) as events:
+        async with aclosing(delivery.of(rendering.events())) as events:
             async for event in events:
                 yield event
-    yield rendering.receipt(
-        cascade=cascade.name,
+    yield delivery.receipt(
         prompt=request.prompt,
-        text_model=text_model,
-        source=request.audio,
-        duration_s=request.duration_s,
         seed=request.seed,
+        duration_s=request.duration_s,
+        sampling=rendering.sampling,
+        models=(*brief.models, *rendering.models),
+        source=request.audio,
+        num_resumes=resumes.count,
     )
 
 
-def last_whole_frames(recording: Waveform, frame_rate_hz: float) -> Waveform:
-    """The last seconds of a recording, at most 10, as a whole number of token frames.
-
-    So the join falls between two frames, and no frame is half silence.
-    """
-    num_frames = int(min(recording.duration_s, MAX_HEARD_S) * frame_rate_hz + 1e-9)
-    num_samples = round(num_frames / frame_rate_hz * recording.sample_rate_hz)
-    return Waveform(recording.samples[:, recording.num_samples - num_samples :], recording.sample_rate_hz)
-
-
-def whole_frames(encoded: EncodedAudio) -> TokenMatrix:
-    """The tokens without a last frame that reaches past the end of the audio."""
-    samples_per_frame = encoded.model.sample_rate_hz / encoded.tokens.frame_rate_hz
-    num_frames = max(1, int((encoded.num_samples + 0.5) / samples_per_frame))
-    return encoded.tokens.frames(0, min(num_frames, encoded.tokens.num_frames))
-
-
-async def _encoded_for(listener: ModelInfo, stages: Stages, cascade: Cascade, recording: Waveform) -> TokenMatrix:
-    """The end of a recording as that language model hears it: with so many codebooks, in mono or in stereo."""
-    heard = last_whole_frames(recording, listener.frame_rate_hz)
-    num_codebooks = listener.num_codebooks
-    if listener.is_stereo:
-        encoded = await encode_stereo(
-            stages.codec, cascade.codec_model, heard, num_codebooks=num_codebooks, field="audio"
-        )
-    else:
-        encoded = await stages.codec.encode(cascade.codec_model, heard, num_codebooks=num_codebooks, field="audio")
-    return whole_frames(encoded)
-
-
 @asynccontextmanager
-async def _noticing_a_replacement(expected: ModelInfo, name: str, acoustic: AcousticClient) -> AsyncIterator[None]:
-    """Raise what a stage refuses as a Conflict if that name is by now another language model's."""
+async def _noticing_a_replacement(expected: Mapping[str, ModelInfo], acoustic: AcousticClient) -> AsyncIterator[None]:
+    """Raise what a stage refuses as a Conflict if one of the names is by now another language model's."""
     try:
         yield
     except (InvalidInput, NotFound) as error:
         if error.field != "cascade":
             raise
-        found = await acoustic.ask_for(name)
-        if found.model_id == expected.model_id:
-            raise
-        raise was_replaced(expected, found) from error
+        for name, model in expected.items():
+            found = await acoustic.ask_for(name)
+            if found.model_id != model.model_id:
+                raise was_replaced(model, found) from error
+        raise

@@ -1,24 +1,34 @@
-"""A prompt, and a melody if there is one, becomes music."""
+"""A prompt, and a melody or a story if there is one, becomes music."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 
 from stretto_shared.audio import Waveform
 from stretto_shared.errors import InvalidInput
 from stretto_shared.features import SamplingOptions
 
-from stretto_orchestrator.clients import BEST_EFFORT, Pacing, Stages, TokenRequest
-from stretto_orchestrator.flows.cascades import Cascade, find_cascade
-from stretto_orchestrator.flows.rendering import CascadeObserver, MusicEvent, Progress, Rendering, RenderOptions
+from stretto_orchestrator.clients import BEST_EFFORT, Pacing, Stages, remaining_s
+from stretto_orchestrator.flows.audition import Audition
+from stretto_orchestrator.flows.cascades import MUSICLM, Cascade, find_cascade
+from stretto_orchestrator.flows.checks import check_duration, check_priority, check_prompt
+from stretto_orchestrator.flows.composers import composer_of
+from stretto_orchestrator.flows.composing import Piece
+from stretto_orchestrator.flows.delivery import Delivery
+from stretto_orchestrator.flows.events import CascadeObserver, MusicEvent, Progress
+from stretto_orchestrator.flows.rendering import Rendering, RenderOptions
+from stretto_orchestrator.flows.resuming import Resumes
+from stretto_orchestrator.flows.story import PromptSpan, check_story
 
 DEFAULT_DURATION_S = 10.0
-MIN_DURATION_S = 0.1  # below half a sample there would be no music at all; this much can be heard
 MAX_DURATION_S = 30.0
-MAX_PROMPT_CHARACTERS = 2_000
-MAX_PRIORITY = 9
+MAX_JOINT_DURATION_S = 300.0
+MAX_CANDIDATES = 8
+MAX_JUDGED_S = 600.0  # of all candidates together: they travel to their judge in one message
+NUM_SEEDS = 2**64
 
 
 @dataclass(frozen=True)
@@ -26,7 +36,8 @@ class MusicRequest:
     """What somebody wants to hear.
 
     Raises:
-        InvalidInput: On an empty or too long prompt, a duration outside [0.1, 30], or a priority outside [0, 9].
+        InvalidInput: On an empty or too long prompt, a duration outside [0.1, 300], a priority outside [0, 9], a story
+            that is none, or candidates that are too many or that a listener would wait for.
     """
 
     cascade: str
@@ -36,11 +47,33 @@ class MusicRequest:
     sampling: SamplingOptions
     melody: Waveform | None
     pacing: Pacing = BEST_EFFORT
+    story: tuple[PromptSpan, ...] = ()
+    num_candidates: int = 1
 
     def __post_init__(self) -> None:
         check_prompt(self.prompt, min_characters=1)
-        check_duration(self.duration_s, max_s=MAX_DURATION_S)
+        check_duration(self.duration_s, max_s=MAX_JOINT_DURATION_S)
         check_priority(self.pacing.priority)
+        check_story(self.story, self.duration_s)
+        for index, span in enumerate(self.story):
+            check_prompt(span.prompt, min_characters=1, field=f"story[{index}].prompt")
+        self._check_candidates()
+
+    def _check_candidates(self) -> None:
+        num_candidates = self.num_candidates
+        if not 1 <= num_candidates <= MAX_CANDIDATES:
+            raise InvalidInput("candidate_count", f"expected 1 to {MAX_CANDIDATES}, got {num_candidates}.")
+        if num_candidates > 1 and self.pacing.is_realtime:
+            raise InvalidInput(
+                "candidate_count",
+                f"expected 1 in real time, got {num_candidates}: the choice is made once all are there. Drop the pace.",
+            )
+        if num_candidates > 1 and num_candidates * self.duration_s > MAX_JUDGED_S:
+            raise InvalidInput(
+                "candidate_count",
+                f"expected at most {MAX_JUDGED_S:g} s of music in all candidates, got {num_candidates} of "
+                f"{self.duration_s:g} s. Ask for fewer or shorter ones.",
+            )
 
 
 async def generate_music(
@@ -52,64 +85,47 @@ async def generate_music(
 ) -> AsyncGenerator[MusicEvent, None]:
     """Progress, audio while it is being made, and the receipt last."""
     cascade = find_cascade(cascades, request.cascade)
-    rendering = Rendering(stages, options, observer, cascade=cascade.name, pacing=request.pacing)
+    check_duration(request.duration_s, max_s=MAX_JOINT_DURATION_S if cascade.kind == MUSICLM else MAX_DURATION_S)
+    composer = composer_of(stages, cascade)
+    delivery = Delivery(observer, cascade=cascade.name, pacing=request.pacing)
+    resumes = Resumes(options.resume_policy, observer.observe_resume, remaining_s)
+    pieces = [
+        Piece(request.duration_s, (request.seed + index) % NUM_SEEDS, request.sampling, request.pacing)
+        for index in range(request.num_candidates)
+    ]
     if request.pacing.is_realtime:  # a refusal should be quick, and cost no work
-        await stages.acoustic.check_admission(
-            cascade.acoustic_model,
-            duration_s=request.duration_s,
-            sampling=request.sampling,
-            pacing=request.pacing,
-            is_conditional=True,
-        )
+        await composer.check_admission(pieces[0], is_conditional=True)
     yield Progress("embedding")
-    text, text_model = await stages.embedding.embed_text(cascade.text_model, request.prompt, field="prompt")
-    melody = None
-    if request.melody is not None:
-        melody = await stages.embedding.embed_melody(request.melody, field="melody")
-    yield Progress("acoustic")
-    tokens = TokenRequest(
-        model=cascade.acoustic_model,
-        text=text,
-        melody=melody,
-        prompt=None,
-        duration_s=request.duration_s,
-        seed=request.seed,
-        sampling=request.sampling,
-        pacing=request.pacing,
+    brief = await composer.read(request.prompt, request.melody, request.story, request.duration_s)
+    if len(pieces) > 1 and cascade.kind != MUSICLM:  # a choice that nobody could make should cost no music
+        await stages.embedding.embed_jointly(cascade.joint_model, [request.prompt], fields=["prompt"])
+    audition = Audition(
+        {
+            piece.seed: Rendering(
+                stages.codec,
+                brief.token_stages(piece),
+                resumes,
+                max_ahead=options.max_messages_ahead,
+                duration_s=request.duration_s,
+                streams=cascade.streams,
+            )
+            for piece in pieces
+        },
+        partial(stages.embedding.rank_audio, cascade.joint_model, request.prompt, field="prompt"),
+        max_at_once=options.max_candidates_at_once,
     )
-    async with aclosing(rendering.events(tokens, duration_s=request.duration_s)) as events:
+    async with aclosing(delivery.of(audition.events())) as events:
         async for event in events:
             yield event
-    yield rendering.receipt(
-        cascade=cascade.name,
+    yield delivery.receipt(
         prompt=request.prompt,
-        text_model=text_model,
-        source=request.melody,
+        seed=audition.seed,
         duration_s=request.duration_s,
-        seed=request.seed,
+        sampling=audition.chosen.sampling,
+        models=audition.models_after(brief.models),
+        source=request.melody,
+        num_resumes=resumes.count,
+        story=request.story,
+        num_candidates=len(pieces),
+        similarity=audition.similarity,
     )
-
-
-def check_prompt(prompt: str, *, min_characters: int) -> None:
-    """Raise InvalidInput unless the prompt has a fitting length and, where it is required, a word."""
-    if not min_characters <= len(prompt) <= MAX_PROMPT_CHARACTERS or (prompt and not prompt.strip()):
-        raise InvalidInput(
-            "prompt",
-            f"expected {min_characters} to {MAX_PROMPT_CHARACTERS} characters that are not all blank, "
-            f"got {len(prompt)}. Describe the music in words.",
-        )
-
-
-def check_duration(duration_s: float, *, max_s: float) -> None:
-    """Raise InvalidInput unless the duration lies between 0.1 s and `max_s`."""
-    if not MIN_DURATION_S <= duration_s <= max_s:
-        raise InvalidInput(
-            "duration_s",
-            f"expected {MIN_DURATION_S:g} to {max_s:g} s, got {duration_s:g} s. Ask for a length between the two.",
-        )
-
-
-def check_priority(priority: int) -> None:
-    """Raise InvalidInput unless the priority lies between 0 and 9."""
-    if not 0 <= priority <= MAX_PRIORITY:
-        raise InvalidInput("priority", f"expected 0 to {MAX_PRIORITY}, got {priority}. 0 is the usual one.")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from stretto_shared.errors import NotReady
 from stretto_shared.features import ModelInfo
 
-from stretto_orchestrator.clients import AcousticClient, CodecClient, EmbeddingClient, Stages
+from stretto_orchestrator.clients import AcousticClient, CodecClient, EmbeddingClient, SemanticClient, Stages
 
-StageClient = AcousticClient | CodecClient | EmbeddingClient
+StageClient = AcousticClient | CodecClient | EmbeddingClient | SemanticClient
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Inventory:
 
 async def list_models(stages: Stages, *, timeout_s: float) -> Inventory:
     """Ask every stage at once; one that is away, loading or silent for `timeout_s` is named, and fails nobody else."""
-    clients: tuple[StageClient, ...] = (stages.acoustic, stages.codec, stages.embedding)
+    clients: tuple[StageClient, ...] = (stages.acoustic, stages.codec, stages.embedding, stages.semantic)
     answers = await asyncio.gather(*(_models_of(client, timeout_s) for client in clients))
     models = [model for answer in answers for model in answer or ()]
     return Inventory(

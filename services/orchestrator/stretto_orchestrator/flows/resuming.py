@@ -1,8 +1,9 @@
 """A stage that is lost in mid-stream costs a pause, not a piece: open it again and go on where it stopped.
 
-The acoustic stage takes the frames that it had made and continues at the next one. The codec is sent all tokens again;
-what it had already delivered is skipped. Both give the bytes of an unbroken run (laws 3 to 5 of the design). A replica
-that is full when a stage is opened again is asked once more after the time that it names: what was made is kept.
+A language model takes the frames that it had made and continues at the next one; if it reads the tokens of a stage
+before it, it is sent them again from the first. The codec is sent all tokens again; what it had already delivered is
+skipped. All give the bytes of an unbroken run (laws 3 to 5 of the design). A replica that is full when a stage is
+opened again is asked once more after the time that it names: what was made is kept.
 """
 
 from __future__ import annotations
@@ -72,40 +73,54 @@ class Resumes:
 
 
 async def resumed_tokens(
-    open_stream: Callable[[TokenMatrix | None], AsyncGenerator[GeneratedTokens, None]], resumes: Resumes
+    open_stream: Callable[[TokenMatrix | None], AsyncGenerator[GeneratedTokens, None]],
+    resumes: Resumes,
+    *,
+    stage: str,
+    source: TokenLog | None = None,
 ) -> AsyncGenerator[GeneratedTokens, None]:
-    """All frames of an acoustic stream, however often it is lost after its first message.
+    """All frames of a language model's stream, however often it is lost after its first message.
+
+    One that reads a source may be lost before its first message too: the channel tries no call again that takes a stream.
+
+    Args:
+        open_stream: Opens the stream after the frames that it is given, if any.
+        resumes: Who allows it.
+        stage: What the stage is called.
+        source: What the stream reads, from its first frame each time it is opened. An error of it is no loss of the
+            stage.
 
     Raises:
-        NotReady: If it was never reached, or lost too often.
+        NotReady: If it was not reached, or lost too often.
         Overloaded: If it was full from the start, or once too often after it was lost.
         Conflict: If another model answers than the one that began, or refuses what that one had made.
     """
     received: list[TokenMatrix] = []
     model: ModelInfo | None = None
-    is_whole = False
+    is_whole = has_begun = False
     while not is_whole:
         has_answered = False
         try:
             async with aclosing(open_stream(concatenate(received) if received else None)) as stream:
                 async for part in stream:
-                    model = _same_model(model, part.model, "acoustic")
-                    has_answered = True
+                    model = _same_model(model, part.model, stage)
+                    has_answered = has_begun = True
                     received.append(part.tokens)
                     is_whole = part.first_frame_index + part.tokens.num_frames >= part.num_total_frames
                     yield part
             if not is_whole:
-                raise NotReady("The acoustic stage ended its stream before the last frame. Try again.")
+                raise NotReady(f"The {stage} stage ended its stream before the last frame. Try again.")
         except (NotReady, Overloaded) as error:
             if is_whole:
                 return
-            if not received:
+            has_begun = has_begun or (isinstance(error, NotReady) and source is not None)
+            if not has_begun or (source is not None and source.error is not None):
                 raise
-            await resumes.wait_or_raise("acoustic", error)
+            await resumes.wait_or_raise(stage, error)
         except (InvalidInput, NotFound) as error:
-            if not received or has_answered:
+            if not received or has_answered or (source is not None and source.error is not None):
                 raise
-            raise _other_model(model, "acoustic") from error
+            raise _other_model(model, stage) from error
 
 
 class TokenLog:
@@ -118,6 +133,7 @@ class TokenLog:
         self._max_ahead = max_ahead
         self._parts: list[TokenMatrix] = []
         self._num_read = 0
+        self._num_frames = 0
         self._is_ended = False
         self._changed = asyncio.Condition()
         self.error: Exception | None = None
@@ -125,7 +141,12 @@ class TokenLog:
     @property
     def num_frames(self) -> int:
         """Frames that have come so far."""
-        return sum(part.num_frames for part in self._parts)
+        return self._num_frames
+
+    async def ended(self) -> None:
+        """Return when no more will come, whether or not that is for an error."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._is_ended)
 
     async def fill(self, source: AsyncGenerator[TokenMatrix, None]) -> None:
         """Take everything from `source`, then close it; an error of it is kept for the readers."""
@@ -135,6 +156,7 @@ class TokenLog:
                     async with self._changed:
                         await self._changed.wait_for(lambda: len(self._parts) - self._num_read < self._max_ahead)
                         self._parts.append(part)
+                        self._num_frames += part.num_frames
                         self._changed.notify_all()
         except Exception as error:  # raised again where the tokens are read
             self.error = error
@@ -164,15 +186,16 @@ async def resumed_audio(
     log: TokenLog,
     resumes: Resumes,
 ) -> AsyncGenerator[DecodedAudio, None]:
-    """All audio of the log's tokens, without gap or repetition, however often the codec is lost after its first chunk.
+    """All audio of the log's tokens, without gap or repetition, however often the codec is lost.
 
     Raises:
-        NotReady: If the codec was never reached, or lost too often.
+        NotReady: If the codec was not reached, or lost too often.
         Overloaded: If it was full from the start, or once too often after it was lost.
         Conflict: If another codec answers than the one that began, or refuses the tokens that that one took.
     """
     num_delivered = 0
     model: ModelInfo | None = None
+    has_begun = False
     while True:
         has_answered = False
         try:
@@ -186,7 +209,8 @@ async def resumed_audio(
                         num_delivered = stop
             return
         except (NotReady, Overloaded) as error:
-            if log.error is not None or num_delivered == 0:
+            has_begun = has_begun or num_delivered > 0 or isinstance(error, NotReady)
+            if log.error is not None or not has_begun:
                 raise
             await resumes.wait_or_raise("codec", error)
         except (InvalidInput, NotFound) as error:

@@ -1,0 +1,46 @@
+"""Typed clients of the stages: domain values in, domain values out; the only part that knows their protos.
+
+A stage's deliberate errors come out as they were raised there; other failed calls stay `AioRpcError`, which the shell
+passes on (deadline, cancellation) or answers as INTERNAL. Closing an iterator cancels its call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stretto_orchestrator.clients.acoustic import AcousticClient, RefineRequest, TokenRequest
+from stretto_orchestrator.clients.calling import remaining_s, unreachable
+from stretto_orchestrator.clients.codec import CodecClient, DecodedAudio, EncodedAudio
+from stretto_orchestrator.clients.embedding import EmbeddingClient, RankedCandidate
+from stretto_orchestrator.clients.semantic import SemanticClient, SemanticRequest
+from stretto_orchestrator.clients.tokens import BEST_EFFORT, GeneratedTokens, Pacing
+
+
+@dataclass(frozen=True)
+class Stages:
+    """One client for each service of the cascades."""
+
+    embedding: EmbeddingClient
+    semantic: SemanticClient
+    acoustic: AcousticClient
+    codec: CodecClient
+
+
+__all__ = [
+    "AcousticClient",
+    "BEST_EFFORT",
+    "CodecClient",
+    "DecodedAudio",
+    "EmbeddingClient",
+    "EncodedAudio",
+    "GeneratedTokens",
+    "Pacing",
+    "RankedCandidate",
+    "RefineRequest",
+    "SemanticClient",
+    "SemanticRequest",
+    "Stages",
+    "TokenRequest",
+    "remaining_s",
+    "unreachable",
+]
