@@ -42,7 +42,7 @@ from stretto_shared.training.corpus.clips import arrangement_of
 from stretto_shared.training.corpus.library import ScoreLibrary, read_libraries, unpack
 from stretto_shared.training.corpus.plans import ENSEMBLE
 from stretto_shared.training.corpus.records import SAMPLE_RATE_HZ
-from stretto_shared.training.corpus.render import SymusicSynthesizer, bundled_soundfont
+from stretto_shared.training.corpus.render import SOUNDFONTS, FluidSynthesizer, Synthesizer, bundled_soundfont
 from stretto_shared.training.corpus.scores import PITCH, Notes
 from stretto_shared.training.dataset import AudioShards
 
@@ -71,7 +71,8 @@ class Clip:
 def held_out(corpus: Path, library: ScoreLibrary, count: int) -> Iterator[Clip]:
     """Clips of different pieces, in the corpus' own order, spread over it."""
     shards = AudioShards(need(corpus, "The rendered corpus"), "test")
-    synthesizer = SymusicSynthesizer(bundled_soundfont(), SAMPLE_RATE_HZ)
+    font = next((font.path for font in SOUNDFONTS if font.path.exists()), bundled_soundfont())
+    synthesizer = FluidSynthesizer(font, SAMPLE_RATE_HZ)
     seen: set[tuple[str, str]] = set()
     for index in np.random.default_rng(SEED).permutation(len(shards)):
         record, samples = shards.record(int(index)), shards.clip(int(index)).astype(np.float32) / np.float32(32768)
@@ -87,12 +88,12 @@ def held_out(corpus: Path, library: ScoreLibrary, count: int) -> Iterator[Clip]:
 
 
 def performances(
-    melody: Notes, num_samples: int, synthesizer: SymusicSynthesizer, seed: int
+    melody: Notes, num_samples: int, synthesizer: Synthesizer, seed: int
 ) -> dict[str, NDArray[np.float32]]:
     """The melody hummed, and by another instrument."""
     rng = np.random.default_rng([SEED, seed])
     part = melodies.RenderPart(int(rng.choice(melodies.MELODIC_PROGRAMS)), False, melody.copy())
-    part.notes[:, PITCH] = np.clip(part.notes[:, PITCH], 24, 108)
+    part.notes[:, PITCH] = np.clip(part.notes[:, PITCH], melodies.LOWEST_PITCH, melodies.HIGHEST_PITCH)
     return {
         "hummed": melodies.hum(melody, num_samples, rng),
         "another instrument": synthesizer.render([part], num_samples),

@@ -35,23 +35,31 @@ from stretto_shared.training.corpus.clips import arrangement_of
 from stretto_shared.training.corpus.library import ScoreLibrary, read_libraries, unpack
 from stretto_shared.training.corpus.plans import ENSEMBLE, REPERTOIRES
 from stretto_shared.training.corpus.records import CLIP_SAMPLES, read_records, shard_paths
-from stretto_shared.training.corpus.render import SymusicSynthesizer, bundled_soundfont
+from stretto_shared.training.corpus.render import SOUNDFONTS, FluidSynthesizer, Synthesizer
 
 PAIR_S = 10
 NUM_COVERS = 2
 
 
-def write_pairs(library: ScoreLibrary, corpus: Path, split: str, shard: int, out: Path, seed: int) -> None:
-    """The pairs of one shard."""
+def write_pairs(
+    library: ScoreLibrary,
+    synthesizers: Sequence[Synthesizer],
+    corpus: Path,
+    split: str,
+    shard: int,
+    out: Path,
+    seed: int,
+) -> None:
+    """The pairs of one shard; each cover is by one of the synthesizers."""
     audio_path, records_path = shard_paths(corpus, split, shard)
-    synthesizer = SymusicSynthesizer(bundled_soundfont(), SAMPLE_RATE_HZ)
     mixes, covers, classes = [], [], []
     for clip, record in zip(np.load(audio_path, mmap_mode="r"), read_records(records_path), strict=True):
         number = int(record.clip_id.rsplit("-", 1)[1])
         rng = np.random.default_rng([seed, shard, number])
         melody = melodies.melody_of(arrangement_of(library, record, seed))
         mixes.append(stored_spectrum(clip.astype(np.float32) / 32768))
-        performed = [melodies.perform(melody, synthesizer, CLIP_SAMPLES, rng) for _ in range(NUM_COVERS)]
+        drawn = rng.integers(len(synthesizers), size=NUM_COVERS)
+        performed = [melodies.perform(melody, synthesizers[voice], CLIP_SAMPLES, rng) for voice in drawn]
         covers.append(np.stack([stored_spectrum(samples) for samples in performed]))
         classes.append(melodies.pitch_classes(melody, PAIR_S * FRAME_RATE_HZ, FRAME_RATE_HZ))
     arrays = {"mixes": np.stack(mixes), "covers": np.stack(covers), "classes": np.stack(classes)}
@@ -86,6 +94,7 @@ def _write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 def make_pairs(args: argparse.Namespace) -> None:
     """The pairs of the held-out shards, and of the first training shards."""
     libraries = read_libraries(unpack(args.data, args.corpus.parent / "scores"))
+    synthesizers = [FluidSynthesizer(font.path, SAMPLE_RATE_HZ) for font in SOUNDFONTS if font.path.exists()]
     for split in ("valid", "train", "test"):  # a run that is stopped early has what training needs
         library = libraries[split]
         for repertoire in REPERTOIRES.values():
@@ -97,7 +106,7 @@ def make_pairs(args: argparse.Namespace) -> None:
             for shard in own[: args.shards] if split == "train" else own[: args.heldout_shards]:
                 out = args.out / f"pairs_{split}_{shard:04d}.npz"
                 if not out.exists():
-                    write_pairs(library, args.corpus, split, shard, out, args.seed)
+                    write_pairs(library, synthesizers, args.corpus, split, shard, out, args.seed)
                     print(out.name, flush=True)
 
 

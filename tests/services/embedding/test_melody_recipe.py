@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from stretto_shared.training.corpus.debug import build_debug_corpus, debug_library
+from stretto_shared.training.corpus.render import SymusicSynthesizer, bundled_soundfont
 
 RECIPES = Path(__file__).resolve().parents[3] / "services" / "embedding" / "recipes"
 sys.path.append(str(RECIPES))
@@ -27,9 +28,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pairs(corpus: Path) -> Path:
     out = corpus / "pairs"
     out.mkdir()
+    synthesizers = [SymusicSynthesizer(bundled_soundfont(), 24_000)]
     for split in ("train", "valid"):
         made = out / f"pairs_{split}_0000.npz"
-        prepare_melody.write_pairs(debug_library(split), corpus, split, 0, made, seed=0)
+        prepare_melody.write_pairs(debug_library(split), synthesizers, corpus, split, 0, made, seed=0)
     return out
 
 

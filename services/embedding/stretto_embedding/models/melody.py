@@ -1,6 +1,6 @@
 """A melody encoder: recordings of one tune, whatever plays it, lie near one another, second by second.
 
-What MusicLM's melody conditioning asks for (Agostinelli et al. 2023, section 4.3, https://arxiv.org/abs/2301.11325):
+What MusicLM's melody conditioning asks for (Agostinelli et al. 2023, https://arxiv.org/abs/2301.11325):
 an embedding of a melody that forgets timbre and accompaniment, quantised to tokens that stages of language models read
 as a prefix. A log-frequency spectrum; a harmonic stack of it (as in "A Lightweight Instrument-Agnostic Model", Bittner
 et al. 2022, https://arxiv.org/abs/2203.09893), in which one small kernel sees a fundamental and its partials; the

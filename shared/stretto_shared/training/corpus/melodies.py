@@ -17,6 +17,7 @@ from stretto_shared.training.corpus.scores import DURATION, ONSET, PITCH, Notes,
 MELODIC_ROLES = ("melody", "soprano", "voice 1")
 # General MIDI: one of each family that can carry a tune, organs, guitars, strings, voices, winds and leads.
 MELODIC_PROGRAMS = (0, 4, 6, 11, 16, 19, 22, 24, 26, 40, 42, 48, 52, 53, 56, 60, 64, 65, 68, 71, 73, 74, 79, 80, 81)
+LOWEST_PITCH, HIGHEST_PITCH = 24, 96  # of an instrument's performance
 _LOWEST_HUM, _HIGHEST_HUM = 45, 76
 _LOWEST_WHISTLE, _HIGHEST_WHISTLE = 69, 96
 
@@ -51,7 +52,7 @@ def perform(melody: Notes, synthesizer: Synthesizer, num_samples: int, rng: np.r
     if kind == "instrument":
         program = int(rng.choice(MELODIC_PROGRAMS))
         moved = melody.copy()
-        moved[:, PITCH] = np.clip(moved[:, PITCH] + 12 * rng.choice((-1, 0, 0, 0, 1)), 24, 108)
+        moved[:, PITCH] = np.clip(moved[:, PITCH] + 12 * rng.choice((-1, 0, 0, 0, 1)), LOWEST_PITCH, HIGHEST_PITCH)
         return synthesizer.render([RenderPart(program, False, moved)], num_samples)
     return hum(melody, num_samples, rng, whistled=kind == "whistle")
 
