@@ -54,7 +54,8 @@ class Distances:
 
     def of(self, clips: Sequence[Embeddings], *, num_resamples: int = NUM_RESAMPLES) -> Distance:
         """The distance of some clips, each with at least one patch."""
-        projected = [self._projection(np.atleast_2d(clip)) for clip in clips]
+        rows = [np.atleast_2d(clip) for clip in clips]
+        projected = np.split(self._projection(np.concatenate(rows)), np.cumsum([len(row) for row in rows])[:-1])
         random = np.random.default_rng(0)
         picks = random.integers(len(clips), size=(num_resamples, len(clips)))
         resampled = np.array([self._from([projected[i] for i in pick]) for pick in picks])

@@ -72,6 +72,26 @@ def describe_again(library: ScoreLibrary, record: ClipRecord, seed: int) -> Clip
     Raises:
         ValueError: If the arranger no longer draws what the clip plays.
     """
+    arrangement = arrangement_of(library, record, seed)
+    key = arrangement.key
+    current = replace(
+        record,
+        tempo_word=arrangement.tempo_word,
+        key_tonic=key.tonic_name if key else None,
+        key_mode=key.mode if key else None,
+        mood=arrangement.mood,
+        genre=arrangement.genre,
+        register=arrangement.register,
+    )
+    return captions.with_captions(current, seed)
+
+
+def arrangement_of(library: ScoreLibrary, record: ClipRecord, seed: int) -> Arrangement:
+    """What a rendered clip plays, note for note.
+
+    Raises:
+        ValueError: If the arranger no longer draws it.
+    """
     *prefix, split, index = record.clip_id.split("-")
     repertoire = REPERTOIRES[prefix[1]] if len(prefix) > 1 else BALANCED
     for attempt in range(MAX_ATTEMPTS):
@@ -82,17 +102,7 @@ def describe_again(library: ScoreLibrary, record: ClipRecord, seed: int) -> Clip
             record.texture,
         )
         if same and [use.name for use in arrangement.instruments] == [use.name for use in record.instruments]:
-            key = arrangement.key
-            current = replace(
-                record,
-                tempo_word=arrangement.tempo_word,
-                key_tonic=key.tonic_name if key else None,
-                key_mode=key.mode if key else None,
-                mood=arrangement.mood,
-                genre=arrangement.genre,
-                register=arrangement.register,
-            )
-            return captions.with_captions(current, seed)
+            return arrangement
     raise ValueError(f"Clip {record.clip_id} is not what the arranger draws now. Render the corpus again.")
 
 
