@@ -6,8 +6,9 @@ import threading
 import numpy as np
 import pytest
 from band_encoders import BANDS, RATE_HZ, band_encoder, level_encoder, tone
-from stretto_embedding.engine import EmbeddingEngine, Limits
+from stretto_embedding.engine import EmbeddingEngine, Limits, embedding_engine
 from stretto_embedding.engine.listening import cut_windows, resample
+from stretto_embedding.loading import Once
 from stretto_shared.audio import Waveform
 from stretto_shared.errors import InvalidInput, NotFound, NotReady, Overloaded
 from stretto_shared.features import JointEmbedding
@@ -200,3 +201,33 @@ async def test_a_server_without_a_joint_encoder_says_so():
 def test_two_encoders_of_one_name_are_refused():
     with pytest.raises(InvalidInput, match="'bands'"):
         EmbeddingEngine({}, joint_loaders={"bands": band_encoder}, melody_loaders={"bands": level_encoder})
+
+
+async def test_the_number_of_threads_is_set_where_each_encoder_runs(monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        embedding_engine.torch,
+        "set_num_threads",
+        lambda number: told.append((number, threading.current_thread().name)),
+    )
+    engine = EmbeddingEngine(
+        {}, joint_loaders={"bands": band_encoder}, melody_loaders={"levels": level_encoder}, num_threads=3
+    )
+    await engine.start()
+    await engine.stop()
+    assert sorted(told) == [(3, "model-bands"), (3, "model-levels")]
+
+
+def test_a_shared_encoder_is_loaded_once_and_again_only_after_a_failure():
+    answers = [OSError("no disk"), "encoder"]
+
+    def load():
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    once = Once(load)
+    with pytest.raises(OSError, match="no disk"):
+        once()
+    assert [once(), once()] == ["encoder", "encoder"] and not answers
