@@ -73,7 +73,7 @@ def test_an_idle_service_with_the_shortest_queue_takes_the_largest_request(servi
 
 
 def test_an_unknown_encoder_is_not_found_and_the_known_are_named(service):
-    error = service.fails("EmbedText", texts("fine", model="mulan"))
+    error = service.fails("EmbedText", texts("fine", model="absent"))
     assert error.code() is grpc.StatusCode.NOT_FOUND and "minilm" in error.details()
 
 
@@ -101,6 +101,8 @@ def test_a_melody_too_short_or_too_long_is_refused(service, duration_s):
 
 
 def test_models_are_listed(service):
-    [model] = service.call("ListModels", embedding_pb2.ListModelsRequest()).models
+    models = service.call("ListModels", embedding_pb2.ListModelsRequest()).models
+    assert [model.name for model in models] == sorted(model.name for model in models)
+    [model] = [model for model in models if model.name == "minilm"]
     assert (model.name, model.service, model.source, model.is_default) == ("minilm", "embedding", "default", True)
     assert model.parameter_count == 22_565_376 and len(model.digest_sha256) == 64

@@ -9,11 +9,14 @@ from stretto_shared import weights
 from stretto_shared.errors import NotFound
 from stretto_shared.nn.heap import giving_memory_back
 
+from stretto_embedding.loading import melody_tokens
 from stretto_embedding.loading.encoders import MelodyEncoder
 from stretto_embedding.loading.files import list_names
 
 # `architecture` of our own layout: a function of the resolved weights.
-ARCHITECTURES: Mapping[str, Callable[[weights.ResolvedWeights], MelodyEncoder]] = {}
+ARCHITECTURES: Mapping[str, Callable[[weights.ResolvedWeights], MelodyEncoder]] = {
+    melody_tokens.ARCHITECTURE: melody_tokens.build
+}
 
 
 def list_default_names(weights_dir: Path) -> list[str]:
