@@ -10,7 +10,8 @@ validation split with the same options for both, and scored on the test split, t
 
     python evals/quality/semantic_tokens.py --corpus corpus/v1 --features corpus/features [--limit 100]
 
-Cost: tokens of 2,400 clips and six probes, about ten minutes of one core. The features are `mel_` and `chroma_`.
+Cost: tokens of all validation and test clips and six probes, some minutes of one core. The features are `mel_`
+(services/embedding/recipes/prepare_mel.py) and `chroma_` (services/acoustic/recipes/prepare_features.py).
 """
 
 from __future__ import annotations

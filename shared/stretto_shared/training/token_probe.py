@@ -33,7 +33,8 @@ NO_TRUTH = -1
 
 def frame_centres_s(num_frames: int, frame_rate_hz: float) -> NDArray[np.float64]:
     """Centres [T] of token frames."""
-    return (np.arange(num_frames) + 0.5) / frame_rate_hz
+    centres: NDArray[np.float64] = (np.arange(num_frames, dtype=np.float64) + 0.5) / frame_rate_hz
+    return centres
 
 
 def pitch_class_truth(chroma: NDArray[np.integer], num_frames: int, frame_rate_hz: float) -> NDArray[np.int64]:
@@ -99,30 +100,30 @@ class TokenProbe:
         generator = torch.Generator().manual_seed(options.seed)
         for number in range(options.passes):
             optimizer.param_groups[0]["lr"] = options.learning_rate * (1 - number / options.passes)
-            for rows in torch.randperm(len(tokens), generator=generator).split(options.batch_size):
+            for rows in torch.split(torch.randperm(len(tokens), generator=generator), options.batch_size):
                 logits = self._logits(tokens[rows])
                 loss = F.cross_entropy(logits.flatten(0, 1), truth[rows].flatten(), ignore_index=NO_TRUTH)
                 loss = loss + options.weight_decay * self._table.square().sum()
                 optimizer.zero_grad()
-                loss.backward()
+                torch.autograd.backward(loss)
                 optimizer.step()
 
     def _logits(self, tokens: Tensor) -> Tensor:
         """Tokens [N, T] to logits [N, T, C], or [N, 1, C] for whole clips."""
         context, size = self._options.context, self._options.num_tokens + 1
         if context is None:
-            return F.embedding(tokens, self._table).mean(1, keepdim=True) + self._bias
+            shares: Tensor = F.embedding(tokens, self._table).mean(1, keepdim=True)
+            return shares + self._bias
         padded = F.pad(tokens, (context, context), value=self._options.num_tokens)
         windows = padded.unfold(1, 2 * context + 1, 1) + size * torch.arange(2 * context + 1)  # [N, T, 2 context + 1]
         summed = F.embedding_bag(windows.flatten(0, 1), self._table, mode="sum")
-        return summed.unflatten(0, tokens.shape) + self._bias
+        return summed.view(*tokens.shape, -1) + self._bias
 
     @torch.no_grad()
     def accuracies(self, tokens: NDArray[np.integer], truth: NDArray[np.integer]) -> NDArray[np.float64]:
         """Share of right answers of each clip, NaN where it has no truth: [N] of tokens [N, T]."""
-        answers = torch.cat(
-            [self._logits(part).argmax(-1) for part in torch.from_numpy(tokens.astype(np.int64)).split(64)]
-        )
+        parts = torch.split(torch.from_numpy(tokens.astype(np.int64)), 64)
+        answers = torch.cat([self._logits(part).argmax(-1) for part in parts])
         told = truth != NO_TRUTH
         right = ((answers.numpy() == truth) & told).sum(1)
         return np.where(told.any(1), right / np.maximum(told.sum(1), 1), np.nan)
