@@ -37,8 +37,8 @@ TOLD = "all told"
 
 PROTOCOL = (
     "Nats per token, teacher forced, mean over clips; of each clip of the test split one whole window, its place "
-    "chosen by seed. The style is the codes of the clip's own audio embedding, without noise. Baselines are fitted on all "
-    "tokens of the train split: unigram with add-one smoothing; previous token of the same codebook, Witten-Bell "
+    "chosen by seed. The style is the codes of the clip's own audio embedding, without noise. Baselines are fitted on "
+    "all tokens of the train split: unigram with add-one smoothing; previous token of the same codebook, Witten-Bell "
     "interpolated with the unigram. `of another` gives each clip what belongs to another, by a seeded random order. "
     "Intervals: 95 % bootstrap over clips, paired."
 )
