@@ -26,10 +26,10 @@ class _CausalAttention(torch.autograd.Function):
         query, key, value = ((query * scale).contiguous(), key.contiguous(), value.contiguous())
         outcome, weights = torch.empty_like(query), []
         for rows in _blocks(query.shape[2]):
-            own = bias[:, rows, : rows.stop]
+            own = bias[:, rows, : rows.stop].to(query.dtype)
             for b in range(query.shape[0]):
-                scores = torch.bmm(query[b, :, rows], key[b, :, : rows.stop].transpose(1, 2)).float().add_(own)
-                heard = torch.softmax(scores, -1).to(value.dtype)
+                scores = torch.baddbmm(own, query[b, :, rows], key[b, :, : rows.stop].transpose(1, 2))
+                heard = torch.softmax(scores, -1)
                 outcome[b, :, rows] = torch.bmm(heard, value[b, :, : rows.stop])
                 weights.append(heard)
         ctx.save_for_backward(query, key, value, *weights)
