@@ -342,28 +342,28 @@ CODES, FIELDS = semantic(), config().config
 @pytest.mark.parametrize(
     ("field", "fields"),
     [
-        ("model", {"model": ""}),
-        ("model", {"model": "tiny"}),
-        ("duration_s", {"duration_s": 0.0}),
-        ("duration_s", {"duration_s": 601.0}),
-        ("duration_s", {"duration_s": float("nan")}),
-        ("priority", {"priority": 10}),
-        ("pace", {"pace": 9}),
-        ("sampling.top_k", {"sampling": model_pb2.SamplingOptions(top_k=17)}),
-        ("sampling.temperature", {"sampling": model_pb2.SamplingOptions(temperature=-1.0)}),
-        ("styles[0].encoder_id", {"styles": [style(1, 2, 3, encoder_id="mulan@cccccccccccc")]}),
-        ("styles[0].codes", {"styles": [style(1, 2)]}),
-        ("styles[0].codes", {"styles": [style(1, 2, 8)]}),
-        ("styles[1].start_s", {"styles": [style(1, 2, 3), style(1, 2, 3)]}),
-        ("styles", {"model": "fine", "styles": [style(1, 2, 3)]}),
-        ("prompt.codec_id", {"prompt": matrix(coarse(3), codec_id="framecodec@ffffffffffff")}),
-        ("prompt.codebook_count", {"prompt": matrix(np.zeros((3, 2)))}),
-        ("prompt.frame_rate_hz", {"prompt": matrix(coarse(3), frame_rate_hz=25.0)}),
-        ("prompt.codes", {"prompt": matrix(np.full((2, 3), 16))}),
-        ("prompt", {"prompt": matrix(coarse(NUM_FRAMES))}),
-        ("resume_from.codec_id", {"resume_from": matrix(coarse(3), codec_id="other")}),
-        ("resume_from", {"prompt": matrix(coarse(10)), "resume_from": matrix(coarse(10))}),
-        ("prompt.codebook_count", {"model": "fine", "prompt": matrix(np.zeros((3, 2)))}),
+        ("config.model", {"model": ""}),
+        ("config.model", {"model": "tiny"}),
+        ("config.duration_s", {"duration_s": 0.0}),
+        ("config.duration_s", {"duration_s": 601.0}),
+        ("config.duration_s", {"duration_s": float("nan")}),
+        ("config.priority", {"priority": 10}),
+        ("config.pace", {"pace": 9}),
+        ("config.sampling.top_k", {"sampling": model_pb2.SamplingOptions(top_k=17)}),
+        ("config.sampling.temperature", {"sampling": model_pb2.SamplingOptions(temperature=-1.0)}),
+        ("config.styles[0].encoder_id", {"styles": [style(1, 2, 3, encoder_id="mulan@cccccccccccc")]}),
+        ("config.styles[0].codes", {"styles": [style(1, 2)]}),
+        ("config.styles[0].codes", {"styles": [style(1, 2, 8)]}),
+        ("config.styles[1].start_s", {"styles": [style(1, 2, 3), style(1, 2, 3)]}),
+        ("config.styles", {"model": "fine", "styles": [style(1, 2, 3)]}),
+        ("config.prompt.codec_id", {"prompt": matrix(coarse(3), codec_id="framecodec@ffffffffffff")}),
+        ("config.prompt.codebook_count", {"prompt": matrix(np.zeros((3, 2)))}),
+        ("config.prompt.frame_rate_hz", {"prompt": matrix(coarse(3), frame_rate_hz=25.0)}),
+        ("config.prompt.codes", {"prompt": matrix(np.full((2, 3), 16))}),
+        ("config.prompt", {"prompt": matrix(coarse(NUM_FRAMES))}),
+        ("config.resume_from.codec_id", {"resume_from": matrix(coarse(3), codec_id="other")}),
+        ("config.resume_from", {"prompt": matrix(coarse(10)), "resume_from": matrix(coarse(10))}),
+        ("config.prompt.codebook_count", {"model": "fine", "prompt": matrix(np.zeros((3, 2)))}),
     ],
 )
 async def test_a_config_that_does_not_fit_names_its_field(stub: Any, field: str, fields: dict[str, Any]) -> None:
@@ -410,7 +410,7 @@ async def test_each_kind_of_model_is_refused_by_the_other_method_with_a_word_on_
         await stub.CheckAdmission(acoustic_pb2.CheckAdmissionRequest(model="coarse", duration_s=1.0))
     assert bad_field(caught.value) == "model"
     error = await refusal(responses(stub, [config(model="tiny")]))
-    assert bad_field(error) == "model" and "GenerateTokens" in (error.details() or "")
+    assert bad_field(error) == "config.model" and "GenerateTokens" in (error.details() or "")
     error = await refusal(responses(stub, [config(model="other")]))
     assert error.code() is grpc.StatusCode.NOT_FOUND and "coarse, fine" in (error.details() or "")
 
