@@ -101,13 +101,13 @@ def _refine_request_from_proto(config: acoustic_pb2.RefineConfig) -> StageReques
         model=config.model,
         duration_s=config.duration_s,
         seed=config.seed,
-        sampling=convert.sampling_from_proto(config.sampling),
-        styles=convert.style_spans_from_proto(config.styles),
-        prompt=convert.tokens_from_proto(config.prompt, "prompt") if config.HasField("prompt") else None,
-        resume_from=convert.tokens_from_proto(config.resume_from, "resume_from")
+        sampling=convert.sampling_from_proto(config.sampling, "config.sampling"),
+        styles=convert.style_spans_from_proto(config.styles, "config.styles"),
+        prompt=convert.tokens_from_proto(config.prompt, "config.prompt") if config.HasField("prompt") else None,
+        resume_from=convert.tokens_from_proto(config.resume_from, "config.resume_from")
         if config.HasField("resume_from")
         else None,
-        is_realtime=convert.is_realtime_from_proto(config.pace),
+        is_realtime=convert.is_realtime_from_proto(config.pace, "config.pace"),
         priority=config.priority,
     )
 

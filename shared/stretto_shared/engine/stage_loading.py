@@ -18,6 +18,7 @@ from stretto_shared.errors import InvalidInput, NotReady
 from stretto_shared.features import ModelInfo
 from stretto_shared.nn.heap import giving_memory_back
 from stretto_shared.nn.stage_lm import StageConfig, StageLM
+from stretto_shared.nn.weight_format import set_weight_format
 
 ARCHITECTURE = "StageLM"
 NO_LICENCE_STATED = "NOASSERTION"
@@ -96,9 +97,13 @@ def make_loaded_stage(
     is_default: bool = False,
     source: str = "default",
 ) -> LoadedStage:
-    """Put a module in eval mode, and write down what it is."""
+    """Put a module in eval mode, its matrices as the CPU's kernels read them, and write down what it is.
+
+    Packed so, a row's result is its own on the processors at hand, and pieces join, which the stepper tries.
+    """
     module.float().eval().requires_grad_(False)
-    config = module.config
+    config, parameter_count = module.config, module.num_parameters()
+    set_weight_format(module, "as_dtype")
 
     def make_stepper(max_rows: int, joins: bool) -> StageStepModel:
         return StageStepper.tried(module, max_rows=max_rows) if joins else StageStepper(module)
@@ -109,7 +114,7 @@ def make_loaded_stage(
         digest_sha256=digest_sha256,
         licence=licence,
         score=score,
-        parameter_count=module.num_parameters(),
+        parameter_count=parameter_count,
         is_default=is_default,
         source=source,
         sample_rate_hz=config.sample_rate_hz,

@@ -10,7 +10,8 @@ melody, J codebooks and W frames of the source.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from stretto_shared.engine.sampling import Sampling
 from stretto_shared.engine.windows import Window, WindowedRequest, WindowLayout
-from stretto_shared.errors import InvalidInput
+from stretto_shared.errors import InvalidInput, NotFound
 from stretto_shared.features import MAX_PIECE_S, SamplingOptions, StyleSpan
 from stretto_shared.nn.stage_lm.config import StageCondition, StageConfig
 from stretto_shared.tokens import TokenMatrix
@@ -136,6 +137,15 @@ class StagePiece:
                 f"{resume_from.shape[1]}. A piece that is complete needs no resume.",
             )
         return np.concatenate([prompt, resume_from], axis=1)
+
+
+@contextmanager
+def fields_below(path: str) -> Iterator[None]:
+    """Name the fields of errors by their path in a message that holds the request under `path`."""
+    try:
+        yield
+    except (InvalidInput, NotFound) as error:
+        raise type(error)(f"{path}.{error.field}", error.description, reason=error.reason) from None
 
 
 def is_same_maker(given: str, expected: str) -> bool:

@@ -63,8 +63,9 @@ def stage_lm(config: StageConfig) -> StageLM:
     torch.manual_seed(0)
     model = StageLM(config)
     with torch.no_grad():
-        model.narrow.weight.mul_(3)  # an untrained model is close to indifferent: let its opinions show
-        model.bias.normal_()
+        model.narrow.weight.mul_(2)  # an untrained model is close to indifferent: let its opinions show
+        for block in model.blocks():
+            block.self_out.weight.mul_(6)  # and come from all that it reads, not from the last token alone
     return model
 
 
@@ -181,7 +182,7 @@ async def test_language_models_are_listed_with_their_rates(stub: Any) -> None:
     "change",
     [
         {"seed": 2},
-        {"styles": [style(1, 2, 4)]},
+        {"styles": [style(7, 5, 6)]},
         {"styles": []},
         {"melody": melody(seed=1)},
         {"prompt": matrix(ids(6))},

@@ -64,10 +64,10 @@ class AcousticModels:
         """
         stages = ", ".join(self._refining.names()) or "none, since this server has none"
         if not request.model:
-            raise InvalidInput("model", f"is required. Name a stage that refines: {stages}.")
+            raise InvalidInput("config.model", f"is required. Name a stage that refines: {stages}.")
         if request.model in self._generating.names():
             raise InvalidInput(
-                "model",
+                "config.model",
                 f"expected a stage that refines ({stages}), got {request.model!r}, which generates by itself. "
                 "Call GenerateTokens for it.",
             )

@@ -16,7 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from stretto_shared.engine.program import TokenBlock
 from stretto_shared.engine.stage_engine import StageEngine, StageFrames
-from stretto_shared.engine.stage_requests import StagePiece, StageRequest, check_tokens, continues_source
+from stretto_shared.engine.stage_requests import (
+    StagePiece,
+    StageRequest,
+    check_tokens,
+    continues_source,
+    fields_below,
+)
 from stretto_shared.engine.windows import Window
 from stretto_shared.errors import InvalidInput
 from stretto_shared.nn.stage_lm.config import StageCondition, StageConfig
@@ -98,8 +104,9 @@ class Refining(StageEngine):
             NotFound: If there is no such model.
             Overloaded: If too many pieces wait already, or a real-time one would make those that play run dry.
         """
-        stage = self.find(request.model)
-        config, piece = stage.config, StagePiece(request, stage.config)
+        with fields_below("config"):
+            stage = self.find(request.model)
+            config, piece = stage.config, StagePiece(request, stage.config)
         frames = SourceFrames(source, config, piece.num_source_frames)
 
         async def condition_of(window: Window) -> StageCondition:

@@ -58,7 +58,7 @@ class SemanticEngine:
         """
         if model in self._generating.names():
             raise InvalidInput(
-                "model", f"expected a tokenizer, got {model!r}, a language model. Call GenerateTokens for it."
+                "config.model", f"expected a tokenizer, got {model!r}, a language model. Call GenerateTokens for it."
             )
         return self._tokenizing.tokenize(model, audio)
 
