@@ -6,7 +6,7 @@ or takes protobuf, and every failure is a `StrettoError`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +27,16 @@ from stretto_shared.grpc.settings import ChannelSettings
 from stretto_shared.tokens import TokenMatrix
 
 from stretto_client.calls import answer, stream
-from stretto_client.convert import check_priority, check_seed, event_from_proto, pace_to_proto
+from stretto_client.convert import (
+    check_candidates,
+    check_priority,
+    check_seed,
+    event_from_proto,
+    pace_to_proto,
+    story_to_proto,
+)
 from stretto_client.embedding_calls import SHORT_TIMEOUT_S, EmbeddingCalls
-from stretto_client.values import AudioChunk, EncodedAudio, ModelList, MusicEvent, Pace, TokenChunk
+from stretto_client.values import AudioChunk, EncodedAudio, ModelList, MusicEvent, Pace, PromptSpan, TokenChunk
 
 MUSIC_TIMEOUT_S = 300.0
 CODEC_TIMEOUT_S = 300.0
@@ -89,6 +96,8 @@ class StrettoClient(EmbeddingCalls):
         seed: int = 0,
         sampling: SamplingOptions | None = None,
         melody: Waveform | None = None,
+        story: Sequence[PromptSpan] = (),
+        candidates: int = 1,
         pace: Pace = Pace.BEST_EFFORT,
         priority: int = 0,
         timeout_s: float = MUSIC_TIMEOUT_S,
@@ -98,10 +107,13 @@ class StrettoClient(EmbeddingCalls):
         Args:
             prompt: What the music should be, in English.
             cascade: Empty takes the server's default.
-            duration_s: Seconds of music, at most 30.
+            duration_s: Seconds of music, at most 30, with `musiclm` 300.
             seed: Same request and seed, same bytes.
             sampling: How to draw; None takes the models' defaults.
             melody: A recording whose melody the music follows.
+            story: What the music should become after the prompt, in order of time; only with `musiclm`.
+            candidates: How many pieces to make, of which the one that fits the prompt best is sent once all are made;
+                at most 8.
             pace: Whether somebody listens while it is made.
             priority: Of a best-effort piece, 0 to 9: higher ones go first.
             timeout_s: Deadline of the whole call, which every stage behind the door obeys.
@@ -113,6 +125,8 @@ class StrettoClient(EmbeddingCalls):
             seed=check_seed(seed),
             pace=pace_to_proto(pace),
             priority=check_priority(priority),
+            story=story_to_proto(story),
+            candidate_count=check_candidates(candidates),
         )
         if sampling is not None:
             request.sampling.CopyFrom(convert.sampling_to_proto(sampling))

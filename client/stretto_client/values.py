@@ -22,8 +22,20 @@ class Pace(StrEnum):
 
 
 @dataclass(frozen=True)
+class PromptSpan:
+    """Of a story, what the music should become from `start_s` on; None takes the server's time for the change."""
+
+    start_s: float
+    prompt: str
+    blend_s: float | None = None
+
+
+@dataclass(frozen=True)
 class Progress:
-    """How far a stage, named by its service, is: token frames done of the whole piece's."""
+    """How far a stage is: token frames done of the whole piece's.
+
+    A stage is named by its service, and its model too where a service works on one piece with several.
+    """
 
     stage: str
     num_done_frames: int
@@ -57,6 +69,9 @@ class Receipt:
     first_audio_latency_s: float
     total_latency_s: float
     resume_count: int
+    story: tuple[PromptSpan, ...] = ()
+    candidate_count: int = 1
+    similarity: float = 0.0
 
     @property
     def real_time_factor(self) -> float:

@@ -100,6 +100,9 @@ class Orchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):  # type: 
         except (asyncio.CancelledError, GeneratorExit):
             self._seen.num_cancelled[request.prompt] += 1
             raise
+        chosen = {}
+        if isinstance(request, orchestrator_pb2.GenerateMusicRequest):
+            chosen = {"story": request.story, "candidate_count": request.candidate_count, "similarity": 0.25}
         yield {
             "receipt": orchestrator_pb2.Receipt(
                 cascade=request.cascade or "musicgen",
@@ -112,6 +115,7 @@ class Orchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):  # type: 
                 output_sha256="cd" * 32,
                 first_audio_latency=duration_pb2.Duration(nanos=250_000_000),
                 total_latency=duration_pb2.Duration(seconds=1),
+                **chosen,
             )
         }
 

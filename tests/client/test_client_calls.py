@@ -18,6 +18,7 @@ from stretto_client import (
     Overloaded,
     Pace,
     Progress,
+    PromptSpan,
     Receipt,
     SamplingOptions,
     ServerFailure,
@@ -146,6 +147,22 @@ async def test_an_oversized_message_is_invalid_input_and_the_next_call_works(doo
         with pytest.raises(InvalidInput, match="smaller"):
             await client.encode_audio(Waveform(np.zeros(500_000), 24_000))
         assert (await client.encode_audio(SECOND)).num_samples == 24_000
+
+
+async def test_a_story_and_candidates_reach_the_door_and_come_back_in_the_receipt(door: Any) -> None:
+    story = [PromptSpan(1.0, "a storm"), PromptSpan(2.0, "a calm", 0.0)]
+    async with StrettoClient(door.address) as client:
+        events = [event async for event in client.generate_music("a waltz", duration_s=3.0, story=story, candidates=2)]
+    receipt = events[-1]
+    assert isinstance(receipt, Receipt)
+    assert (list(receipt.story), receipt.candidate_count, receipt.similarity) == (story, 2, 0.25)
+
+
+async def test_candidates_that_the_wire_does_not_know_never_leave_the_client(door: Any) -> None:
+    async with StrettoClient(door.address) as client:
+        for candidates in (0, 9):
+            with pytest.raises(InvalidInput, match="candidates"):
+                await anext(client.generate_music("x", candidates=candidates))
 
 
 async def test_a_seed_that_does_not_fit_never_leaves_the_client(door: Any) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from stretto_client import read_audio, read_tokens, up, write_audio
+from stretto_client import Progress, read_audio, read_tokens, up, write_audio
 from stretto_client.audio_files import Waveform
+from stretto_client.cli.music import StageBars
+from stretto_client.cli.output import progress_bar
 from stretto_client.up import parse_ports, settings_of
 from stretto_shared.errors import InvalidInput
 
@@ -44,6 +46,50 @@ def test_every_option_of_generate_reaches_the_door(run: Run, door: Any, tmp_path
     assert (options.temperature, options.top_k, options.top_p, options.guidance_scale) == (0.5, 9, 0.9, 2.5)
     assert run("generate", "--continue", recording, "--duration-s", 1, "-o", tmp_path / "b.wav")[0] == 0
     assert door.seen.requests[-1].audio.sample_rate_hz == 24_000
+
+
+def test_a_story_and_candidates_reach_the_door_and_are_in_the_receipt(run: Run, door: Any, tmp_path: Path) -> None:
+    story = ("--story", "1:a storm: loud", "--story", "2.5/0.5: a calm ")
+    options = ("--cascade", "musiclm", "--duration-s", 3, "--candidates", 4, "-o", tmp_path / "a.wav")
+    status, out, _ = run("generate", "a waltz", *story, *options)
+    asked = door.seen.requests[-1]
+    assert (status, asked.cascade, asked.candidate_count) == (0, "musiclm", 4)
+    assert [(span.start_s, span.prompt) for span in asked.story] == [(1, "a storm: loud"), (2.5, "a calm")]
+    assert not asked.story[0].HasField("blend_s") and asked.story[1].blend_s == 0.5
+    for part in ("from 1 s: a storm: loud", "from 2.5 s: a calm", "4, similarity 0.250"):
+        assert part in out
+    receipt = json.loads(run("generate", "a waltz", *story, *options, "--json")[1])
+    assert receipt["story"][1] == {"start_s": 2.5, "prompt": "a calm", "blend_s": 0.5}
+
+
+@pytest.mark.parametrize("span", ["a storm", "x:a storm", "5/x:a storm", "5:", "5: "])
+def test_a_story_that_is_none_is_one_line_that_says_how(run: Run, door: Any, tmp_path: Path, span: str) -> None:
+    num_requests = len(door.seen.requests)
+    status, _, err = run("generate", "x", "--story", span, "-o", tmp_path / "a.wav")
+    assert status == 1 and len(err.splitlines()) == 1 and "START_S:PROMPT" in err and repr(span) in err
+    assert len(door.seen.requests) == num_requests
+
+
+@pytest.mark.parametrize("option", [("--story", "1:y"), ("--candidates", 2)])
+def test_a_recording_is_continued_without_story_and_candidates(
+    run: Run, tmp_path: Path, recording: Path, option: tuple[object, ...]
+) -> None:
+    status, _, err = run("generate", "x", "--continue", recording, *option, "-o", tmp_path / "a.wav")
+    assert status == 1 and str(option[0]) in err and "--continue" in err
+
+
+def test_stages_that_work_at_the_same_time_have_a_line_each(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a bar only moves where somebody watches
+    monkeypatch.setenv("COLUMNS", "200")
+    with progress_bar() as bar:
+        shown = StageBars(bar)
+        for stage, num_done in (("embedding", 0), ("semantic", 0), ("semantic", 5), ("acoustic/musiclm_fine", 2)):
+            shown.advance(Progress(stage, num_done, 10 if num_done else 0))
+        tasks = [(task.description, task.completed, task.total) for task in bar.tasks]
+    assert tasks == [("Composing (semantic)", 5, 10), ("Composing (musiclm_fine)", 2, 10)]
+    assert "Composing (musiclm_fine)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -25,14 +25,19 @@ from stretto_client.cli.output import (
 )
 from stretto_client.cli.session import Address, AsJson, Timeout, run_session
 from stretto_client.client import MUSIC_TIMEOUT_S, StrettoClient
-from stretto_client.convert import MAX_PRIORITY
+from stretto_client.convert import MAX_CANDIDATES, MAX_PRIORITY
 from stretto_client.errors import ServerFailure
 from stretto_client.files import check_output
 from stretto_client.picture import check_picture_path, draw_spectrogram
-from stretto_client.values import AudioChunk, MusicEvent, Pace, Progress, Receipt
+from stretto_client.values import AudioChunk, MusicEvent, Pace, Progress, PromptSpan, Receipt
 
-MAX_DURATION_S = 30.0
-STAGE_NAMES = {"embedding": "Reading the prompt", "codec": "Listening to the recording", "acoustic": "Composing"}
+MAX_DURATION_S = 300.0
+STAGE_NAMES = {
+    "embedding": "Reading the prompt",
+    "codec": "Listening to the recording",
+    "semantic": "Composing",
+    "acoustic": "Composing",
+}
 
 
 def generate(
@@ -42,13 +47,23 @@ def generate(
     ] = "",
     cascade: Annotated[str, typer.Option(help="The cascade of models that makes the music.")] = "musicgen",
     duration_s: Annotated[
-        float, typer.Option(min=0.1, max=MAX_DURATION_S, help="Seconds of new music (with --continue at most 20).")
+        float,
+        typer.Option(
+            min=0.1, max=MAX_DURATION_S, help="Seconds of new music, at most 30 (20 with --continue, 300 with musiclm)."
+        ),
     ] = 10.0,
     seed: Annotated[int, typer.Option(min=0, help="Same request and seed, same bytes.")] = 0,
     melody: Annotated[Path | None, typer.Option(help="A recording whose melody the music follows.")] = None,
     continued: Annotated[
         Path | None, typer.Option("--continue", help="A recording to continue; its last 10 s are heard.")
     ] = None,
+    story: Annotated[
+        list[str] | None,
+        typer.Option(help='What the music becomes, as START_S:PROMPT or START_S/BLEND_S:PROMPT: 20/8:"a storm".'),
+    ] = None,
+    candidates: Annotated[
+        int, typer.Option(min=1, max=MAX_CANDIDATES, help="Make so many pieces and keep the one that fits best.")
+    ] = 1,
     temperature: Annotated[
         float | None, typer.Option(min=0.0, max=10.0, help="Divides the logits; 0 takes the likeliest token.")
     ] = None,
@@ -76,6 +91,10 @@ def generate(
         raise InvalidInput("--melody", "expected either --melody or --continue, got both. Choose one.")
     if not prompt and continued is None:
         raise InvalidInput("PROMPT", "expected what the music should be, got nothing. Say it in a few words.")
+    spans = [parse_span(text) for text in story or ()]
+    if continued is not None and (spans or candidates > 1):
+        option = "--story" if spans else "--candidates"
+        raise InvalidInput(option, "expected no --continue beside it, got both. Choose one.")
     audio_format(output)
     check_output(output, melody, continued)
     if picture is not None:
@@ -108,6 +127,8 @@ def generate(
                 pace=pace,
                 priority=priority,
                 melody=melody_audio,
+                story=spans,
+                candidates=candidates,
                 timeout_s=timeout_s,
             )
         waveform, receipt = await _write_music(events, output)
@@ -130,11 +151,11 @@ async def _write_music(events: AsyncIterator[MusicEvent], output: Path) -> tuple
     chunks: list[Waveform] = []
     receipt: Receipt | None = None
     with progress_bar() as bar, AudioFileWriter(output) as writer:
-        task = bar.add_task("Asking the server", total=None)
+        shown = StageBars(bar)
         async for event in events:
             match event:
                 case Progress():
-                    _advance(bar, task, event)
+                    shown.advance(event)
                 case AudioChunk():
                     chunks.append(event.waveform)
                 case Receipt():
@@ -151,10 +172,47 @@ async def _write_music(events: AsyncIterator[MusicEvent], output: Path) -> tuple
     return waveform, receipt
 
 
-def _advance(bar: ProgressBar, task: TaskID, progress: Progress) -> None:
-    bar.update(task, description=STAGE_NAMES.get(progress.stage, progress.stage))
-    if progress.num_total_frames > 0:
-        bar.update(task, total=progress.num_total_frames, completed=progress.num_done_frames)
+class StageBars:
+    """A line that says what is being done, and one more for each further stage that makes frames at the same time."""
+
+    def __init__(self, bar: ProgressBar) -> None:
+        self._bar = bar
+        self._first = bar.add_task("Asking the server", total=None)
+        self._tasks: dict[str, TaskID] = {}
+
+    def advance(self, progress: Progress) -> None:
+        """Show how far a stage is."""
+        name, _, model = progress.stage.partition("/")
+        description = STAGE_NAMES.get(name, name) + (f" ({model or name})" if model or name == "semantic" else "")
+        if progress.num_total_frames == 0:
+            if not self._tasks:
+                self._bar.update(self._first, description=description)
+            return
+        if progress.stage not in self._tasks:
+            self._tasks[progress.stage] = self._bar.add_task(description) if self._tasks else self._first
+        self._bar.update(
+            self._tasks[progress.stage],
+            description=description,
+            total=progress.num_total_frames,
+            completed=progress.num_done_frames,
+        )
+
+
+def parse_span(text: str) -> PromptSpan:
+    """`20:a storm` or `20/8:a storm`: from 20 s on, in 8 s, a storm.
+
+    Raises:
+        InvalidInput: If it is not of that form.
+    """
+    times, colon, prompt = text.partition(":")
+    start, slash, blend = times.partition("/")
+    wrong = InvalidInput("--story", f"expected START_S:PROMPT or START_S/BLEND_S:PROMPT, got {text!r}.")
+    if not colon or not prompt.strip():
+        raise wrong
+    try:
+        return PromptSpan(float(start), prompt.strip(), float(blend) if slash else None)
+    except ValueError:
+        raise wrong from None
 
 
 def _report(receipt: Receipt, written: list[Path], as_json: bool) -> None:

@@ -77,6 +77,10 @@ def receipt_table(receipt: Receipt) -> Table:
         "first audio after": f"{receipt.first_audio_latency_s:.2f} s",
         "done after": f"{receipt.total_latency_s:.2f} s",
         "real-time factor": f"{receipt.real_time_factor:.2f}",
+        "story": "\n".join(f"from {span.start_s:g} s: {span.prompt}" for span in receipt.story),
+        "best of": f"{receipt.candidate_count}, similarity {receipt.similarity:.3f}"
+        if receipt.candidate_count > 1
+        else "",
         "resumed": f"{receipt.resume_count} times" if receipt.resume_count else "",
     }
     for name, value in rows.items():

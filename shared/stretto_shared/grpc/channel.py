@@ -3,8 +3,8 @@
 A call made while an RPC is being served carries that RPC's remaining time as its deadline (never a longer one than
 asked for), its trace context and its request id.
 
-Methods that take a stream are never retried by the channel: gRPC (grpcio 1.85.3) loses messages that are sent around the
-moment of a retry, without an error (`tests/shared/grpc/test_grpc_channel.py`). Who sends a stream opens it again.
+Methods that take a stream are never retried by the channel: gRPC (grpcio 1.85.3) loses messages that are sent around
+the moment of a retry, without an error. Who sends a stream opens it again.
 """
 
 from __future__ import annotations

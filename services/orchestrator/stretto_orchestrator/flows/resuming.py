@@ -81,7 +81,8 @@ async def resumed_tokens(
 ) -> AsyncGenerator[GeneratedTokens, None]:
     """All frames of a language model's stream, however often it is lost after its first message.
 
-    One that reads a source may be lost before its first message too: the channel tries no call again that takes a stream.
+    One that reads a source may be lost before its first message too, for no channel tries a call again that takes a
+    stream.
 
     Args:
         open_stream: Opens the stream after the frames that it is given, if any.
