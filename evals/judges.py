@@ -1,7 +1,7 @@
 """Two spaces in which clips are compared: YAMNet's, and that of the cascade's own joint encoder.
 
-YAMNet knows neither the corpus nor the models, and gives a row for every 0.48 s. The joint encoder is the one that told
-the language models what to play, so its word on them is no proof, only beside it; it gives one row for a clip.
+YAMNet knows neither the corpus nor the models, and gives a row for every 0.48 s. MuLan is the one that told the
+language models what to play, so its word on them needs another's beside it; it gives one row for a clip.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from stretto_shared.audio import Waveform
 
 Array = NDArray[np.float64]
 
-YAMNET, JOINT = "YAMNet", "own joint encoder"
+YAMNET, JOINT = "YAMNet", "own MuLan"
 NUM_DIMS: Mapping[str, int] = {YAMNET: 24, JOINT: 8}
 
 

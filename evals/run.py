@@ -16,7 +16,8 @@ from pathlib import Path
 from harness import MISSING_STATUS
 
 FOLDER = Path(__file__).resolve().parent / "quality"
-NAMES = ("demo_audio", "every_rpc", "codec", "musicgen_loss", "musicgen_adherence")  # the quickest first
+# The quickest first.
+NAMES = ("demo_audio", "every_rpc", "codec", "musicgen_loss", "melody", "musicgen_adherence", "musiclm")
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 - cycle: cosine of text and sample in the joint space, the own caption against others (true against shuffled), for
   captions of held-out templates of held-out pieces and for MusicCaps captions, beside MusicGen and the clips.
-- distance: Frechet distance of the same samples to held-out audio, in YAMNet's space and in the own joint encoder's,
+- distance: Frechet distance of the same samples to held-out audio, in YAMNet's space and in our MuLan's,
   beside MusicGen, real clips through the codec (ceiling), and white and pink noise (floor).
 - memorisation: continuations of training clips against how they go on, beside held-out clips.
 - structure: what the semantic stage does over many seconds (`semantic_stage.py` says what "off" is).
@@ -42,7 +42,7 @@ from stretto_shared.dsp.chroma import extract_chroma
 from stretto_shared.metrics.bootstrap import bootstrap_mean
 from stretto_shared.training.dataset import AudioShards
 
-CLIP_S, MELODY_S, STORY_S = 10.0, 8.0, 20.0
+CLIP_S, MELODY_S, STORY_S = 10.24, 8.0, 20.0  # a clip is one window of the joint encoder
 STORY_BLEND_S, STORY_MARGIN_S = 2.0, 1.0
 MELODY_PROMPT = "a solo flute plays a melody"
 MUSICLM, MUSICGEN = "musiclm", "musicgen"

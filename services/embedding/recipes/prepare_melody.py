@@ -113,7 +113,8 @@ def make_pairs(args: argparse.Namespace) -> None:
 def make_codes(args: argparse.Namespace) -> None:
     """The codes of every shard."""
     encoder = load_melody_encoder(args.weights)
-    for audio in sorted(args.corpus.glob("audio_*.npy")):
+    audios = sorted(args.corpus.glob("audio_*.npy"), key=lambda path: ("_train_" in path.name, path.name[-6:]))
+    for audio in audios:  # the held-out shards, then those of training with the repertoires in turn
         out = args.out / f"{audio.stem.replace('audio', 'melody', 1)}.npy"
         if not out.exists():
             write_codes(audio, encoder, out)
