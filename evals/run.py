@@ -16,7 +16,7 @@ from pathlib import Path
 from harness import MISSING_STATUS
 
 FOLDER = Path(__file__).resolve().parent / "quality"
-NAMES = ("demo_audio", "every_rpc", "codec", "musicgen_loss", "musicgen_adherence")  # the quickest first
+NAMES = ("demo_audio", "every_rpc", "codec", "musicgen_loss", "mulan", "musicgen_adherence")  # the quickest first
 
 
 def main() -> None:

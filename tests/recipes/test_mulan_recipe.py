@@ -15,13 +15,13 @@ ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "services/embedding/recipes"
 sys.path.append(str(RECIPES))
 
-from joint_features import SILENCE, JointFeatures, perturbed  # noqa: E402  programs beside the packages
+from fit_codes import load_mulan  # noqa: E402  programs beside the packages
+from joint_features import SILENCE, JointFeatures, perturbed  # noqa: E402
 from stretto_embedding.models.mulan.audio_tower import SILENCE as TOWER_SILENCE  # noqa: E402
 from stretto_shared.training.corpus.debug import build_debug_corpus  # noqa: E402
 from stretto_shared.training.corpus.records import ClipRecord  # noqa: E402
 from tag_recordings import FAMILIES, GENRES, MOODS, PROGRAMS, instruments_heard, tagged  # noqa: E402
 from train_mulan import contrastive_loss, retrieval  # noqa: E402
-from write_styles import load_mulan, points_of  # noqa: E402
 
 
 def run(script: Path, *arguments: object) -> None:
@@ -46,18 +46,21 @@ def test_the_recipe_learns_and_exports_and_writes_styles(features: Path, tmp_pat
     records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     losses = [record["loss"] for record in records if "loss" in record]
     assert losses[-1] < losses[0] - 0.3
-    exported = folder / "export" / "mulan-debug"
-    run(RECIPES / "write_styles.py", "--features", features, "--mulan", exported)
-    model = load_mulan(exported)
-    mels = np.load(features / "mel_train_0000.npy")
+    exported, finished = folder / "export" / "mulan-debug", tmp_path / "finished"
+    run(RECIPES / "fit_codes.py", "--mulan", exported, "--features", features, "--out", finished)
+    model, resolved = load_mulan(finished)
+    mels = np.load(features / "mel_train_0000.npy").astype(np.float32)
     styles = np.load(features / "style_train_0000.npy")
-    assert styles.dtype == np.float16 and styles.shape == (len(mels), 16)
-    np.testing.assert_array_equal(styles, points_of(model, mels))
-    # The mean was taken over these very clips, so that centred points lie about the origin, and raw ones do not.
+    assert styles.dtype == np.float16 and resolved.config["training"]["clips_for_codes"] == len(mels)
     with torch.inference_mode():
-        raw = model.raw_audio(torch.from_numpy(mels.astype(np.float32)))
+        points, raw = model.embed_audio(torch.from_numpy(mels)), model.raw_audio(torch.from_numpy(mels))
+        distances = (model.dequantize(model.quantize(points)) - points).norm(dim=1)
+    np.testing.assert_allclose(styles, points.numpy(), atol=1e-3)
     torch.testing.assert_close(raw.mean(0), model.audio_mean, atol=2e-3, rtol=0)
-    assert np.linalg.norm(styles.astype(np.float32).mean(0)) < 0.5 < 1
+    assert float(distances.mean()) < 0.7  # of unit vectors; two at random are 1.4 apart
+    (features / "style_train_0000.npy").unlink()
+    run(RECIPES / "fit_codes.py", "--mulan", finished, "--features", features, "--keep-codes")
+    np.testing.assert_array_equal(np.load(features / "style_train_0000.npy"), styles)
     run(RECIPES / "train_mulan.py", *train)  # goes on where it was, which is the end
     again = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert again[len(records)]["step"] == records[-1]["step"] + 1

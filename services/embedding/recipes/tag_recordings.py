@@ -1,12 +1,12 @@
-"""Give real recordings captions, so that the audio tower hears more than renders: what YAMNet is sure to hear, in words.
+"""Give real recordings captions, so that the audio tower hears more than renders: what YAMNet surely hears, in words.
 
 `python services/embedding/recipes/tag_recordings.py --recordings corpus/real --yamnet DIR --out DIR`
 
-`--recordings` is what `stretto_shared.training.corpus real` wrote; only its train split is read, which holds neither MAPS'
-Disklavier nor the game music of the evals. Of each clip YAMNet's mean class scores say which instruments sound (a score of
-`SURE`, three at most), its genre and its mood; those become a `ClipRecord` without tempo, key and texture, and the corpus'
-own grammar makes its captions. A clip in which no instrument is sure is left out. Writes `mel_real_{shard}.npy`,
-`text_real_{shard}.npz` and `clips_real_{shard}.jsonl`, as the features of the corpus are.
+`--recordings` is what `stretto_shared.training.corpus real` wrote; only its train split is read, which holds neither
+MAPS' Disklavier nor the game music of the evals. Of each clip YAMNet's mean class scores say which instruments sound (a
+score of `SURE`, three at most), its genre and its mood; those become a `ClipRecord` without tempo and key, and the
+corpus' own grammar makes its captions. A clip in which no instrument is sure is left out. Writes
+`mel_real_{shard}.npy`, `text_real_{shard}.npz` and `clips_real_{shard}.jsonl`, as the features of the corpus are.
 """
 
 from __future__ import annotations
@@ -35,9 +35,8 @@ from stretto_shared.training.corpus.records import (
 )
 
 sys.path.append(str(Path(__file__).resolve().parents[3] / "evals"))
-from peers.yamnet import FAMILY_CLASSES
+from peers.yamnet import FAMILY_CLASSES, Yamnet
 from peers.yamnet import SAMPLE_RATE_HZ as JUDGE_RATE_HZ
-from peers.yamnet import Yamnet
 
 # Means over a clip of ten seconds are far below the scores of single patches: piano alone has .09 to .25.
 SURE, SURE_GENRE, SURE_MOOD = 0.06, 0.05, 0.03
@@ -51,7 +50,8 @@ PROGRAMS: Mapping[str, int] = MappingProxyType(
     {
         "Piano": 0, "Organ": 19, "Electronic organ": 17, "Hammond organ": 16, "Guitar": 25, "Electric guitar": 27,
         "Acoustic guitar": 25, "Steel guitar, slide guitar": 25, "Bowed string instrument": 48, "String section": 48,
-        "Violin, fiddle": 40, "Cello": 42, "Orchestra": 48, "Choir": 52, "Vocal music": 52, "Chant": 52, "A capella": 52,
+        "Violin, fiddle": 40, "Cello": 42, "Orchestra": 48, "Choir": 52, "Vocal music": 52, "Chant": 52,
+        "A capella": 52,
         "Brass instrument": 61, "French horn": 60, "Trumpet": 56, "Trombone": 57, "Saxophone": 65, "Flute": 73,
         "Mallet percussion": 12, "Marimba, xylophone": 12, "Glockenspiel": 9, "Vibraphone": 11, "Tubular bells": 14,
         "Harpsichord": 6, "Accordion": 21, "Harmonica": 22, "Harp": 46, "Bass guitar": 33, "Double bass": 32,

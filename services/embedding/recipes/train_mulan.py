@@ -1,6 +1,6 @@
 """Train MuLan's towers, then take the means of both modalities and fit the quantizer; write the checkpoint.
 
-`python services/embedding/recipes/train_mulan.py --config mulan.toml --features DIR [--real DIR] --run DIR [--threads 1]`
+`python services/embedding/recipes/train_mulan.py --config mulan.toml --features DIR [--real DIR] --run DIR`
 
 `--features` is what `prepare_features.py` wrote, with `mel_` beside it (`prepare_mel.py`); `--real` what
 `tag_recordings.py` wrote. A step: B clips, cut to half their length in most steps and perturbed, `captions_per_clip`
@@ -57,8 +57,8 @@ class Recipe:
     states_noise: float = 0.0
     same_caption_cosine: float = 0.98
     min_temperature: float = 0.03
-    num_fit_clips: int = 3000
-    validate_every_s: float = 300.0
+    num_fit_clips: int = 1500
+    validate_every_s: float = 240.0
     log_every: int = 25
     bf16: bool = True
     seed: int = 0
@@ -84,7 +84,7 @@ def saying_the_same(captions: Captions, threshold: float) -> Tensor:
 
 
 def text_by_length(model: MuLan, captions: Captions, noise: float, group_size: int = 32) -> Tensor:
-    """Uncentred points [B, D] of noisy states; captions of like length go together, since padding costs as tokens do."""
+    """Uncentred points [B, D] of noisy states; like lengths go together, since padding costs as tokens do."""
     lengths = captions.mask.sum(1)
     order = lengths.argsort()
     points = []
@@ -127,24 +127,33 @@ def retrieval(text: Tensor, audio: Tensor) -> dict[str, float]:
 
 @torch.inference_mode()
 def finish(model: MuLan, train: JointFeatures, valid: JointFeatures, num_clips: int) -> MuLan:
-    """The model as it is served: in half precision, with its means, temperature and quantizer."""
+    """The model as it is served: in half precision, with its means, temperature and quantizer, from some clips."""
     served = build_mulan(
         dataclasses.asdict(model.config), {name: value.half() for name, value in model.servable_state().items()}
     )
-    random = np.random.default_rng(0)
-    count = min(num_clips, len(train))
-    indices = random.permutation(len(train))[:count].tolist()
-    which = [int(random.integers(train.num_captions(index))) for index in indices]
-    audio = raw_audio(served, train, indices)
-    served.audio_mean.copy_(audio.mean(0).half())
-    served.text_mean.copy_(raw_text(served, train, indices, which).mean(0).half())
-    torch.manual_seed(0)
-    served.quantizer.initialise(F.normalize(audio - served.audio_mean, dim=1)[:, None])
-    for name, value in served.named_buffers():
-        if name.endswith("embed"):
-            value.copy_(value.half())
-    served.log_temperature.copy_(fitted_temperature(served, valid).log().half())
+    indices, which = text_sample(train, num_clips)
+    centre_and_fit(served, raw_audio(served, train, indices), raw_text(served, train, indices, which), valid)
     return served
+
+
+def text_sample(features: JointFeatures, num_clips: int) -> tuple[list[int], list[int]]:
+    """Some clips, and one caption of each, by seed."""
+    random = np.random.default_rng(0)
+    indices = random.permutation(len(features))[:num_clips].tolist()
+    return indices, [int(random.integers(features.num_captions(index))) for index in indices]
+
+
+@torch.inference_mode()
+def centre_and_fit(model: MuLan, audio: Tensor, text: Tensor, valid: JointFeatures) -> None:
+    """Means, quantizer and temperature from uncentred points [N, D] of training clips, as half precision holds them."""
+    model.audio_mean.copy_(audio.mean(0).half())
+    model.text_mean.copy_(text.mean(0).half())
+    torch.manual_seed(0)
+    model.quantizer.initialise(F.normalize(audio - model.audio_mean, dim=1)[:, None])
+    for name, value in model.quantizer.named_buffers():
+        if name.endswith(".embed"):
+            value.copy_(value.half())
+    model.log_temperature.copy_(fitted_temperature(model, valid).log().half())
 
 
 def fitted_temperature(model: MuLan, valid: JointFeatures, pool: int = 100) -> Tensor:
@@ -316,8 +325,8 @@ def run(trainer: Trainer) -> None:
         if step % recipe.log_every == 0 or last:
             trainer.log.write({"step": step, "minutes": budget.elapsed_s / 60, **averages.take()})
         if last or time.monotonic() - validated > recipe.validate_every_s:
-            trainer.validate(budget)
             trainer.save(budget)
+            trainer.validate(budget)
             validated = time.monotonic()
         budget.step += 1
 

@@ -28,7 +28,7 @@ _POSITION_KERNEL = 9
 
 
 class AudioTower(nn.Module):
-    """Log-mel spectrograms to one vector each; `tests/services/embedding/test_mulan.py` holds it to what it promises."""
+    """Log-mel spectrograms to one vector each; `tests/services/embedding/test_mulan.py` holds it to its promises."""
 
     def __init__(self, config: MuLanConfig, dropout: float = 0.0) -> None:
         super().__init__()
@@ -59,9 +59,10 @@ class AudioTower(nn.Module):
     def _tokens(self, mel: Tensor) -> Tensor:
         x = F.gelu(self.convolve(F.pad(mel[:, None], (0, 1, 0, 1), value=SILENCE)))  # [B, C, T / 4, M / 4]
         x = F.gelu(self.convolve_again(x))  # [B, C', T / 8, M / 8]
-        x = x.permute(0, 2, 3, 1).flatten(2).unflatten(1, (-1, 2)).flatten(2)  # [B, T / 16, 2 * M / 8 * C']
+        x = x.permute(0, 2, 3, 1).reshape(len(x), x.shape[2] // 2, -1)  # [B, T / 16, 2 * M / 8 * C']
         x = self.fold_norm(self.fold(x))
-        return x + F.gelu(self.positions(x.transpose(1, 2))).transpose(1, 2)
+        near: Tensor = F.gelu(self.positions(x.transpose(1, 2))).transpose(1, 2)
+        return x + near
 
     def _rhythm_token(self, mel: Tensor) -> Tensor:
         if not self.num_lags:
@@ -70,14 +71,15 @@ class AudioTower(nn.Module):
 
 
 def onset_autocorrelation(mel: Tensor, num_lags: int) -> Tensor:
-    """How much the onsets of [B, T, M] are like themselves 1 to `num_lags` frames later: [B, G, lags], about -1 to 1."""
+    """How like themselves the onsets of [B, T, M] are 1 to `num_lags` frames later: [B, G, lags], about -1 to 1."""
     with torch.autocast(mel.device.type, enabled=False):
         rises = mel.float().diff(dim=1).clamp(min=0)  # [B, T - 1, M]
-        flux = rises.unflatten(2, (_NUM_RANGES, -1)).mean(3).transpose(1, 2)  # [B, G, T - 1]
+        flux = rises.view(*rises.shape[:2], _NUM_RANGES, -1).mean(3).transpose(1, 2)  # [B, G, T - 1]
         flux = flux - flux.mean(2, keepdim=True)
         length = flux.shape[2]
         spectrum = torch.fft.rfft(flux, n=2 * length)
         lagged = torch.fft.irfft(spectrum.abs().square(), n=2 * length)[..., :length]
         lags = torch.arange(1, num_lags + 1, device=mel.device).clamp(max=length - 1)
         pairs = (length - lags) / length  # a mean over the pairs that there are, not a sum
-        return lagged[..., lags] / pairs / (lagged[..., :1] + 1e-4 * length)
+        alike: Tensor = lagged[..., lags] / pairs / (lagged[..., :1] + 1e-4 * length)
+        return alike

@@ -73,4 +73,4 @@ AST_BASE = MuLanConfig(
     cardinality=1024,
     text_encoder="bert-base",
 )
-"""As large as published: AST's base transformer, a head on BERT-base, and MusicLM's 12 x 1024 codes. Not trained here."""
+"""As large as published: AST's base transformer, a head on BERT-base, MusicLM's 12 x 1024 codes. Not trained here."""

@@ -1,7 +1,7 @@
 """MuLan: an audio tower and a text tower that meet in one space, and codes for its points.
 
-"MuLan" (Huang et al. 2022, https://arxiv.org/abs/2208.12415); codes by residual quantisation as in "MusicLM" (Agostinelli
-et al. 2023, https://arxiv.org/abs/2301.11325).
+"MuLan" (Huang et al. 2022, https://arxiv.org/abs/2208.12415); codes by residual quantisation as in "MusicLM"
+(Agostinelli et al. 2023, https://arxiv.org/abs/2301.11325).
 
 Departures: the text tower is a trained head on frozen MiniLM states rather than a BERT fine-tuned whole; the decoupled
 contrastive loss (Yeh et al. 2021), in the recipe. The modality gap: contrastive towers keep texts and recordings in two

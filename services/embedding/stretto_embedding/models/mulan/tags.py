@@ -1,4 +1,4 @@
-"""The encoder's own tags: what music is heard for when nobody says what to listen for. Phrases as captions have them."""
+"""The encoder's own tags: what it listens for when nobody says what to listen for. Phrases as captions have them."""
 
 from __future__ import annotations
 
