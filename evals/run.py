@@ -17,7 +17,18 @@ from harness import MISSING_STATUS
 
 FOLDER = Path(__file__).resolve().parent / "quality"
 # The quickest first.
-NAMES = ("demo_audio", "every_rpc", "codec", "musicgen_loss", "melody", "musicgen_adherence", "musiclm")
+NAMES = (
+    "demo_audio",
+    "every_rpc",
+    "codec",
+    "musicgen_loss",
+    "musiclm_loss",
+    "melody",
+    "mulan",
+    "semantic_tokens",
+    "musicgen_adherence",
+    "musiclm",
+)
 
 
 def main() -> None:

@@ -1,0 +1,43 @@
+"""The encoder's own tags: what it listens for when nobody says what to listen for. Phrases as captions have them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+# By the families of the corpus, whose records say what truly sounds.
+INSTRUMENT_TAGS: Mapping[str, str] = MappingProxyType(
+    {
+        "piano": "piano",
+        "electric piano": "electric piano",
+        "harpsichord": "harpsichord",
+        "mallets": "mallet percussion",
+        "organ": "organ",
+        "accordion": "accordion",
+        "guitar": "guitar",
+        "bass": "bass guitar",
+        "strings": "strings",
+        "harp": "harp",
+        "choir": "choir",
+        "brass": "brass",
+        "saxophone": "saxophone",
+        "woodwind": "woodwind",
+        "flute": "flute",
+        "synth lead": "synth lead",
+        "synth pad": "synth pad",
+        "plucked": "plucked strings",
+        "drums": "drums",
+    }
+)
+TEMPO_TAGS: Mapping[str, str] = MappingProxyType(
+    {
+        "very slow": "very slow tempo",
+        "slow": "slow tempo",
+        "moderate": "moderate tempo",
+        "fast": "fast tempo",
+        "very fast": "very fast tempo",
+    }
+)
+MODE_TAGS: Mapping[str, str] = MappingProxyType({"major": "in a major key", "minor": "in a minor key"})
+
+DEFAULT_TAGS: tuple[str, ...] = (*INSTRUMENT_TAGS.values(), *TEMPO_TAGS.values(), *MODE_TAGS.values())
