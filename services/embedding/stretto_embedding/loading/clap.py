@@ -23,6 +23,7 @@ from tokenizers import Tokenizer
 from stretto_embedding.loading.files import read_tokenizer, with_state
 from stretto_embedding.loading.text import TextEncoder
 from stretto_embedding.models.clap import Clap, FrontEnd, config_from_hf, front_end_from_hf, state_from_hf
+from stretto_embedding.models.mulan import DEFAULT_TAGS
 
 FRONT_END_FILE = "preprocessor_config.json"
 
@@ -35,7 +36,7 @@ class ClapEncoder:
     model: Clap
     front_end: FrontEnd
     tokenizer: Tokenizer
-    default_tags: tuple[str, ...] = ()
+    default_tags: tuple[str, ...] = DEFAULT_TAGS
 
     @property
     def sample_rate_hz(self) -> int:
