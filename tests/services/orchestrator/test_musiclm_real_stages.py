@@ -76,7 +76,9 @@ async def house():
 
 async def test_real_stages_make_music_of_several_windows_whichever_way_they_wait(house, collect, request_music):
     def made(**fields):
-        return collect(house.stub.GenerateMusic(request_music(**({"cascade": "musiclm", "duration_s": 1.2} | fields)), timeout=300))
+        return collect(
+            house.stub.GenerateMusic(request_music(**({"cascade": "musiclm", "duration_s": 1.2} | fields)), timeout=300)
+        )
 
     music = await made()
     assert len(music.samples) == 9_600 and len(np.unique(music.samples)) > 20
