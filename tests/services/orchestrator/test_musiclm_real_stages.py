@@ -88,7 +88,7 @@ async def test_real_stages_make_music_of_several_windows_whichever_way_they_wait
     told = {progress.stage: progress for progress in music.progress}
     assert told["acoustic/musiclm_fine"].done_frame_count == told["acoustic/musiclm_fine"].total_frame_count == 60
     assert (await made(cascade="waiting")).samples.tobytes() == music.samples.tobytes()
-    story = [orchestrator_pb2.PromptSpan(start_s=0.8, prompt="a storm", blend_s=0.5)]
+    story = [orchestrator_pb2.PromptSpan(start_s=0.5, prompt="a storm", blend_s=0.2)]
     for change in ({"seed": 8}, {"prompt": "a fast reel"}, {"story": story}):
         assert (await made(**change)).samples.tobytes() != music.samples.tobytes(), change
     begun_alike = (await made(story=story)).samples[:3_200]
