@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 CASCADE_KEYS = {
-    "musicgen": ("kind", "streams", "text_model", "acoustic_model", "codec_model", "joint_model"),
+    "musicgen": ("kind", "streams", "joint_model", "text_model", "acoustic_model", "codec_model"),
     "musiclm": (
         "kind", "streams", "joint_model", "semantic_model", "coarse_model", "fine_model", "codec_model", "melody_model",
         "tokenizer_model",
@@ -53,12 +53,12 @@ class OrchestratorSettings(BaseSettings):
     def _cascades_name_known_models(cls, cascades: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for name, settings in cascades.items():
             kind = settings.get("kind", "musicgen")
-            if kind not in CASCADE_KEYS:
+            if kind not in tuple(CASCADE_KEYS):  # a list of JSON has no hash
                 raise ValueError(f"expected one of {', '.join(CASCADE_KEYS)} as kind of {name!r}, got {kind!r}.")
             for key, value in settings.items():
                 if key not in CASCADE_KEYS[kind]:
                     raise ValueError(
-                        f"expected the keys {', '.join(CASCADE_KEYS[kind])} in {kind} cascade {name!r}, got {key!r}. "
+                        f"expected the keys {', '.join(CASCADE_KEYS[kind])} in cascade {name!r}, got {key!r}. "
                         "Rename it."
                     )
                 if not isinstance(value, bool if key == "streams" else str):

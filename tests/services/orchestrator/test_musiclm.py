@@ -12,7 +12,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from stretto.common.v1 import audio_pb2, model_pb2
 from stretto.orchestrator.v1 import orchestrator_pb2
-from stretto_shared.errors import InvalidInput, NotFound, Overloaded
+from stretto_shared.errors import InvalidInput, NotFound, NotReady, Overloaded
 
 REFINING = ("acoustic/musiclm_coarse", "acoustic/musiclm_fine")
 TOKEN_STAGES = ("semantic", *REFINING)
@@ -192,6 +192,13 @@ async def test_a_stage_lost_too_often_is_unavailable_and_its_readers_are_not_res
         assert error.code() is grpc.StatusCode.UNAVAILABLE
         assert len(house.watched[name].lose_after) == 1
         assert all(watched.num_calls <= 1 for other, watched in house.watched.items() if other != name)
+
+
+async def test_a_stage_that_is_not_ready_has_none_of_its_readers_opened_again(house, request_music):
+    house.semantic.watched.error = NotReady("Loading.")
+    error = await failure(house.stub.GenerateMusic(request_music(), timeout=60))
+    assert error.code() is grpc.StatusCode.UNAVAILABLE and "Loading" in error.details()
+    assert all(house.watched[name].num_calls <= 1 for name in (*REFINING, "codec"))
 
 
 @pytest.mark.parametrize("name", TOKEN_STAGES)

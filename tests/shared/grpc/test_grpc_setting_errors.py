@@ -13,7 +13,7 @@ from stretto_shared.grpc.setting_errors import InvalidSetting, named_settings
 from stretto_shared.grpc.settings import ChannelSettings, GrpcSettings
 
 CASCADES = "STRETTO_ORCHESTRATOR_EXTRA_CASCADES"
-ADDRESSES = [f"STRETTO_ORCHESTRATOR_{stage}_ADDRESS" for stage in ("EMBEDDING", "ACOUSTIC", "CODEC")]
+ADDRESSES = [f"STRETTO_ORCHESTRATOR_{stage}_ADDRESS" for stage in ("EMBEDDING", "SEMANTIC", "ACOUSTIC", "CODEC")]
 
 
 def read(kind: type) -> None:
@@ -29,9 +29,14 @@ def read(kind: type) -> None:
         (GrpcSettings, "STRETTO_GRPC_LOG_LEVEL", "loud", "expected 'debug', 'info', 'warning' or 'error', got 'loud'"),
         (ChannelSettings, "STRETTO_CHANNEL_TLS", "maybe", "expected a valid boolean"),
         (OrchestratorSettings, CASCADES, "nonsense", "expected JSON, got 'nonsense'"),
-        (OrchestratorSettings, CASCADES, '{"mine": {"text": "t5"}}', "keys text_model, acoustic_model, codec_model"),
+        (
+            OrchestratorSettings,
+            CASCADES,
+            '{"mine": {"text": "t5"}}',
+            "text_model, acoustic_model, codec_model in cascade",
+        ),
         (OrchestratorSettings, CASCADES, '{"mine": {"name": "t5"}}', "in cascade 'mine', got 'name'"),
-        (OrchestratorSettings, CASCADES, '{"mine": {"text_model": 5}}', "at mine.text_model, expected a valid string"),
+        (OrchestratorSettings, CASCADES, '{"mine": {"text_model": 5}}', "expected a name as text_model"),
     ],
 )
 def test_a_wrong_setting_names_its_variable_its_value_and_what_is_allowed(
