@@ -9,7 +9,7 @@ from stretto_shared import weights
 from stretto_shared.errors import NotFound
 from stretto_shared.nn.heap import giving_memory_back
 
-from stretto_embedding.loading import clap
+from stretto_embedding.loading import clap, mulan
 from stretto_embedding.loading.encoders import JointEncoder
 from stretto_embedding.loading.files import list_names
 from stretto_embedding.loading.text import TextEncoder, load_default
@@ -18,7 +18,7 @@ Build = Callable[..., JointEncoder]
 """Called with the resolved weights, `is_default`, and `load_text_encoder`, which gives MiniLM to those that read it."""
 
 # `architecture` of our own layout.
-ARCHITECTURES: Mapping[str, Build] = {}
+ARCHITECTURES: Mapping[str, Build] = {"MuLan": mulan.build}
 
 # `model_type` of a Hugging Face `config.json`.
 HUGGING_FACE_MODELS: Mapping[str, Build] = {"clap": clap.build}
