@@ -31,6 +31,7 @@ import soxr
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from attributes import Attribute, BagOfAttributes, agreement, hit_rates, roc_auc, stated, summary_of
@@ -47,9 +48,10 @@ from stretto_shared.training.corpus.records import CLIP_SAMPLES, ClipRecord, rea
 JUDGE_RATE_HZ = 16_000
 POOLS = ((100, 1), (100, 10), (1000, 1), (1000, 10))
 NUM_TRAIN_CLIPS = 4000  # of the baseline
-NUM_FOREIGN, NUM_BEST = 400, 10
+NUM_FOREIGN, NUM_BEST = 200, 10
 MAX_SOLOS, MAX_RECORDED, CLIPS_PER_RECORDING = 120, 120, 3
 MIN_POSITIVES = 10
+VALID_PER_SHARD = 30
 GAP_CODES = 64
 
 PROTOCOL = (
@@ -77,33 +79,39 @@ class Findings:
 
 
 @dataclass(frozen=True, eq=False)
-class Ears:
-    """The model under test and the text encoder that it stands on."""
-
-    model: MuLan
-    encoder: TextEncoder
-
-    def texts(self, texts: Sequence[str], *, raw: bool = False) -> Tensor:
-        """Points [N, D] of texts."""
-        embed = self.model.raw_text if raw else self.model.embed_text
-        states = self.encoder.encode(texts)
-        with torch.inference_mode():
-            return torch.cat([embed(torch.from_numpy(each.states)[None]) for each in states])
-
-    def clips(self, mels: NDArray[np.float16], *, raw: bool = False) -> Tensor:
-        """Points [N, D] of spectrograms [N, T, M]."""
-        embed = self.model.raw_audio if raw else self.model.embed_audio
-        with torch.inference_mode():
-            batches = (mels[first : first + 32].astype(np.float32) for first in range(0, len(mels), 32))
-            return torch.cat([embed(torch.from_numpy(batch)) for batch in batches])
-
-
-@dataclass(frozen=True, eq=False)
 class Split:
     """Clips of one split: spectrograms float16 [N, T, M] and records."""
 
     mels: NDArray[np.float16]
     records: list[ClipRecord]
+
+
+@dataclass(frozen=True, eq=False)
+class Ears:
+    """The model under test and the text encoder that it stands on; what they made once is kept."""
+
+    model: MuLan
+    encoder: TextEncoder
+    read: dict[str, Tensor] = field(default_factory=dict)
+    heard: dict[int, Tensor] = field(default_factory=dict)
+
+    def texts(self, texts: Sequence[str], *, raw: bool = False) -> Tensor:
+        """Points [N, D] of texts."""
+        new = [text for text in dict.fromkeys(texts) if text not in self.read]
+        with torch.inference_mode():
+            for text, states in zip(new, self.encoder.encode(new), strict=True):
+                self.read[text] = self.model.raw_text(torch.from_numpy(states.states.copy())[None])[0]
+        points = torch.stack([self.read[text] for text in texts])
+        return points if raw else F.normalize(points - self.model.text_mean, dim=1)
+
+    def clips(self, split: Split, *, raw: bool = False) -> Tensor:
+        """Points [N, D] of the clips of a split."""
+        if id(split) not in self.heard:
+            batches = (split.mels[first : first + 32].astype(np.float32) for first in range(0, len(split.mels), 32))
+            with torch.inference_mode():
+                self.heard[id(split)] = torch.cat([self.model.raw_audio(torch.from_numpy(each)) for each in batches])
+        points = self.heard[id(split)]
+        return points if raw else F.normalize(points - self.model.audio_mean, dim=1)
 
 
 def read_split(args: argparse.Namespace, split: str, per_shard: int) -> Split:
@@ -154,7 +162,7 @@ def judge_retrieval(ears: Ears, bag: BagOfAttributes, test: Split, found: Findin
     said = [stated(caption) for caption in captions]
     oracle = np.array([[agreement(words, record) for record in test.records] for words in said], float)
     systems = {
-        "MuLan": similarity(ears.texts(captions), ears.clips(test.mels)),
+        "MuLan": similarity(ears.texts(captions), ears.clips(test)),
         "bag of attributes": bag.scores(said, summary_of(test.mels)),
         "oracle of the record": oracle,
     }
@@ -187,8 +195,8 @@ def judge_gap(ears: Ears, test: Split, valid: Split, found: Findings) -> None:
     rows: list[tuple[object, ...]] = []
     same: dict[str, NDArray[np.float64]] = {}
     for name, raw in (("with the means (raw)", True), ("without them (as served)", False)):
-        text, audio = ears.texts(captions, raw=raw), ears.clips(test.mels, raw=raw)
-        of_text, of_audio = codes_of(ears.clips(valid.mels, raw=raw), text, audio)
+        text, audio = ears.texts(captions, raw=raw), ears.clips(test, raw=raw)
+        of_text, of_audio = codes_of(ears.clips(valid, raw=raw), text, audio)
         same[name] = (of_text == of_audio).astype(float)
         apart = float((text.mean(0) - audio.mean(0)).norm())
         rate = float(pooled_rates(similarity(text, audio), min(100, len(captions)), 1).mean())
@@ -219,7 +227,7 @@ def auc_interval(scores: NDArray[np.float64], positive: NDArray[np.bool_], num_r
 
 def judge_tags(ears: Ears, bag: BagOfAttributes, test: Split, found: Findings) -> None:
     """Instruments, tempos and mode of test clips by the default tags."""
-    clips, summaries = ears.clips(test.mels), summary_of(test.mels)
+    clips, summaries = ears.clips(test), summary_of(test.mels)
     rows: list[tuple[object, ...]] = [("", "clips", "positive", "MuLan, zero-shot", "bag, trained")]
     means: dict[str, list[tuple[float, float]]] = {}
 
@@ -307,7 +315,7 @@ def judge_recordings(ears: Ears, valid: Split, args: argparse.Namespace, found: 
         solos.append((family, heard(audio[row].astype(np.float32) / 32768)))
     judge = FamilyJudge(yamnet.classes, families, solos)
     tags = ears.texts([INSTRUMENT_TAGS[family] for family in families])
-    base = similarity(tags, ears.clips(valid.mels)).mean(1)  # as YAMNet's, each family against its own level
+    base = similarity(tags, ears.clips(valid)).mean(1)  # as YAMNet's, each family against its own level
     rows: list[tuple[object, ...]] = [("", "clips", "same family", "another clip's", "piano: MuLan", "piano: YAMNet")]
     for name, clips in recorded(args).items():
         points = torch.cat([ears.model.embed_audio(log_mel(torch.from_numpy(clip)[None])).detach() for clip in clips])
@@ -341,7 +349,7 @@ def judge_foreign(ears: Ears, test: Split, args: argparse.Namespace, found: Find
                 prompts.append(row["caption"])
                 wanted.append(said)
     order = np.random.default_rng(0).permutation(len(prompts))[: args.limit or NUM_FOREIGN]
-    scores = similarity(ears.texts([prompts[place] for place in order]), ears.clips(test.mels))
+    scores = similarity(ears.texts([prompts[place] for place in order]), ears.clips(test))
     best = np.argsort(-scores, axis=1)[:, :NUM_BEST]
     asked = [wanted[place] for place in order]
 
@@ -373,7 +381,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     ears = Ears(load_mulan(need(args.mulan, "MuLan")), load_default())
-    test, valid = read_split(args, "test", args.limit), read_split(args, "valid", args.limit)
+    test, valid = read_split(args, "test", args.limit), read_split(args, "valid", args.limit or VALID_PER_SHARD)
     num_shards = len(list(args.corpus.glob("clips_train_*.jsonl")))
     train = read_split(args, "train", -(-NUM_TRAIN_CLIPS // max(1, num_shards)))
     bag = BagOfAttributes(summary_of(train.mels), train.records)
