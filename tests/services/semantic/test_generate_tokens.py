@@ -1,10 +1,11 @@
-"""GenerateTokens over a real channel, with a tiny untrained language model beside a tokenizer."""
+"""GenerateTokens over a real channel, with language models whose network is a hash of all that they read."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable
+import hashlib
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,20 @@ from grpc_status import rpc_status
 from numpy.typing import NDArray
 from stretto.common.v1 import features_pb2, model_pb2, tokens_pb2
 from stretto.semantic.v1 import semantic_pb2, semantic_pb2_grpc
-from stretto_semantic import loading
 from stretto_semantic.engine import Generating, SemanticEngine, Tokenizing
 from stretto_semantic.servicer import SemanticServicer
 from stretto_shared import weights
+from stretto_shared.engine.program import StateCost
+from stretto_shared.engine.self_test import Trial
+from stretto_shared.engine.stage_engine import LoadedStage
 from stretto_shared.engine.stage_loading import make_loaded_stage
 from stretto_shared.engine.stage_requests import StageRequest
 from stretto_shared.engine.token_engine import TokenEngineConfig
-from stretto_shared.errors import InvalidInput
 from stretto_shared.features import SamplingOptions
 from stretto_shared.grpc.hosting import ServiceHost
 from stretto_shared.grpc.server import StrettoServer
 from stretto_shared.grpc.settings import GrpcSettings
-from stretto_shared.nn.stage_lm import StageConfig, StageLM
+from stretto_shared.nn.stage_lm import StageCondition, StageConfig, StageLM
 
 TOKENS_ID, STYLE_ID, MELODY_ID = "w2vbert@aaaaaaaaaaaa", "mulan@bbbbbbbbbbbb", "melody@cccccccccccc"
 CONFIG = StageConfig(
@@ -59,27 +61,62 @@ DEAF = dataclasses.replace(CONFIG, num_style_codes=0, num_melody_codebooks=0)
 NUM_FRAMES, DURATION_S = 40, 1.6
 
 
+class HashStepper:
+    """Logits are a hash of all that it was told and has read, so that every difference shows, on any machine."""
+
+    special_token, delays, is_row_invariant, min_rows = 99, (0,), True, 1
+
+    def __init__(self, config: StageConfig) -> None:
+        self.config = config
+        self.cardinality = config.cardinality
+
+    def trials(self) -> list[Trial[StageCondition]]:
+        return [Trial(StageCondition(), 1.0)]
+
+    def cost(self, condition: StageCondition, *, num_steps: int, guidance_scale: float) -> StateCost:
+        return StateCost(num_rows=1, kv_bytes=num_steps)
+
+    def open(self, condition: StageCondition, *, num_steps: int, guidance_scale: float) -> list[int]:
+        num_frames = num_steps // self.config.num_codebooks
+        for codes, count in (
+            (condition.melody, self.config.melody_frames),
+            (condition.source, self.config.source_frames),
+        ):
+            assert codes is None or codes.shape[1] == count(num_frames)
+        told = (condition.style, condition.melody, condition.source)
+        text = repr([None if codes is None else codes.tolist() for codes in told] + [guidance_scale])
+        return [int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "little")]
+
+    def step(
+        self, states: Sequence[list[int]], columns: Sequence[NDArray[np.int64]], wants_logits: Sequence[bool]
+    ) -> list[torch.Tensor | None]:
+        rows: list[torch.Tensor | None] = []
+        for state, each, wants in zip(states, columns, wants_logits, strict=True):
+            for code in each[0].tolist():
+                state[0] = (state[0] * 6364136223846793005 + code + 1442695040888963407) % 2**63
+            logits = torch.randn(1, self.cardinality, generator=torch.Generator().manual_seed(state[0]))
+            rows.append(logits if wants else None)
+        return rows
+
+
 def stage_lm(config: StageConfig) -> StageLM:
     torch.manual_seed(0)
-    model = StageLM(config)
-    with torch.no_grad():
-        model.narrow.weight.mul_(2)  # an untrained model is close to indifferent: let its opinions show
-        for block in model.blocks():
-            block.self_out.weight.mul_(6)  # and come from all that it reads, not from the last token alone
-    return model
+    return StageLM(config)
+
+
+def hash_stage(name: str, config: StageConfig, is_default: bool = False) -> LoadedStage:
+    """A stage whose network is a hash; its receipt is that of a real one."""
+    real = make_loaded_stage(
+        name, stage_lm(config), service="semantic", digest_sha256=name[0] * 64, is_default=is_default
+    )
+    return LoadedStage(real.info, config, lambda *_: HashStepper(config))
 
 
 @pytest.fixture
 async def generating() -> Generating:
     return Generating(
         {
-            name: lambda name=name, config=config: make_loaded_stage(  # type: ignore[misc]
-                name,
-                stage_lm(config),
-                service="semantic",
-                digest_sha256=name[0] * 64,
-                is_default=name == "lm",
-            )
+            name: lambda name=name, config=config: hash_stage(name, config, name == "lm")  # type: ignore[misc]
             for name, config in {"lm": CONFIG, "deaf": DEAF}.items()
         },
         config=TokenEngineConfig(max_slots=2, max_queued=1, max_realtime_wait_s=1e-9),
@@ -345,12 +382,3 @@ async def test_the_folders_language_models_are_served_beside_its_tokenizers(serv
             await stub.TokenizeAudio(iter([config])).read()
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert "GenerateTokens" in (caught.value.details() or "")
-
-
-def test_a_stage_that_refines_is_not_for_this_service(tmp_path: Path) -> None:
-    refines = dataclasses.replace(
-        CONFIG, num_source_codebooks=1, source_cardinality=4, source_frame_rate_hz=25.0, source_tokens="w2vbert@0"
-    )
-    write_stage(tmp_path, "coarse", refines)
-    with pytest.raises(InvalidInput, match="without a stage before it"):
-        loading.load_stage("coarse", "default", weights_dir=tmp_path)
