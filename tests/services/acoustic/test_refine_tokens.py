@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import hashlib
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 from numpy.typing import NDArray
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from served_stages import detail_of, hash_stage, until, write_stage
 from stretto.acoustic.v1 import acoustic_pb2, acoustic_pb2_grpc
 from stretto.common.v1 import features_pb2, model_pb2, tokens_pb2
 from stretto_acoustic import loading
@@ -27,11 +26,6 @@ from stretto_acoustic.loading import make_loaded
 from stretto_acoustic.main import build, host
 from stretto_acoustic.models.musicgen import PRESETS, MusicGenLM
 from stretto_acoustic.settings import AcousticSettings
-from stretto_shared import weights
-from stretto_shared.engine.program import StateCost
-from stretto_shared.engine.self_test import Trial
-from stretto_shared.engine.stage_engine import LoadedStage
-from stretto_shared.engine.stage_loading import make_loaded_stage
 from stretto_shared.engine.stage_requests import StageRequest
 from stretto_shared.engine.token_engine import TokenEngineConfig
 from stretto_shared.features import SamplingOptions
@@ -40,7 +34,7 @@ from stretto_shared.grpc.metrics import Metrics
 from stretto_shared.grpc.server import StrettoServer
 from stretto_shared.grpc.settings import GrpcSettings
 from stretto_shared.grpc.streams import exchange
-from stretto_shared.nn.stage_lm import StageCondition, StageConfig, StageLM
+from stretto_shared.nn.stage_lm import StageConfig
 from stretto_shared.tokens import TokenMatrix
 
 CODEC_ID, SEMANTIC_ID, STYLE_ID = "framecodec@0123456789ab", "w2vbert@aaaaaaaaaaaa", "mulan@bbbbbbbbbbbb"
@@ -79,55 +73,6 @@ FINE = StageConfig(
 DURATION_S, NUM_FRAMES, NUM_SOURCE = 1.6, 20, 40
 
 
-class HashStepper:
-    """Logits are a hash of all that it was told and has read, so that every difference shows, on any machine."""
-
-    special_token, delays, is_row_invariant, min_rows = 99, (0,), True, 1
-
-    def __init__(self, config: StageConfig) -> None:
-        self.config = config
-        self.cardinality = config.cardinality
-
-    def trials(self) -> list[Trial[StageCondition]]:
-        return [Trial(StageCondition(), 1.0)]
-
-    def cost(self, condition: StageCondition, *, num_steps: int, guidance_scale: float) -> StateCost:
-        return StateCost(num_rows=1, kv_bytes=num_steps)
-
-    def open(self, condition: StageCondition, *, num_steps: int, guidance_scale: float) -> list[int]:
-        num_frames = num_steps // self.config.num_codebooks
-        for codes, count in (
-            (condition.melody, self.config.melody_frames),
-            (condition.source, self.config.source_frames),
-        ):
-            assert codes is None or codes.shape[1] == count(num_frames)
-        told = (condition.style, condition.melody, condition.source)
-        text = repr([None if codes is None else codes.tolist() for codes in told] + [guidance_scale])
-        return [int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "little")]
-
-    def step(
-        self, states: Sequence[list[int]], columns: Sequence[NDArray[np.int64]], wants_logits: Sequence[bool]
-    ) -> list[torch.Tensor | None]:
-        rows: list[torch.Tensor | None] = []
-        for state, each, wants in zip(states, columns, wants_logits, strict=True):
-            for code in each[0].tolist():
-                state[0] = (state[0] * 6364136223846793005 + code + 1442695040888963407) % 2**63
-            logits = torch.randn(1, self.cardinality, generator=torch.Generator().manual_seed(state[0]))
-            rows.append(logits if wants else None)
-        return rows
-
-
-def stage_lm(config: StageConfig) -> StageLM:
-    torch.manual_seed(0)
-    return StageLM(config)
-
-
-def hash_stage(name: str, config: StageConfig) -> LoadedStage:
-    """A stage whose network is a hash; its receipt is that of a real one."""
-    real = make_loaded_stage(name, stage_lm(config), service="acoustic", digest_sha256=name[0] * 64)
-    return LoadedStage(real.info, config, lambda *_: HashStepper(config))
-
-
 def musicgen() -> MusicGenLM:
     torch.manual_seed(0)
     return MusicGenLM(dataclasses.replace(PRESETS["tiny"], max_frames=100))
@@ -140,7 +85,7 @@ def engines(metrics: Metrics | None = None, **limits: Any) -> tuple[AcousticEngi
     stages = {"coarse": COARSE, "fine": FINE}
     refining = Refining(
         {
-            name: lambda name=name, config=config: hash_stage(name, config)  # type: ignore[misc]
+            name: lambda name=name, config=config: hash_stage(name, config, service="acoustic")  # type: ignore[misc]
             for name, config in stages.items()
         },
         config=TokenEngineConfig(**({"max_slots": 2, "max_queued": 2} | limits)),
@@ -249,24 +194,9 @@ async def refusal(stream: AsyncIterator[Any]) -> grpc.aio.AioRpcError:
     return caught.value
 
 
-def detail_of(error: grpc.aio.AioRpcError, kind: Any) -> Any:
-    for detail in rpc_status.from_call(error).details:
-        if detail.Is(kind.DESCRIPTOR):
-            message = kind()
-            detail.Unpack(message)
-            return message
-    raise AssertionError(f"the status carries no {kind.DESCRIPTOR.name}")
-
-
 def bad_field(error: grpc.aio.AioRpcError) -> str:
     assert error.code() == grpc.StatusCode.INVALID_ARGUMENT, error
     return str(detail_of(error, error_details_pb2.BadRequest).field_violations[0].field)
-
-
-async def until(is_true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not is_true():  # noqa: ASYNC110 - the engine tells nobody when a slot is freed
-            await asyncio.sleep(0.005)
 
 
 async def test_a_coarse_piece_has_its_frames_in_order_in_growing_blocks_and_a_receipt_first(stub: Any) -> None:
@@ -557,19 +487,6 @@ async def test_the_meters_see_the_waiting_the_tokens_and_the_time(tmp_path: Path
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.GenerateTokens(acoustic_pb2.GenerateTokensRequest(duration_s=1.0)).read()
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-
-
-def write_stage(folder: Path, name: str, stage: StageConfig, architecture: str = "StageLM", **changes: Any) -> None:
-    weights.write(
-        folder / name,
-        {key: tensor.half() for key, tensor in stage_lm(stage).state_dict().items()},
-        name=name,
-        architecture=architecture,
-        config=dataclasses.asdict(stage) | changes,
-        licence="CC0-1.0",
-        score="good",
-        training={},
-    )
 
 
 def test_stages_in_the_weights_folder_are_served_beside_musicgen_and_nothing_else_is(tmp_path: Path) -> None:

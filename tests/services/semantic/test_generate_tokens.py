@@ -4,34 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
-import torch
 from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 from numpy.typing import NDArray
+from served_stages import detail_of, hash_stage, until, write_stage
 from stretto.common.v1 import features_pb2, model_pb2, tokens_pb2
 from stretto.semantic.v1 import semantic_pb2, semantic_pb2_grpc
 from stretto_semantic.engine import Generating, SemanticEngine, Tokenizing
 from stretto_semantic.servicer import SemanticServicer
-from stretto_shared import weights
-from stretto_shared.engine.program import StateCost
-from stretto_shared.engine.self_test import Trial
-from stretto_shared.engine.stage_engine import LoadedStage
-from stretto_shared.engine.stage_loading import make_loaded_stage
 from stretto_shared.engine.stage_requests import StageRequest
 from stretto_shared.engine.token_engine import TokenEngineConfig
 from stretto_shared.features import SamplingOptions
 from stretto_shared.grpc.hosting import ServiceHost
 from stretto_shared.grpc.server import StrettoServer
 from stretto_shared.grpc.settings import GrpcSettings
-from stretto_shared.nn.stage_lm import StageCondition, StageConfig, StageLM
+from stretto_shared.nn.stage_lm import StageConfig
 
 TOKENS_ID, STYLE_ID, MELODY_ID = "w2vbert@aaaaaaaaaaaa", "mulan@bbbbbbbbbbbb", "melody@cccccccccccc"
 CONFIG = StageConfig(
@@ -61,62 +54,13 @@ DEAF = dataclasses.replace(CONFIG, num_style_codes=0, num_melody_codebooks=0)
 NUM_FRAMES, DURATION_S = 40, 1.6
 
 
-class HashStepper:
-    """Logits are a hash of all that it was told and has read, so that every difference shows, on any machine."""
-
-    special_token, delays, is_row_invariant, min_rows = 99, (0,), True, 1
-
-    def __init__(self, config: StageConfig) -> None:
-        self.config = config
-        self.cardinality = config.cardinality
-
-    def trials(self) -> list[Trial[StageCondition]]:
-        return [Trial(StageCondition(), 1.0)]
-
-    def cost(self, condition: StageCondition, *, num_steps: int, guidance_scale: float) -> StateCost:
-        return StateCost(num_rows=1, kv_bytes=num_steps)
-
-    def open(self, condition: StageCondition, *, num_steps: int, guidance_scale: float) -> list[int]:
-        num_frames = num_steps // self.config.num_codebooks
-        for codes, count in (
-            (condition.melody, self.config.melody_frames),
-            (condition.source, self.config.source_frames),
-        ):
-            assert codes is None or codes.shape[1] == count(num_frames)
-        told = (condition.style, condition.melody, condition.source)
-        text = repr([None if codes is None else codes.tolist() for codes in told] + [guidance_scale])
-        return [int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "little")]
-
-    def step(
-        self, states: Sequence[list[int]], columns: Sequence[NDArray[np.int64]], wants_logits: Sequence[bool]
-    ) -> list[torch.Tensor | None]:
-        rows: list[torch.Tensor | None] = []
-        for state, each, wants in zip(states, columns, wants_logits, strict=True):
-            for code in each[0].tolist():
-                state[0] = (state[0] * 6364136223846793005 + code + 1442695040888963407) % 2**63
-            logits = torch.randn(1, self.cardinality, generator=torch.Generator().manual_seed(state[0]))
-            rows.append(logits if wants else None)
-        return rows
-
-
-def stage_lm(config: StageConfig) -> StageLM:
-    torch.manual_seed(0)
-    return StageLM(config)
-
-
-def hash_stage(name: str, config: StageConfig, is_default: bool = False) -> LoadedStage:
-    """A stage whose network is a hash; its receipt is that of a real one."""
-    real = make_loaded_stage(
-        name, stage_lm(config), service="semantic", digest_sha256=name[0] * 64, is_default=is_default
-    )
-    return LoadedStage(real.info, config, lambda *_: HashStepper(config))
-
-
 @pytest.fixture
 async def generating() -> Generating:
     return Generating(
         {
-            name: lambda name=name, config=config: hash_stage(name, config, name == "lm")  # type: ignore[misc]
+            name: lambda name=name, config=config: hash_stage(  # type: ignore[misc]
+                name, config, service="semantic", is_default=name == "lm"
+            )
             for name, config in {"lm": CONFIG, "deaf": DEAF}.items()
         },
         config=TokenEngineConfig(max_slots=2, max_queued=1, max_realtime_wait_s=1e-9),
@@ -179,21 +123,6 @@ async def refusal(stub: Any, **fields: Any) -> grpc.aio.AioRpcError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await generate(stub, **fields)
     return caught.value
-
-
-def detail_of(error: grpc.aio.AioRpcError, kind: Any) -> Any:
-    for detail in rpc_status.from_call(error).details:
-        if detail.Is(kind.DESCRIPTOR):
-            message = kind()
-            detail.Unpack(message)
-            return message
-    raise AssertionError(f"the status carries no {kind.DESCRIPTOR.name}")
-
-
-async def until(is_true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not is_true():  # noqa: ASYNC110 - the engine tells nobody when a slot is freed
-            await asyncio.sleep(0.005)
 
 
 async def test_a_piece_longer_than_the_window_comes_in_order_with_a_receipt_first(stub: Any) -> None:
@@ -353,22 +282,9 @@ async def test_one_too_many_is_told_when_to_come_again(stub: Any, generating: Ge
     assert (await generate(stub)).shape == (1, NUM_FRAMES)
 
 
-def write_stage(folder: Path, name: str, config: StageConfig = CONFIG) -> None:
-    weights.write(
-        folder / name,
-        stage_lm(config).state_dict(),
-        name=name,
-        architecture="StageLM",
-        config=dataclasses.asdict(config),
-        licence="CC0-1.0",
-        score="",
-        training={},
-    )
-
-
 async def test_the_folders_language_models_are_served_beside_its_tokenizers(serve: Any, weights_dir: Path) -> None:
     for name in ("another", "musiclm_semantic"):
-        write_stage(weights_dir, name)
+        write_stage(weights_dir, name, CONFIG)
     async with serve() as channel:
         stub = semantic_pb2_grpc.SemanticServiceStub(channel)
         models = (await stub.ListModels(semantic_pb2.ListModelsRequest())).models
