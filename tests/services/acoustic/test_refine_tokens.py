@@ -1,4 +1,4 @@
-"""RefineTokens over a real channel, with tiny untrained stages."""
+"""RefineTokens over a real channel, with stages whose network is a hash of all that they read."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 from numpy.typing import NDArray
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from served_stages import detail_of, hash_stage, until, write_stage
 from stretto.acoustic.v1 import acoustic_pb2, acoustic_pb2_grpc
 from stretto.common.v1 import features_pb2, model_pb2, tokens_pb2
 from stretto_acoustic import loading
@@ -26,18 +26,15 @@ from stretto_acoustic.loading import make_loaded
 from stretto_acoustic.main import build, host
 from stretto_acoustic.models.musicgen import PRESETS, MusicGenLM
 from stretto_acoustic.settings import AcousticSettings
-from stretto_shared import weights
-from stretto_shared.engine.stage_loading import make_loaded_stage
 from stretto_shared.engine.stage_requests import StageRequest
 from stretto_shared.engine.token_engine import TokenEngineConfig
-from stretto_shared.errors import InvalidInput, NotReady
 from stretto_shared.features import SamplingOptions
 from stretto_shared.grpc.hosting import HostContext
 from stretto_shared.grpc.metrics import Metrics
 from stretto_shared.grpc.server import StrettoServer
 from stretto_shared.grpc.settings import GrpcSettings
 from stretto_shared.grpc.streams import exchange
-from stretto_shared.nn.stage_lm import StageConfig, StageLM
+from stretto_shared.nn.stage_lm import StageConfig
 from stretto_shared.tokens import TokenMatrix
 
 CODEC_ID, SEMANTIC_ID, STYLE_ID = "framecodec@0123456789ab", "w2vbert@aaaaaaaaaaaa", "mulan@bbbbbbbbbbbb"
@@ -76,16 +73,6 @@ FINE = StageConfig(
 DURATION_S, NUM_FRAMES, NUM_SOURCE = 1.6, 20, 40
 
 
-def stage_lm(config: StageConfig) -> StageLM:
-    torch.manual_seed(0)
-    model = StageLM(config)
-    with torch.no_grad():
-        model.narrow.weight.mul_(2)  # an untrained model is close to indifferent: let its opinions show
-        for block in model.blocks():
-            block.self_out.weight.mul_(6)  # and come from all that it reads, not from the last token alone
-    return model
-
-
 def musicgen() -> MusicGenLM:
     torch.manual_seed(0)
     return MusicGenLM(dataclasses.replace(PRESETS["tiny"], max_frames=100))
@@ -98,9 +85,7 @@ def engines(metrics: Metrics | None = None, **limits: Any) -> tuple[AcousticEngi
     stages = {"coarse": COARSE, "fine": FINE}
     refining = Refining(
         {
-            name: lambda name=name, config=config: make_loaded_stage(  # type: ignore[misc]
-                name, stage_lm(config), service="acoustic", digest_sha256=name[0] * 64
-            )
+            name: lambda name=name, config=config: hash_stage(name, config, service="acoustic")  # type: ignore[misc]
             for name, config in stages.items()
         },
         config=TokenEngineConfig(**({"max_slots": 2, "max_queued": 2} | limits)),
@@ -209,24 +194,9 @@ async def refusal(stream: AsyncIterator[Any]) -> grpc.aio.AioRpcError:
     return caught.value
 
 
-def detail_of(error: grpc.aio.AioRpcError, kind: Any) -> Any:
-    for detail in rpc_status.from_call(error).details:
-        if detail.Is(kind.DESCRIPTOR):
-            message = kind()
-            detail.Unpack(message)
-            return message
-    raise AssertionError(f"the status carries no {kind.DESCRIPTOR.name}")
-
-
 def bad_field(error: grpc.aio.AioRpcError) -> str:
     assert error.code() == grpc.StatusCode.INVALID_ARGUMENT, error
     return str(detail_of(error, error_details_pb2.BadRequest).field_violations[0].field)
-
-
-async def until(is_true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not is_true():  # noqa: ASYNC110 - the engine tells nobody when a slot is freed
-            await asyncio.sleep(0.005)
 
 
 async def test_a_coarse_piece_has_its_frames_in_order_in_growing_blocks_and_a_receipt_first(stub: Any) -> None:
@@ -519,19 +489,6 @@ async def test_the_meters_see_the_waiting_the_tokens_and_the_time(tmp_path: Path
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-def write_stage(folder: Path, name: str, stage: StageConfig, architecture: str = "StageLM", **changes: Any) -> None:
-    weights.write(
-        folder / name,
-        {key: tensor.half() for key, tensor in stage_lm(stage).state_dict().items()},
-        name=name,
-        architecture=architecture,
-        config=dataclasses.asdict(stage) | changes,
-        licence="CC0-1.0",
-        score="good",
-        training={},
-    )
-
-
 def test_stages_in_the_weights_folder_are_served_beside_musicgen_and_nothing_else_is(tmp_path: Path) -> None:
     assert loading.list_default_names(tmp_path) == ["musicgen"]
     for name in ("musiclm_fine", "musiclm_coarse"):
@@ -540,35 +497,3 @@ def test_stages_in_the_weights_folder_are_served_beside_musicgen_and_nothing_els
     assert loading.list_default_names(tmp_path) == ["musicgen", "musiclm_coarse", "musiclm_fine"]
     assert not loading.is_stage("musicgen", "hf://facebook/musicgen-small", tmp_path)
     assert loading.is_stage("any", f"file://{tmp_path / 'musiclm_fine'}", Path("/nowhere"))
-
-
-def test_a_stage_is_loaded_in_single_precision_with_its_receipt(tmp_path: Path) -> None:
-    write_stage(tmp_path, "coarse", COARSE)
-    loaded = loading.load_stage("coarse", "default", weights_dir=tmp_path)
-    assert loaded.config == COARSE
-    assert (loaded.info.licence, loaded.info.score, loaded.info.service) == ("CC0-1.0", "good", "acoustic")
-    assert loaded.info.parameter_count == sum(tensor.numel() for tensor in stage_lm(COARSE).state_dict().values())
-
-
-@pytest.mark.parametrize(
-    ("changes", "word"),
-    [
-        ({"dim": 32}, "size mismatch"),
-        ({"stride_s": 0.0}, "stride_s"),
-        ({"stride_s": 9.0}, "stride_s"),
-        ({"style_encoder": "", "source_tokens": ""}, "source_tokens, style_encoder"),
-        ({"source_tokens": CODEC_ID}, "source_frame_rate_hz"),
-        ({"what": 1}, "what"),
-    ],
-)
-def test_a_config_that_cannot_be_served_is_refused_at_load(tmp_path: Path, changes: dict[str, Any], word: str) -> None:
-    write_stage(tmp_path, "coarse", COARSE, **changes)
-    with pytest.raises(NotReady, match=word):
-        loading.load_stage("coarse", "default", weights_dir=tmp_path)
-
-
-def test_a_stage_without_a_source_is_not_for_this_service(tmp_path: Path) -> None:
-    first = dataclasses.replace(COARSE, num_source_codebooks=0, source_tokens="")
-    write_stage(tmp_path, "semantic", first)
-    with pytest.raises(InvalidInput, match="refines"):
-        loading.load_stage("semantic", "default", weights_dir=tmp_path)

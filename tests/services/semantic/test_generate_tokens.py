@@ -1,35 +1,30 @@
-"""GenerateTokens over a real channel, with a tiny untrained language model beside a tokenizer."""
+"""GenerateTokens over a real channel, with language models whose network is a hash of all that they read."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
-import torch
 from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 from numpy.typing import NDArray
+from served_stages import detail_of, hash_stage, until, write_stage
 from stretto.common.v1 import features_pb2, model_pb2, tokens_pb2
 from stretto.semantic.v1 import semantic_pb2, semantic_pb2_grpc
-from stretto_semantic import loading
 from stretto_semantic.engine import Generating, SemanticEngine, Tokenizing
 from stretto_semantic.servicer import SemanticServicer
-from stretto_shared import weights
-from stretto_shared.engine.stage_loading import make_loaded_stage
 from stretto_shared.engine.stage_requests import StageRequest
 from stretto_shared.engine.token_engine import TokenEngineConfig
-from stretto_shared.errors import InvalidInput
 from stretto_shared.features import SamplingOptions
 from stretto_shared.grpc.hosting import ServiceHost
 from stretto_shared.grpc.server import StrettoServer
 from stretto_shared.grpc.settings import GrpcSettings
-from stretto_shared.nn.stage_lm import StageConfig, StageLM
+from stretto_shared.nn.stage_lm import StageConfig
 
 TOKENS_ID, STYLE_ID, MELODY_ID = "w2vbert@aaaaaaaaaaaa", "mulan@bbbbbbbbbbbb", "melody@cccccccccccc"
 CONFIG = StageConfig(
@@ -59,26 +54,12 @@ DEAF = dataclasses.replace(CONFIG, num_style_codes=0, num_melody_codebooks=0)
 NUM_FRAMES, DURATION_S = 40, 1.6
 
 
-def stage_lm(config: StageConfig) -> StageLM:
-    torch.manual_seed(0)
-    model = StageLM(config)
-    with torch.no_grad():
-        model.narrow.weight.mul_(2)  # an untrained model is close to indifferent: let its opinions show
-        for block in model.blocks():
-            block.self_out.weight.mul_(6)  # and come from all that it reads, not from the last token alone
-    return model
-
-
 @pytest.fixture
 async def generating() -> Generating:
     return Generating(
         {
-            name: lambda name=name, config=config: make_loaded_stage(  # type: ignore[misc]
-                name,
-                stage_lm(config),
-                service="semantic",
-                digest_sha256=name[0] * 64,
-                is_default=name == "lm",
+            name: lambda name=name, config=config: hash_stage(  # type: ignore[misc]
+                name, config, service="semantic", is_default=name == "lm"
             )
             for name, config in {"lm": CONFIG, "deaf": DEAF}.items()
         },
@@ -142,21 +123,6 @@ async def refusal(stub: Any, **fields: Any) -> grpc.aio.AioRpcError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await generate(stub, **fields)
     return caught.value
-
-
-def detail_of(error: grpc.aio.AioRpcError, kind: Any) -> Any:
-    for detail in rpc_status.from_call(error).details:
-        if detail.Is(kind.DESCRIPTOR):
-            message = kind()
-            detail.Unpack(message)
-            return message
-    raise AssertionError(f"the status carries no {kind.DESCRIPTOR.name}")
-
-
-async def until(is_true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not is_true():  # noqa: ASYNC110 - the engine tells nobody when a slot is freed
-            await asyncio.sleep(0.005)
 
 
 async def test_a_piece_longer_than_the_window_comes_in_order_with_a_receipt_first(stub: Any) -> None:
@@ -316,22 +282,9 @@ async def test_one_too_many_is_told_when_to_come_again(stub: Any, generating: Ge
     assert (await generate(stub)).shape == (1, NUM_FRAMES)
 
 
-def write_stage(folder: Path, name: str, config: StageConfig = CONFIG) -> None:
-    weights.write(
-        folder / name,
-        stage_lm(config).state_dict(),
-        name=name,
-        architecture="StageLM",
-        config=dataclasses.asdict(config),
-        licence="CC0-1.0",
-        score="",
-        training={},
-    )
-
-
 async def test_the_folders_language_models_are_served_beside_its_tokenizers(serve: Any, weights_dir: Path) -> None:
     for name in ("another", "musiclm_semantic"):
-        write_stage(weights_dir, name)
+        write_stage(weights_dir, name, CONFIG)
     async with serve() as channel:
         stub = semantic_pb2_grpc.SemanticServiceStub(channel)
         models = (await stub.ListModels(semantic_pb2.ListModelsRequest())).models
@@ -345,12 +298,3 @@ async def test_the_folders_language_models_are_served_beside_its_tokenizers(serv
             await stub.TokenizeAudio(iter([config])).read()
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert "GenerateTokens" in (caught.value.details() or "")
-
-
-def test_a_stage_that_refines_is_not_for_this_service(tmp_path: Path) -> None:
-    refines = dataclasses.replace(
-        CONFIG, num_source_codebooks=1, source_cardinality=4, source_frame_rate_hz=25.0, source_tokens="w2vbert@0"
-    )
-    write_stage(tmp_path, "coarse", refines)
-    with pytest.raises(InvalidInput, match="without a stage before it"):
-        loading.load_stage("coarse", "default", weights_dir=tmp_path)
