@@ -125,8 +125,9 @@ def random_windows(
     first_frames = random.integers(0, features.num_clip_frames - num_frames + 1, len(clips)).tolist()
     noise = None
     if features.style is not None and recipe.style_noise:
-        noise = torch.from_numpy(random.standard_normal((len(clips), features.style.shape[1])).astype(np.float32))
-        noise *= recipe.style_noise * features.style.shape[1] ** -0.5
+        dim = features.style.shape[1]
+        lengths = random.uniform(0, recipe.style_noise, (len(clips), 1)) * dim**-0.5
+        noise = torch.from_numpy((random.standard_normal((len(clips), dim)) * lengths).astype(np.float32))
     whole = features.windows(clips, first_frames, num_frames, noise=noise)
     source = None if whole.source is None else wrong_in_part(whole.source, recipe.source_noise, random)
     return Windows(

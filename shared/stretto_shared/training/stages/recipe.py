@@ -21,8 +21,8 @@ class Recipe:
         first_codebook: The first of them that the stage makes.
         source_kind: Features that hold the source; empty without one.
         short_share: Share of the batches whose windows are shorter than a whole one.
-        style_noise: Length of the Gaussian noise on a style of unit length before it becomes codes: in place of the
-            other modality, whose points lie that far away.
+        style_noise: Greatest length of the Gaussian noise on a style of unit length before it becomes codes: in place
+            of the other modality, whose points lie that far away.
         style_dropout: Share of the windows that are not told their style.
         melody_dropout: The same of the melody.
         source_dropout: The same of the source, so that its worth can be measured.
