@@ -4,7 +4,7 @@ import asyncio
 import re
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,10 +44,12 @@ class Rpc:
     bad: tuple[tuple[Any, str], ...] = ()
     long: Any = None
     streams_requests: bool = False
+    works_at: str = "acoustic"  # the stage that a long one keeps busy
 
 
-def rpcs(codec: ModelInfo) -> list[Rpc]:
-    """The table, with tokens of the server's own default codec."""
+def rpcs(models: Mapping[str, ModelInfo]) -> list[Rpc]:
+    """The table, with tokens and codes of the server's own models."""
+    codec, encoder_id, tokenizer_id = models["codec"], models["mulan"].model_id, models["w2vbert"].model_id
     num_codebooks, rate_hz = codec.num_codebooks, codec.frame_rate_hz
     music, onward = orchestrator_pb2.GenerateMusicRequest, orchestrator_pb2.ContinueMusicRequest
     tokens, decode = acoustic_pb2.GenerateTokensRequest, codec_pb2.DecodeTokensRequest
@@ -57,6 +59,20 @@ def rpcs(codec: ModelInfo) -> list[Rpc]:
     shape = {"codec_id": codec.model_id, "frame_rate_hz": rate_hz, "codebook_count": num_codebooks}
     matrix = tokens_pb2.TokenMatrix(**shape, codes=[1] * num_codebooks * 10)
     ragged = tokens_pb2.TokenMatrix(**shape, codes=[1] * (num_codebooks * 10 + 1))
+    rank, tag = embedding_pb2.RankAudioRequest, embedding_pb2.TagAudioRequest
+    quantize, hear = embedding_pb2.QuantizeEmbeddingsRequest, embedding_pb2.EmbedAudioRequest
+    point = features_pb2.JointEmbedding(encoder_id=encoder_id, values=[1.0] * 128)
+    foreign_point = features_pb2.JointEmbedding(encoder_id="other@0", values=[1.0] * 128)
+    style = features_pb2.StyleSpan(encoder_id=encoder_id, codes=[1] * 8)
+    late_style = features_pb2.StyleSpan(start_s=1.0, encoder_id=encoder_id, codes=[1] * 8)
+    foreign_style = features_pb2.StyleSpan(encoder_id="other@0", codes=[1] * 8)
+    story = [orchestrator_pb2.PromptSpan(start_s=0.3, prompt="a storm")]
+    think, refine = semantic_pb2.GenerateTokensRequest, acoustic_pb2.RefineTokensRequest
+    happened = {"codec_id": tokenizer_id, "frame_rate_hz": 25.0, "codebook_count": 1}
+    source = refine(source=tokens_pb2.TokenMatrix(**happened, codes=[1] * 24))  # 0.96 s
+    foreign_source = refine(source=tokens_pb2.TokenMatrix(**happened | {"codec_id": "other@0"}, codes=[1] * 24))
+    coarse = acoustic_pb2.RefineConfig(model="musiclm_coarse", styles=[style], duration_s=0.96)
+    longer = acoustic_pb2.RefineConfig(model="musiclm_coarse", styles=[style], duration_s=9.6)
     return [
         Rpc(
             "/stretto.orchestrator.v1.OrchestratorService/GenerateMusic",
@@ -71,6 +87,10 @@ def rpcs(codec: ModelInfo) -> list[Rpc]:
                 (music(prompt="x", pace=99), "pace"),
                 (music(prompt="x", priority=10), "priority"),
                 (music(prompt="x", cascade="nobody"), "cascade"),
+                (music(prompt="x", story=story), "story"),
+                (music(prompt="x", cascade="musiclm", duration_s=301), "duration_s"),
+                (music(prompt="x", cascade="musiclm", duration_s=0.2, story=story), "story[0].start_s"),
+                (music(prompt="x", candidate_count=9), "candidate_count"),
             ),
             music(prompt="a flute", duration_s=30),
         ),
@@ -127,6 +147,44 @@ def rpcs(codec: ModelInfo) -> list[Rpc]:
                 (embedding_pb2.EmbedMelodyRequest(waveform=NAN_AUDIO), "waveform.samples"),
             ),
         ),
+        Rpc(
+            "/stretto.embedding.v1.EmbeddingService/EmbedAudio",
+            hear(waveform=AUDIO),
+            (
+                (hear(), "waveform"),
+                (hear(waveform=NAN_AUDIO), "waveform.samples"),
+                (hear(waveform=AUDIO, model="minilm"), "model"),
+                (hear(waveform=AUDIO, model="nobody"), "model"),
+            ),
+        ),
+        Rpc(
+            "/stretto.embedding.v1.EmbeddingService/RankAudio",
+            rank(text="a flute", candidates=[AUDIO, AUDIO_48]),
+            (
+                (rank(text="a flute"), "candidates"),
+                (rank(text=" ", candidates=[AUDIO]), "text"),
+                (rank(text="a flute", candidates=[AUDIO, NAN_AUDIO]), "candidates[1].samples"),
+                (rank(reference=SLOW_RATE_AUDIO, candidates=[AUDIO]), "reference.sample_rate_hz"),
+            ),
+        ),
+        Rpc(
+            "/stretto.embedding.v1.EmbeddingService/TagAudio",
+            tag(waveform=AUDIO, tags=["a flute", "a drum"]),
+            (
+                (tag(tags=["a flute"]), "waveform"),
+                (tag(waveform=AUDIO, tags=["a flute", ""]), "tags[1]"),
+                (tag(waveform=AUDIO, tags=["x"] * 257), "tags"),
+            ),
+        ),
+        Rpc(
+            "/stretto.embedding.v1.EmbeddingService/QuantizeEmbeddings",
+            quantize(embeddings=[point]),
+            (
+                (quantize(), "embeddings"),
+                (quantize(embeddings=[point, foreign_point]), "embeddings[1].encoder_id"),
+                (quantize(embeddings=[point] * 1025), "embeddings"),
+            ),
+        ),
         Rpc("/stretto.embedding.v1.EmbeddingService/ListModels", embedding_pb2.ListModelsRequest()),
         Rpc(
             "/stretto.semantic.v1.SemanticService/TokenizeAudio",
@@ -139,6 +197,24 @@ def rpcs(codec: ModelInfo) -> list[Rpc]:
                 ([tokenize(config=semantic_pb2.TokenizeConfig(model="nobody"))], "config.model"),
             ),
             streams_requests=True,
+        ),
+        Rpc(
+            "/stretto.semantic.v1.SemanticService/GenerateTokens",
+            think(styles=[style], duration_s=0.5),
+            (
+                (think(), "duration_s"),
+                (think(duration_s=601), "duration_s"),
+                (think(duration_s=1, styles=[late_style]), "styles[0].start_s"),
+                (think(duration_s=1, styles=[foreign_style]), "styles[0].encoder_id"),
+                (think(duration_s=1, prompt=matrix), "prompt"),
+                (think(duration_s=1, sampling=HOT), "sampling.temperature"),
+                (think(duration_s=1, pace=99), "pace"),
+                (think(duration_s=1, priority=10), "priority"),
+                (think(duration_s=1, model="w2vbert"), "model"),
+                (think(duration_s=1, model="nobody"), "model"),
+            ),
+            think(styles=[style], duration_s=300),
+            works_at="semantic",
         ),
         Rpc("/stretto.semantic.v1.SemanticService/ListModels", semantic_pb2.ListModelsRequest()),
         Rpc(
@@ -155,6 +231,20 @@ def rpcs(codec: ModelInfo) -> list[Rpc]:
             tokens(duration_s=30),
         ),
         Rpc(
+            "/stretto.acoustic.v1.AcousticService/RefineTokens",
+            [refine(config=coarse), source],
+            (
+                ([source], "config"),
+                ([refine(config=coarse), refine(config=coarse)], "config"),
+                ([refine(config=longer), source], "source"),
+                ([refine(config=coarse), foreign_source], "source.codec_id"),
+                ([refine(config=acoustic_pb2.RefineConfig(model="musicgen", duration_s=1))], "config.model"),
+                ([refine(config=acoustic_pb2.RefineConfig(model="nobody", duration_s=1))], "config.model"),
+                ([refine(config=acoustic_pb2.RefineConfig(model="musiclm_coarse"))], "config.duration_s"),
+            ),
+            streams_requests=True,
+        ),
+        Rpc(
             "/stretto.acoustic.v1.AcousticService/CheckAdmission",
             check(duration_s=0.5),
             (
@@ -169,11 +259,12 @@ def rpcs(codec: ModelInfo) -> list[Rpc]:
     ]  # fmt: skip
 
 
-def by_name(codec: ModelInfo) -> dict[str, Rpc]:
-    return {rpc.method.rpartition(".")[2]: rpc for rpc in rpcs(codec)}
+def by_name(models: Mapping[str, ModelInfo]) -> dict[str, Rpc]:
+    return {rpc.method.rpartition(".")[2]: rpc for rpc in rpcs(models)}
 
 
-ANY = by_name(ModelInfo("any", "codec", "0" * 64, "", num_codebooks=1))
+NEEDED = ("codec", "mulan", "w2vbert")
+ANY = by_name({name: ModelInfo(name, "any", "0" * 64, "", num_codebooks=1) for name in NEEDED})
 every_rpc = pytest.mark.parametrize("name", ANY)
 
 
@@ -181,7 +272,8 @@ every_rpc = pytest.mark.parametrize("name", ANY)
 async def rpc(door: Any, name: str) -> Rpc:
     async with StrettoClient(door.address) as client:
         models = (await client.list_models()).models
-    return by_name(next(model for model in models if model.service == "codec" and model.is_default))[name]
+    codec = next(model for model in models if model.service == "codec" and model.is_default)
+    return by_name({model.name: model for model in models} | {"codec": codec})[name]
 
 
 @pytest.fixture
@@ -264,8 +356,8 @@ async def works(channel: grpc.aio.Channel, rpc: Rpc) -> None:
 
 
 Page = dict[str, float]
-PIECES_MADE = 'stretto_audio_rtf_count{stage="acoustic"}'
-PIECES_IN_FLIGHT = 'stretto_rpc_in_flight{method="/stretto.acoustic.v1.AcousticService/GenerateTokens"}'
+PIECES_MADE = 'stretto_audio_rtf_count{{stage="{}"}}'
+PIECES_IN_FLIGHT = 'stretto_rpc_in_flight{{method="/stretto.{}.v1.{}Service/GenerateTokens"}}'
 BUSY = ('stretto_rpc_in_flight{method="/stretto.', "stretto_stage_waiting_requests{")
 
 
@@ -316,8 +408,15 @@ def test_the_table_has_every_method() -> None:
         "CodecService/EncodeAudio": ["model"],
         "CodecService/DecodeTokens": ["config.model"],
         "EmbeddingService/EmbedText": ["model"],
+        "EmbeddingService/EmbedMelody": ["model"],
+        "EmbeddingService/EmbedAudio": ["model"],
+        "EmbeddingService/RankAudio": ["model"],
+        "EmbeddingService/TagAudio": ["model"],
+        "EmbeddingService/QuantizeEmbeddings": ["model"],
         "SemanticService/TokenizeAudio": ["config.model"],
+        "SemanticService/GenerateTokens": ["model"],
         "AcousticService/GenerateTokens": ["model"],
+        "AcousticService/RefineTokens": ["config.model"],
         "AcousticService/CheckAdmission": ["model"],
     }
 
@@ -382,7 +481,8 @@ async def test_a_cancelled_request_frees_its_place_and_the_next_works(channel: A
     calls = [start(channel, rpc, written(rpc.long or rpc.good)) for _ in range(8)]
     readers = [asyncio.create_task(replies(call)) for call in calls]
     if rpc.long is not None:
-        await page_once(door, lambda page: page.get(PIECES_IN_FLIGHT) == 8)  # some in slots, some waiting for one
+        in_flight = PIECES_IN_FLIGHT.format(rpc.works_at, rpc.works_at.capitalize())
+        await page_once(door, lambda page: page.get(in_flight) == 8)  # some in slots, some waiting for one
     else:
         await asyncio.sleep(0.002)
     for call in calls:
@@ -392,5 +492,6 @@ async def test_a_cancelled_request_frees_its_place_and_the_next_works(channel: A
     after = await page_once(door, is_idle)
     if rpc.long is not None:
         assert all(isinstance(end, asyncio.CancelledError) for end in ended)
-        assert after[PIECES_MADE] == before[PIECES_MADE], "a piece was made to its end that nobody waited for"
+        made = PIECES_MADE.format(rpc.works_at)
+        assert after[made] == before[made], "a piece was made to its end that nobody waited for"
     await works(channel, rpc)  # with all slots still taken it would wait for good
