@@ -3,7 +3,8 @@
 For held-out clips of the rendered corpus, each of another piece, the melody alone is hummed, and played by another
 instrument (`stretto_shared.training.corpus.melodies`). Each of these asks for its clip among all of them, by the mean
 cosine over aligned time of: the encoder's unit vectors; what its codes stand for, which is what language models read; a
-soft chromagram (the encoder's own input, octaves folded); and MusicGen's chromagram, one pitch class a frame.
+soft chromagram (the encoder's own input, octaves folded); and MusicGen's chromagram, one pitch class a frame. Then
+again from three seconds of it, which is what the encoder hears for two columns.
 
     python evals/quality/melody.py --data ../shared/data --corpus corpus/v1 [--limit 20]
 
@@ -27,6 +28,7 @@ import stretto_embedding
 from harness import Outcome, Row, Table, need, parser, publish, surely_above
 from stretto_embedding.models.melody import (
     BINS_PER_OCTAVE,
+    FRAME_RATE_HZ,
     NUM_OCTAVES,
     NUM_PITCH_CLASSES,
     MelodyEncoder,
@@ -36,6 +38,7 @@ from stretto_embedding.models.melody import (
 from stretto_embedding.models.melody_weights import load_melody_encoder
 from stretto_shared.audio import Waveform
 from stretto_shared.dsp.chroma import extract_chroma
+from stretto_shared.features import CHROMA_FRAME_RATE_HZ
 from stretto_shared.metrics.bootstrap import bootstrap_mean
 from stretto_shared.training.corpus import melodies
 from stretto_shared.training.corpus.clips import arrangement_of
@@ -49,13 +52,16 @@ from stretto_shared.training.dataset import AudioShards
 DEFAULT_CLIPS = 100
 MIN_MELODY = 0.5  # share of the clip in which its melody sounds
 SEED = 1
-Heard = Callable[[NDArray[np.float32]], NDArray[np.float64]]
+FRAGMENT_S = (3.5, 6.5)
+FRAGMENT_COLUMNS = (4, 6)  # what they hear begins and ends with the fragment
+Array = NDArray[np.float64]
 
 PROTOCOL = (
     "Test clips of the rendered corpus whose melody sounds in half of their time or more, each of another piece. "
     "Query: the melody alone, from the score, hummed or by another General MIDI instrument, in the clip's timing and "
     "key, in its octave or one beside. Recall: the query's own clip is the nearest, or among the ten nearest, by "
-    "cosine summed over aligned time. Intervals: 95 % bootstrap over queries; the claims are paired by query."
+    "cosine summed over aligned time: of the whole clip, or of the three seconds from 3.5 s on. Intervals: 95 % "
+    "bootstrap over queries; the claims are paired by query."
 )
 
 
@@ -100,21 +106,41 @@ def performances(
     }
 
 
-def hearings(encoder: MelodyEncoder) -> dict[str, Heard]:
-    """Ways to hear a recording [S], each as rows of unit length over time, silence as zeros."""
+@dataclass(frozen=True)
+class Hearing:
+    """A way to hear a recording [S] as rows of unit length over time, silence as zeros.
 
-    def vectors(samples: NDArray[np.float32]) -> NDArray[np.float64]:
+    Args:
+        hear: The rows of a recording.
+        fragment: Those of them that hear `FRAGMENT_S`.
+    """
+
+    hear: Callable[[NDArray[np.float32]], Array]
+    fragment: slice
+
+
+def hearings(encoder: MelodyEncoder) -> dict[str, Hearing]:
+    """The ways that are compared."""
+
+    def vectors(samples: NDArray[np.float32]) -> Array:
         return encoder.embed(samples).astype(np.float64)
 
-    def codes(samples: NDArray[np.float32]) -> NDArray[np.float64]:
+    def codes(samples: NDArray[np.float32]) -> Array:
         with torch.inference_mode():
             decoded = encoder.quantizer.decode(torch.from_numpy(encoder.encode(samples))[None])[0]
         return unit_rows(decoded.numpy().astype(np.float64))
 
-    return {"encoder": vectors, "encoder's codes": codes, "soft chroma": soft_chroma, "chroma": hard_chroma}
+    columns = slice(*FRAGMENT_COLUMNS)
+    soft, hard = (slice(*(round(at_s * rate) for at_s in FRAGMENT_S)) for rate in (FRAME_RATE_HZ, CHROMA_FRAME_RATE_HZ))
+    return {
+        "encoder": Hearing(vectors, columns),
+        "encoder's codes": Hearing(codes, columns),
+        "soft chroma": Hearing(soft_chroma, soft),
+        "chroma": Hearing(hard_chroma, hard),
+    }
 
 
-def soft_chroma(samples: NDArray[np.float32]) -> NDArray[np.float64]:
+def soft_chroma(samples: NDArray[np.float32]) -> Array:
     """Loudness by pitch class [T, 12], centred on each frame's mean."""
     spectrum = pitch_spectrum(pad_to_columns(torch.from_numpy(samples)[None]))[0].double()
     semitones = spectrum.unflatten(1, (NUM_OCTAVES, NUM_PITCH_CLASSES, BINS_PER_OCTAVE // NUM_PITCH_CLASSES)).amax(3)
@@ -122,7 +148,7 @@ def soft_chroma(samples: NDArray[np.float32]) -> NDArray[np.float64]:
     return unit_rows((classes - classes.mean(1, keepdim=True)).numpy())
 
 
-def hard_chroma(samples: NDArray[np.float32]) -> NDArray[np.float64]:
+def hard_chroma(samples: NDArray[np.float32]) -> Array:
     """The loudest pitch class as a row [T, 12] with a single 1; zeros in silence."""
     classes = extract_chroma(Waveform(samples, SAMPLE_RATE_HZ)).pitch_classes
     rows = np.eye(NUM_PITCH_CLASSES)[np.maximum(classes, 0)]
@@ -130,13 +156,13 @@ def hard_chroma(samples: NDArray[np.float32]) -> NDArray[np.float64]:
     return rows
 
 
-def unit_rows(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+def unit_rows(rows: Array) -> Array:
     """Rows brought to unit length, but for those of none."""
-    scaled: NDArray[np.float64] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+    scaled: Array = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
     return scaled
 
 
-def ranks(queries: Sequence[NDArray[np.float64]], items: Sequence[NDArray[np.float64]]) -> NDArray[np.int64]:
+def ranks(queries: Sequence[Array], items: Sequence[Array]) -> NDArray[np.int64]:
     """For each query, how many other items are as near as its own or nearer: 0 is found. Cosines sum over time."""
     similarity = np.stack([q.ravel() for q in queries]) @ np.stack([i.ravel() for i in items]).T
     own = np.diagonal(similarity)[:, None]
@@ -171,10 +197,13 @@ def main() -> None:
     library = read_libraries(unpack(args.data, args.corpus.parent / "scores"))["test"]
     clips = list(held_out(args.corpus, library, args.limit or DEFAULT_CLIPS))
     found: dict[str, dict[str, NDArray[np.int64]]] = {}
-    for name, hear in hearings(encoder).items():
-        items = [hear(clip.samples) for clip in clips]
+    for name, hearing in hearings(encoder).items():
+        items = [hearing.hear(clip.samples) for clip in clips]
         for kind in clips[0].queries:
-            found.setdefault(kind, {})[name] = ranks([hear(clip.queries[kind]) for clip in clips], items)
+            asked = [hearing.hear(clip.queries[kind]) for clip in clips]
+            found.setdefault(kind, {})[name] = ranks(asked, items)
+            parts = ([rows[hearing.fragment] for rows in each] for each in (asked, items))
+            found.setdefault(f"{kind}, 3 s", {})[name] = ranks(*parts)
     gains = {
         f"{kind}: {name} above {other}": bootstrap_mean(
             (by[name] == 0).astype(np.float64) - (by[other] == 0).astype(np.float64)
