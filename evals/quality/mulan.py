@@ -250,7 +250,7 @@ def judge_tags(ears: Ears, bag: BagOfAttributes, test: Split, found: Findings) -
     known = np.array([record.tempo_word is not None for record in test.records])
     for word, tag in TEMPO_TAGS.items():
         true = np.array([record.tempo_word == word for record in test.records])[known]
-        trained = bag.heard(Attribute("tempo_word", word), summaries)[known]
+        trained = bag.heard(Attribute("tempo_word", tag), summaries)[known]
         add("tempo", word, similarity(ears.texts([tag]), clips)[0][known], trained, true)
     known = np.array([record.key_mode is not None for record in test.records])
     modes = similarity(ears.texts(list(MODE_TAGS.values())), clips)

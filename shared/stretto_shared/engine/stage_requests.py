@@ -72,6 +72,7 @@ class StagePiece:
         self._styles = _style_codes(request.styles, config)
         self._melody = _melody_codes(request.melody, config)
         self.num_frames = max(1, math.ceil(request.duration_s * config.frame_rate_hz - _ROUNDING_FRAMES))
+        self._num_sounding = max(1, math.ceil(request.duration_s * config.source_frame_rate_hz - _ROUNDING_FRAMES))
         self.known = self._known(request)  # [G, T]
         self.tokens_id = next((t.codec_id for t in (request.prompt, request.resume_from) if t), config.tokens)
         num_prompt = 0 if request.prompt is None else request.prompt.num_frames
@@ -90,13 +91,13 @@ class StagePiece:
 
     @property
     def num_source_frames(self) -> int:
-        """Source frames that the whole piece needs."""
-        return self._config.source_frames(self.num_frames)
+        """Source frames that the whole piece needs: those that begin before its end, which may lie inside a frame."""
+        return min(self._config.source_frames(self.num_frames), self._num_sounding)
 
     def source_range(self, window: Window) -> tuple[int, int]:
         """Source frames [start, stop) of a window."""
         start = _first_column(window.start, self._config.source_frame_rate_hz, self._config)
-        return start, start + self._config.source_frames(window.num_frames)
+        return start, min(start + self._config.source_frames(window.num_frames), self.num_source_frames)
 
     def condition(self, window: Window, source: NDArray[np.int32] | None = None) -> StageCondition:
         """What the model is told of a window: the style in force, its part of the melody, and its source [J, W]."""
