@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from harness import MISSING_STATUS, ROOT, Outcome, Table, need, parser, publish, surely_above
 from quality.musiclm_loss import load_stage
+from quality.musiclm_temperatures import draw
 from stretto_codec.models.framecodec import FrameCodec, FrameCodecConfig
 from stretto_shared import weights
-from stretto_shared.engine.sampling import Sampling, sample, stage_key
-from stretto_shared.engine.stage_stepper import StageStepper
+from stretto_shared.engine.sampling import Sampling
 from stretto_shared.metrics.bootstrap import Interval, bootstrap_mean
 from stretto_shared.metrics.spectral import log_mel_distance
 from stretto_shared.nn.packed_linear import pack_linears
@@ -74,17 +74,11 @@ def read_windows(
 
 def draw_fine(model: StageLM, coarse: NDArray[np.int64], temperature: float) -> NDArray[np.int64]:
     """The stage's own codebooks [N, K, T] for coarse ones [N, J, T], at one temperature, without top-k."""
-    config, stepper = model.config, StageStepper(model, min_rows=1)
-    num_windows, num_steps = len(coarse), coarse.shape[2] * config.num_codebooks
-    states = [stepper.open(StageCondition(source=each), num_steps=num_steps, guidance_scale=1.0) for each in coarse]
-    tokens = np.full((num_windows, 1 + num_steps), stepper.special_token, dtype=np.int64)
+    num_codebooks = model.config.num_codebooks
     how = Sampling(temperature, top_k=0, top_p=1.0, guidance_scale=1.0)
-    for step in range(num_steps):
-        rows = stepper.step(states, list(tokens[:, None, step : step + 1]), [True] * num_windows)
-        logits = torch.cat([row for row in rows if row is not None])
-        windows, here = np.arange(num_windows), np.full(num_windows, step)
-        tokens[:, 1 + step] = sample(logits, how, seed=0, stage=stage_key("fine"), frames=here, codebooks=windows)
-    return tokens[:, 1:].reshape(num_windows, -1, config.num_codebooks).swapaxes(1, 2)
+    conditions = [StageCondition(source=each) for each in coarse]
+    tokens = draw(model, conditions, coarse.shape[2] * num_codebooks, how)
+    return tokens.reshape(len(coarse), -1, num_codebooks).swapaxes(1, 2)
 
 
 def draw_by_frequency(own: NDArray[np.int64]) -> NDArray[np.int64]:
