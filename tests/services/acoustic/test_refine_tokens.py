@@ -362,20 +362,6 @@ async def test_a_source_that_does_not_fit_names_its_field(stub: Any, field: str,
     assert bad_field(await refusal(responses(stub, messages))) == field
 
 
-@pytest.mark.parametrize(("duration_s", "num_source"), [(1.0, 25), (0.2, 5), (1.32, 33)])
-async def test_a_source_of_the_piece_s_length_is_enough_where_the_last_frame_reaches_past_it(
-    stub: Any, duration_s: float, num_source: int
-) -> None:
-    """1 s is 13 frames of 12.5 a second, which read 26 source frames of 25 a second."""
-    given = semantic()[:, :num_source]
-    padded = np.concatenate([given, given[:, -1:]], axis=1)
-    made = await refine(stub, given, cuts=(2,), duration_s=duration_s)
-    assert made.shape[1] == (num_source + 1) // 2
-    assert np.array_equal(made, await refine(stub, padded, cuts=(2,), duration_s=duration_s))
-    with pytest.raises(grpc.aio.AioRpcError, match=f"expected {num_source} frames"):
-        await refine(stub, given[:, :-1], cuts=(2,), duration_s=duration_s)
-
-
 async def test_an_early_end_says_how_much_is_missing_after_the_frames_that_it_allowed(stub: Any) -> None:
     call = responses(stub, [config(), *source(CODES[:, :30])])
     codes = []

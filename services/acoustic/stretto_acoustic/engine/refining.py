@@ -9,7 +9,6 @@ Legend: G codebooks that a stage gives, J codebooks of the source, n frames.
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
@@ -29,8 +28,6 @@ from stretto_shared.errors import InvalidInput
 from stretto_shared.nn.stage_lm.config import StageCondition, StageConfig
 from stretto_shared.tokens import TokenMatrix
 
-_ROUNDING_FRAMES = 1e-6  # 0.3 s at 50 Hz is 15 frames, though 0.3 * 50 is a little more in binary
-
 
 class SourceFrames:
     """The frames of the stage before, taken from their sender when a window needs them and dropped behind it.
@@ -38,8 +35,7 @@ class SourceFrames:
     Args:
         runs: Consecutive frames of any number, from the first of the piece.
         config: Of the stage that reads them.
-        num_needed: Frames that lie within the piece. What its last own frame reads beyond them is the last one again:
-            1 s is 12.5 own frames, so 13, which read 26 source frames, and 1 s of source is 25.
+        num_needed: Frames that the whole piece needs.
     """
 
     def __init__(self, runs: AsyncIterator[TokenMatrix], config: StageConfig, num_needed: int) -> None:
@@ -58,13 +54,10 @@ class SourceFrames:
         self._drop_before(start)
         while self._start + self._codes.shape[1] < stop:
             run = await anext(self._runs, None)
-            num_taken = self._start + self._codes.shape[1]
-            if run is None and self._codes.size and num_taken >= self._num_needed:
-                return np.pad(self.at(start, num_taken), ((0, 0), (0, stop - num_taken)), mode="edge")
             if run is None:
                 raise InvalidInput(
                     "source",
-                    f"expected {self._num_needed} frames for duration_s, got {num_taken} and "
+                    f"expected {self._num_needed} frames for duration_s, got {self._start + self._codes.shape[1]} and "
                     "the end. Send all of them, or ask for a shorter piece.",
                 )
             self._check(run)
@@ -114,8 +107,7 @@ class Refining(StageEngine):
         with fields_below("config"):
             stage = self.find(request.model)
             config, piece = stage.config, StagePiece(request, stage.config)
-        within = math.ceil(request.duration_s * config.source_frame_rate_hz - _ROUNDING_FRAMES)
-        frames = SourceFrames(source, config, min(piece.num_source_frames, within))
+        frames = SourceFrames(source, config, piece.num_source_frames)
 
         async def condition_of(window: Window) -> StageCondition:
             return piece.condition(window, await frames.take(*piece.source_range(window)))
