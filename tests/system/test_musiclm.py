@@ -97,7 +97,7 @@ async def test_a_recording_goes_on_with_and_without_a_prompt(door: Any, melody_w
             [
                 event
                 async for event in client.continue_music(
-                    recording, prompt=prompt, cascade="musiclm", duration_s=1.5, seed=5
+                    recording, prompt=prompt, cascade="musiclm", duration_s=1.5, seed=5, include_recording=False
                 )
             ]
             for prompt in ("", "fast drums")

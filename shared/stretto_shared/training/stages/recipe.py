@@ -66,4 +66,5 @@ def read_recipe(path: Path) -> Recipe:
     """Read a TOML file; an unknown key is an error."""
     with path.open("rb") as file:
         values = tomllib.load(file)
-    return Recipe(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    weights = tuple(values.pop("codebook_weights", ()))
+    return Recipe(**values, codebook_weights=weights)

@@ -150,7 +150,7 @@ class Trainer:
         recipe, windows = self.recipe, self.next_windows()
         rate = learning_rate(recipe.learning_rate, step, progress, warmup_steps=recipe.warmup_steps)
         heard = wrong_in_part(
-            windows.stream.unflatten(1, (-1, self.config.num_codebooks)).transpose(1, 2),
+            windows.stream.view(len(windows.stream), -1, self.config.num_codebooks).transpose(1, 2),
             recipe.token_noise,
             self.random,
         )

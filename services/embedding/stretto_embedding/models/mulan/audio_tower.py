@@ -61,8 +61,8 @@ class AudioTower(nn.Module):
         x = F.gelu(self.convolve_again(x))  # [B, C', T / 8, M / 8]
         x = x.permute(0, 2, 3, 1).reshape(len(x), x.shape[2] // 2, -1)  # [B, T / 16, 2 * M / 8 * C']
         x = self.fold_norm(self.fold(x))
-        near: Tensor = F.gelu(self.positions(x.transpose(1, 2))).transpose(1, 2)
-        return x + near
+        tokens: Tensor = x + F.gelu(self.positions(x.transpose(1, 2))).transpose(1, 2)
+        return tokens
 
     def _rhythm_token(self, mel: Tensor) -> Tensor:
         if not self.num_lags:
