@@ -25,15 +25,15 @@ from stretto_shared.nn.stage_lm.model import StageLM
 class StageCache:
     """What was read of one window; made by `open_window`, advanced in place by `read`."""
 
-    keys: Tensor  # [layers, B, H, P + S, E]
-    values: Tensor  # the same
+    keys: tuple[Tensor, ...]  # [B, H, P + S, E] of each layer
+    values: tuple[Tensor, ...]  # the same
     bias: Tensor  # [1, H, S, P + S] of the stream's columns
     num_prefix: int
     num_steps: int = 0  # columns of the stream that were read
 
     @property
     def batch_size(self) -> int:
-        return int(self.keys.shape[1])
+        return int(self.keys[0].shape[0])
 
     @property
     def max_steps(self) -> int:
@@ -74,8 +74,9 @@ def open_window(
     x, layout = model.prefix(batch, num_steps, style, melody, source)
     bias = model.relative_bias(layout)[None]
     num_prefix, config = x.shape[1], model.config
-    shape = (config.num_layers, batch, config.num_heads, num_prefix + num_steps, config.dim // config.num_heads)
-    cache = StageCache(x.new_zeros(shape), x.new_zeros(shape), bias[:, :, num_prefix:].contiguous(), num_prefix)
+    shape = (batch, config.num_heads, num_prefix + num_steps, config.dim // config.num_heads)
+    keys_of, values_of = (tuple(x.new_zeros(shape) for _ in model.blocks()) for _ in range(2))
+    cache = StageCache(keys_of, values_of, bias[:, :, num_prefix:].contiguous(), num_prefix)
     if num_prefix:
         own = bias[:, :, :num_prefix, :num_prefix]
         for block, keys, values in zip(model.blocks(), cache.keys, cache.values):
@@ -104,10 +105,10 @@ def read(model: StageLM, feeds: Sequence[Feed], *, min_rows: int = 1) -> list[Te
     num_rows = x.shape[0]
     if num_rows < min_rows:
         x = torch.cat([x, x.new_zeros(min_rows - num_rows, 1, x.shape[2])])
+    places = _places(feeds)
     for index, block in enumerate(model.blocks()):
         query, key, value = block.qkv(x)  # [N, H, 1, E]
-        attended = _attend(feeds, index, query, key, value)
-        x = block.finish(x, attended)
+        x = block.finish(x, _attend(places, index, query, key, value))
     logits: list[Tensor | None] = []
     first = 0
     for feed in feeds:
@@ -129,23 +130,46 @@ def _embed(model: StageLM, feed: Feed) -> Tensor:
     return vectors.repeat_interleave(feed.cache.batch_size, 0)[:, None]
 
 
-def _attend(feeds: Sequence[Feed], layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Write each column's key and value [B, H, 1, E] to its cache, and attend from it to what was read before."""
-    parts, first = [], 0
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """One column of a pass: its rows, where it lies in its window's cache, and its bias [1, H, 1, at + 1]."""
+
+    cache: StageCache
+    rows: slice
+    at: int
+    bias: Tensor
+
+
+def _places(feeds: Sequence[Feed]) -> list[_Place]:
+    places: list[_Place] = []
+    first = 0
     for feed in feeds:
         cache = feed.cache
-        keys, values = cache.keys[layer], cache.values[layer]
         for step in range(cache.num_steps, cache.num_steps + feed.num_columns):
-            rows, at = slice(first, first + cache.batch_size), cache.num_prefix + step
-            keys.narrow(2, at, 1).copy_(key[rows])
-            values.narrow(2, at, 1).copy_(value[rows])
-            bias = cache.bias[:, :, step : step + 1, : at + 1]
-            heard, said = keys.narrow(2, 0, at + 1), values.narrow(2, 0, at + 1)
-            parts.append(F.scaled_dot_product_attention(query[rows], heard, said, attn_mask=bias))
+            at = cache.num_prefix + step
+            rows = slice(first, first + cache.batch_size)
+            places.append(_Place(cache, rows, at, cache.bias[:, :, step : step + 1, : at + 1]))
             first = rows.stop
-    if first < query.shape[0]:
-        parts.append(torch.zeros_like(query[first:]))
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    return places
+
+
+def _attend(places: Sequence[_Place], layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Write each column's key and value [B, H, 1, E] to its cache, and attend from it to what was read before."""
+    num_rows = query.shape[0]
+    if len(places) == 1 and places[0].rows.stop == num_rows:
+        return _attend_one(places[0], layer, query, key, value)  # the usual pass, without a cut
+    parts = [_attend_one(each, layer, query[each.rows], key[each.rows], value[each.rows]) for each in places]
+    if places[-1].rows.stop < num_rows:
+        parts.append(torch.zeros_like(query[places[-1].rows.stop :]))
+    return torch.cat(parts)
+
+
+def _attend_one(place: _Place, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    keys, values, at = place.cache.keys[layer], place.cache.values[layer], place.at
+    keys.narrow(2, at, 1).copy_(key)
+    values.narrow(2, at, 1).copy_(value)
+    heard, said = keys.narrow(2, 0, at + 1), values.narrow(2, 0, at + 1)
+    return F.scaled_dot_product_attention(query, heard, said, attn_mask=place.bias)
 
 
 def _check(config: StageConfig, feeds: Sequence[Feed]) -> None:

@@ -65,6 +65,6 @@ class Recipe:
 def read_recipe(path: Path) -> Recipe:
     """Read a TOML file; an unknown key is an error."""
     with path.open("rb") as file:
-        values = tomllib.load(file)
-    weights = tuple(values.pop("codebook_weights", ()))
-    return Recipe(**values, codebook_weights=weights)
+        read: dict[str, Any] = tomllib.load(file)
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in read.items()}
+    return Recipe(**values)

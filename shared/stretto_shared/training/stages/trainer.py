@@ -149,11 +149,8 @@ class Trainer:
         """One optimiser step."""
         recipe, windows = self.recipe, self.next_windows()
         rate = learning_rate(recipe.learning_rate, step, progress, warmup_steps=recipe.warmup_steps)
-        heard = wrong_in_part(
-            windows.stream.view(len(windows.stream), -1, self.config.num_codebooks).transpose(1, 2),
-            recipe.token_noise,
-            self.random,
-        )
+        frames = windows.stream.view(len(windows.stream), -1, self.config.num_codebooks).transpose(1, 2)
+        heard = wrong_in_part(frames, recipe.token_noise, self.random)
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
             losses = cross_entropies(self.model, windows, heard.transpose(1, 2).flatten(1))
         (losses * self.codebook_weights).mean().backward()  # type: ignore[no-untyped-call]
