@@ -106,7 +106,7 @@ def test_stages_that_work_at_the_same_time_have_a_line_each(
         (("x", "-o", "{}/a.wav", "--top-p", "0"), 1, "top_p"),
         (("x", "-o", "{}/a.wav", "--address", "127.0.0.1:1"), 1, "No server answers"),
         (("x", "-o", "{}/a.wav", "--address", "nonsense"), 1, "host:port"),
-        (("x", "-o", "{}/a.wav", "--duration-s", "31"), 2, "equal to 30"),
+        (("x", "-o", "{}/a.wav", "--duration-s", "301"), 2, "equal to 300"),
         (("x", "-o", "{}/a.wav", "--duration-s", "nan"), 2, "duration-s"),
         (("x", "-o", "{}/a.wav", "--temperature", "11"), 2, "equal to 10"),
         (("x",), 2, "--output"),

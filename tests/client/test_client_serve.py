@@ -13,7 +13,9 @@ import pytest
 from stretto_client import StrettoClient
 
 ROOT = Path(__file__).resolve().parents[2]
-STAGES = {f"STRETTO_ORCHESTRATOR_{name}_ADDRESS": "127.0.0.1:1" for name in ("CODEC", "EMBEDDING", "ACOUSTIC")}
+STAGES = {
+    f"STRETTO_ORCHESTRATOR_{name}_ADDRESS": "127.0.0.1:1" for name in ("CODEC", "EMBEDDING", "SEMANTIC", "ACOUSTIC")
+}
 STRETTO = (sys.executable, "-c", "from stretto_client.cli.main import main; main()")
 WITHOUT_SETTINGS = {
     name: value
