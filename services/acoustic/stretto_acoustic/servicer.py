@@ -13,7 +13,7 @@ from stretto_shared.errors import InvalidInput
 from stretto_shared.grpc import convert
 from stretto_shared.tokens import TokenMatrix
 
-from stretto_acoustic.engine import AcousticModels, GeneratedFrames, GenerateRequest
+from stretto_acoustic.engine import AcousticModels, GenerateRequest
 
 Context = Any  # grpc.aio.ServicerContext; its stubs are generic in a way that generated code is not
 
@@ -122,7 +122,7 @@ def _refined_to_proto(frames: StageFrames) -> acoustic_pb2.RefineTokensResponse:
     )
 
 
-def _frames_to_proto(frames: GeneratedFrames) -> acoustic_pb2.GenerateTokensResponse:
+def _frames_to_proto(frames: StageFrames) -> acoustic_pb2.GenerateTokensResponse:
     return acoustic_pb2.GenerateTokensResponse(
         tokens=convert.tokens_to_proto(frames.tokens),
         first_frame_index=frames.first_frame,

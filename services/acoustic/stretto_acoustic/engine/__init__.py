@@ -1,6 +1,6 @@
 """Conditions in, token frames out: domain values only. Knows nothing of protobuf and grpc."""
 
-from stretto_acoustic.engine.acoustic_engine import NOISE_STAGE, AcousticEngine, GeneratedFrames, StageMeter
+from stretto_acoustic.engine.acoustic_engine import NOISE_STAGE, AcousticEngine
 from stretto_acoustic.engine.models import AcousticModels
 from stretto_acoustic.engine.refining import Refining
 from stretto_acoustic.engine.requests import GenerateRequest
@@ -11,9 +11,7 @@ __all__ = [
     "AcousticEngine",
     "AcousticModels",
     "GenerateRequest",
-    "GeneratedFrames",
     "Refining",
-    "StageMeter",
     "Stepper",
     "make_stepper",
 ]

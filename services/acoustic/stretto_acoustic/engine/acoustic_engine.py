@@ -12,17 +12,18 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import structlog
 from stretto_shared.engine.meter import TokenMeter
 from stretto_shared.engine.self_test import measure_step_s
+from stretto_shared.engine.stage_engine import StageFrames, StageMeter
 from stretto_shared.engine.step_times import StepTimes
 from stretto_shared.engine.thread import ModelThread
 from stretto_shared.engine.token_engine import TokenEngine, TokenEngineConfig
 from stretto_shared.errors import NotFound, NotReady
-from stretto_shared.features import ModelInfo, SamplingOptions
+from stretto_shared.features import ModelInfo
 from stretto_shared.tokens import TokenMatrix
 
 from stretto_acoustic.engine.requests import GenerateRequest, codec_id_of, token_request
@@ -32,30 +33,6 @@ from stretto_acoustic.models.musicgen import MusicGenCondition
 
 NOISE_STAGE = "acoustic"
 _log = structlog.get_logger(__name__)
-
-
-class StageMeter(Protocol):
-    """Who counts what this stage does."""
-
-    def watch_waiting(self, count_waiting: Callable[[], int]) -> None:
-        """Tell whom to ask how many requests wait for a slot; asked from any thread."""
-
-    def observe_queue_wait(self, wait_s: float) -> None:
-        """Tell how long one request waited for its slot."""
-
-    def observe_rtf(self, real_time_factor: float) -> None:
-        """Tell how much time in its slot one second of music took."""
-
-
-@dataclass(frozen=True, eq=False)
-class GeneratedFrames:
-    """Consecutive new frames; `model` and `sampling` come with the first of a stream only."""
-
-    tokens: TokenMatrix
-    first_frame: int
-    num_total_frames: int
-    model: ModelInfo | None
-    sampling: SamplingOptions | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +151,7 @@ class AcousticEngine:
             tokens = dataclasses.replace(tokens, condition=MusicGenCondition(some_text))
         served.tokens.check_admission(tokens)
 
-    async def generate(self, request: GenerateRequest) -> AsyncGenerator[GeneratedFrames, None]:
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[StageFrames, None]:
         """Stream the new frames of a piece; closing the stream frees its slot before the next step.
 
         Raises:
@@ -199,7 +176,7 @@ class AcousticEngine:
             async for block in blocks:
                 is_first = num_new == 0
                 num_new += block.codes.shape[1]
-                yield GeneratedFrames(
+                yield StageFrames(
                     TokenMatrix(block.codes, config.frame_rate_hz, codec_id),
                     block.first_frame,
                     tokens.num_frames,

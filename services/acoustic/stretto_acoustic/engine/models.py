@@ -11,7 +11,7 @@ from stretto_shared.errors import InvalidInput
 from stretto_shared.features import ModelInfo
 from stretto_shared.tokens import TokenMatrix
 
-from stretto_acoustic.engine.acoustic_engine import AcousticEngine, GeneratedFrames
+from stretto_acoustic.engine.acoustic_engine import AcousticEngine
 from stretto_acoustic.engine.refining import Refining
 from stretto_acoustic.engine.requests import GenerateRequest
 
@@ -47,7 +47,7 @@ class AcousticModels:
         self._check_generates(request.model)
         self._generating.check_admission(request, is_conditional=is_conditional)
 
-    def generate(self, request: GenerateRequest) -> AsyncGenerator[GeneratedFrames, None]:
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[StageFrames, None]:
         """What `AcousticEngine.generate` does.
 
         Raises:
