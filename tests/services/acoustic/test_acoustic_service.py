@@ -136,8 +136,8 @@ async def test_a_piece_has_its_frames_in_range_in_order_and_a_receipt_first(stub
     assert [r.HasField("model") for r in responses] == [True, False, False, False, False]
     codes = np.concatenate([np.array(r.tokens.codes).reshape(4, -1) for r in responses], axis=1)
     assert codes.shape == (4, 65) and codes.min() >= 0 and codes.max() < 64
-    # How varied a random model is depends on the machine, whose loaders draw weights side by side; a constant piece would
-    # say that nothing is drawn.
+    # How varied a random model is depends on the machine, whose loaders draw weights side by side; a constant piece
+    # would say that nothing is drawn.
     assert len(np.unique(codes)) > 2
     assert responses[0].model.name == "tiny" and responses[0].tokens.codec_id == CODEC_ID
     assert responses[0].sampling.guidance_scale == 3.0 and responses[0].sampling.top_k == 64
