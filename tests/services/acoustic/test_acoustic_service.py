@@ -44,10 +44,12 @@ def tiny_model(**changes: Any) -> MusicGenLM:
 
 
 def engine_of(metrics: Metrics | None = None, *, dtype: str = "float32", **limits: Any) -> AcousticEngine:
+    # Made here: loaders work side by side, and would draw weights from one generator.
+    tiny, deaf = tiny_model(), tiny_model(melody_conditioning="none")
     return AcousticEngine(
         {
-            "tiny": lambda: make_loaded("tiny", tiny_model(), digest_sha256="a" * 64, is_default=True, dtype=dtype),
-            "deaf": lambda: make_loaded("deaf", tiny_model(melody_conditioning="none"), digest_sha256="b" * 64),
+            "tiny": lambda: make_loaded("tiny", tiny, digest_sha256="a" * 64, is_default=True, dtype=dtype),
+            "deaf": lambda: make_loaded("deaf", deaf, digest_sha256="b" * 64),
         },
         config=TokenEngineConfig(**limits),
         meter=None if metrics is None else metrics.stage("acoustic"),
@@ -136,9 +138,8 @@ async def test_a_piece_has_its_frames_in_range_in_order_and_a_receipt_first(stub
     assert [r.HasField("model") for r in responses] == [True, False, False, False, False]
     codes = np.concatenate([np.array(r.tokens.codes).reshape(4, -1) for r in responses], axis=1)
     assert codes.shape == (4, 65) and codes.min() >= 0 and codes.max() < 64
-    # How varied a random model is depends on the machine, whose loaders draw weights side by side; a constant piece
-    # would say that nothing is drawn.
-    assert len(np.unique(codes)) > 2
+    # How varied a random model is depends on the machine's rounding; a constant piece would say that nothing is drawn.
+    assert min(len(np.unique(row)) for row in codes) > 2
     assert responses[0].model.name == "tiny" and responses[0].tokens.codec_id == CODEC_ID
     assert responses[0].sampling.guidance_scale == 3.0 and responses[0].sampling.top_k == 64
 

@@ -34,12 +34,13 @@ FINE_LM = dataclasses.replace(
 
 
 def loaded(name, config, service, digest):
+    torch.manual_seed(0)  # here, not in `load`: loaders work side by side, and would draw from one generator
+    model = StageLM(config)
+    with torch.no_grad():
+        model.narrow.weight.mul_(3)  # an untrained model is close to indifferent: let its opinions show
+        model.bias.normal_()
+
     def load():
-        torch.manual_seed(0)
-        model = StageLM(config)
-        with torch.no_grad():
-            model.narrow.weight.mul_(3)  # an untrained model is close to indifferent: let its opinions show
-            model.bias.normal_()
         return make_loaded_stage(name, model, service=service, digest_sha256=digest * 64, is_default=True)
 
     return {name: load}
