@@ -17,6 +17,7 @@ from stretto_codec.engine.frames import Chunk
 from stretto_codec.engine.shared_steps import SharedSteps
 from stretto_codec.loading import LoadedCodec
 from stretto_codec.models.streaming import StreamDecoder
+from stretto_shared.engine import shared_turns
 from stretto_shared.engine.thread import ModelThread
 from stretto_shared.tokens import TokenMatrix
 
@@ -134,7 +135,7 @@ async def samples_of(codec: LoadedCodec, held: Held, chunks: list[Chunk], observ
     await asyncio.sleep(0)
     go.set()
     results = await asyncio.gather(*tasks, return_exceptions=True)
-    assert not steps._waiting
+    assert not steps.num_waiting
     return [result if isinstance(result, Exception) else result.samples for result in results if result is not None]
 
 
@@ -188,10 +189,10 @@ async def test_a_stream_that_is_cancelled_leaves_the_step(load: Any, held: Held)
     assert thread.num_queued == 3
     tasks[1].cancel()
     await asyncio.gather(tasks[1], return_exceptions=True)
-    assert len(steps._waiting) == thread.num_queued == 2
+    assert steps.num_waiting == thread.num_queued == 2
     go.set()
     assert all(chunk is not None for chunk in await asyncio.gather(tasks[0], tasks[2]))
-    assert decoder.num_clips == [2] and not steps._waiting
+    assert decoder.num_clips == [2] and not steps.num_waiting
 
 
 async def test_the_time_of_a_shared_step_is_divided_by_the_audio_of_all_of_it(
@@ -199,7 +200,7 @@ async def test_the_time_of_a_shared_step_is_divided_by_the_audio_of_all_of_it(
 ) -> None:
     codec, _ = watched(load("encodec_24khz"))
     clock_s = iter([10.0, 13.0])
-    monkeypatch.setattr(shared_steps, "time", SimpleNamespace(perf_counter=lambda: next(clock_s)))
+    monkeypatch.setattr(shared_turns, "time", SimpleNamespace(perf_counter=lambda: next(clock_s)))
     observed: list[float] = []
     results = await samples_of(codec, held, [chunk_of(codec, seed) for seed in range(4)], observed.append)
     audio_s = sum(samples.shape[1] for samples in results) / codec.config.sample_rate_hz

@@ -9,7 +9,6 @@ Legend: B clips, K codebooks, T frames, C channels, S samples.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from functools import partial
 import numpy as np
 import torch
 from stretto_shared.audio import Waveform
+from stretto_shared.engine.shared_turns import SharedTurns
 from stretto_shared.engine.thread import ModelThread
 from torch import Tensor
 
@@ -29,18 +29,12 @@ from stretto_codec.models.streaming import ClipDecoder, step_together
 ObserveRtf = Callable[[float], None]
 
 
-@dataclass(eq=False)
-class _Wish:
-    """A stream that waits for its next chunk; `audio` [1, C, S] or `error` once it was served."""
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """A stream's next chunk."""
 
     clip: ClipDecoder
     chunk: Chunk
-    audio: Tensor | None = None
-    error: Exception | None = None
-
-    @property
-    def is_served(self) -> bool:
-        return self.audio is not None or self.error is not None
 
 
 class SharedSteps:
@@ -59,81 +53,40 @@ class SharedSteps:
         self._codec = codec
         self._thread = thread
         self._observe_rtf = observe_rtf
-        self._waiting: list[_Wish] = []
-        self._lock = threading.Lock()
+        self._turns: SharedTurns[_Step, Tensor] = SharedTurns(
+            thread,
+            kind_of=self._kind_of,
+            sizes=[count for count in JOINED_CLIPS if count <= codec.max_joined],
+            do_alone=_step_alone,
+            do_together=_step_in_company,
+            on_pass=self._observe,
+        )
+
+    @property
+    def num_waiting(self) -> int:
+        """Streams whose chunk nobody has begun."""
+        return self._turns.num_waiting
 
     async def step(self, clip: ClipDecoder, chunk: Chunk) -> Waveform | None:
         """The samples that the next chunk gives, or None if it gives none yet."""
-        wish = _Wish(clip, chunk)
-        with self._lock:
-            self._waiting.append(wish)
-        try:
-            return await self._thread.run(partial(self._turn, wish))
-        finally:
-            self._forget([wish])
+        return self._to_waveform(await self._turns.run(_Step(clip, chunk)))
 
     async def finish(self, clip: ClipDecoder) -> Waveform | None:
         """The samples that were held back, or None if there are none."""
         return await self._thread.run(partial(self._finish, clip))
 
-    def _turn(self, wish: _Wish) -> Waveform | None:
-        if not wish.is_served:
-            self._serve(self._company(wish))
-        if wish.error is not None:
-            raise wish.error
-        assert wish.audio is not None
-        return self._to_waveform(wish.audio)
-
-    def _company(self, wish: _Wish) -> list[_Wish]:
-        """The wishes of one pass: this one, and as many of its kind as may be joined."""
-        sizes = [1, *(count for count in JOINED_CLIPS if count <= self._codec.max_joined)]
-        kind = self._kind(wish)
-        with self._lock:
-            others = [] if kind is None else [w for w in self._waiting if w is not wish and self._kind(w) == kind]
-        wishes = [wish, *others]
-        wishes = wishes[: max(size for size in sizes if size <= len(wishes))]
-        self._forget(wishes)
-        return wishes
-
-    def _kind(self, wish: _Wish) -> tuple[bool, int, int] | None:
+    def _kind_of(self, step: _Step) -> tuple[bool, int, int] | None:
         """What has to be equal in one pass; None for a chunk that is not whole, whose size nobody tried."""
-        num_codebooks, num_frames = wish.chunk.codes.shape
-        if num_frames != self._codec.grid.size(wish.chunk.index):
+        num_codebooks, num_frames = step.chunk.codes.shape
+        if num_frames != self._codec.grid.size(step.chunk.index):
             return None
-        return wish.chunk.index == 0, num_codebooks, num_frames
+        return step.chunk.index == 0, num_codebooks, num_frames
 
-    def _forget(self, wishes: Sequence[_Wish]) -> None:
-        with self._lock:
-            self._waiting = [wish for wish in self._waiting if wish not in wishes]
-
-    def _serve(self, wishes: Sequence[_Wish]) -> None:
-        began_s = time.perf_counter()
-        if not self._serve_together(wishes):
-            for wish in wishes:  # one by one, so that who fails fails alone
-                try:
-                    with torch.inference_mode():
-                        wish.audio = wish.clip.step(_to_codes(wish.chunk), wish.chunk.scale)
-                except Exception as error:  # it is raised in the turn of the stream that it belongs to
-                    wish.error = error
-        taken_s = time.perf_counter() - began_s
-        num_samples = [wish.audio.shape[-1] for wish in wishes if wish.audio is not None]
+    def _observe(self, audios: Sequence[Tensor], taken_s: float) -> None:
+        num_samples = [audio.shape[-1] for audio in audios]
         for own in num_samples:
             if own and self._observe_rtf is not None:
                 self._observe_rtf(taken_s * self._codec.config.sample_rate_hz / sum(num_samples))
-
-    def _serve_together(self, wishes: Sequence[_Wish]) -> bool:
-        """Serve them in one pass, or tell that it failed and changed nothing."""
-        if len(wishes) == 1:
-            return False
-        try:
-            with torch.inference_mode():
-                codes = torch.cat([_to_codes(wish.chunk) for wish in wishes])
-                audios = step_together([wish.clip for wish in wishes], codes)
-        except Exception:  # whose fault it is shows when they are served one by one
-            return False
-        for wish, audio in zip(wishes, audios, strict=True):
-            wish.audio = audio
-        return True
 
     def _finish(self, clip: ClipDecoder) -> Waveform | None:
         began_s = time.perf_counter()
@@ -154,6 +107,16 @@ class SharedSteps:
         if not np.isfinite(samples).all():
             raise RuntimeError(f"codec {self._codec.info.model_id} gave samples that are not finite")
         return Waveform(samples, self._codec.config.sample_rate_hz)
+
+
+def _step_alone(step: _Step) -> Tensor:
+    with torch.inference_mode():
+        return step.clip.step(_to_codes(step.chunk), step.chunk.scale)
+
+
+def _step_in_company(steps: Sequence[_Step]) -> Sequence[Tensor]:
+    with torch.inference_mode():
+        return step_together([step.clip for step in steps], torch.cat([_to_codes(step.chunk) for step in steps]))
 
 
 def _to_codes(chunk: Chunk) -> Tensor:

@@ -1,0 +1,93 @@
+"""Work that waits for one model thread at the same moment, done in one pass."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+from stretto_shared.engine.shared_turns import SharedTurns
+from stretto_shared.engine.thread import ModelThread
+
+
+class Doubler:
+    """Doubles numbers; notes who was in each pass, and fails on 13, alone or in company."""
+
+    def __init__(self, thread: ModelThread, sizes: Sequence[int] = (2, 4)) -> None:
+        self.passes: list[list[int]] = []
+        self.told: list[list[int]] = []
+        self.turns: SharedTurns[int, int] = SharedTurns(
+            thread,
+            kind_of=lambda number: None if number < 0 else number % 2,
+            sizes=sizes,
+            do_alone=lambda number: self.do([number])[0],
+            do_together=self.do,
+            on_pass=lambda made, _: self.told.append(list(made)),
+        )
+
+    def do(self, numbers: Sequence[int]) -> list[int]:
+        self.passes.append(list(numbers))
+        if 13 in numbers:
+            raise ValueError("13")
+        return [2 * number for number in numbers]
+
+
+@pytest.fixture
+async def thread() -> AsyncIterator[ModelThread]:
+    made = ModelThread("turns")
+    yield made
+    await made.close()
+
+
+async def run_held(thread: ModelThread, doubler: Doubler, numbers: Sequence[int]) -> list[int | BaseException]:
+    """Have them all wait before the first has its turn."""
+    go = threading.Event()
+    held = asyncio.create_task(thread.run(go.wait))
+    await asyncio.sleep(0)
+    tasks = [asyncio.create_task(doubler.turns.run(number)) for number in numbers]
+    while doubler.turns.num_waiting < len(numbers):  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    go.set()
+    await held
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_work_of_one_kind_shares_passes_of_the_sizes_that_were_tried(thread: ModelThread) -> None:
+    doubler = Doubler(thread)
+    assert await run_held(thread, doubler, [0, 1, 2, 4, 3, 6, 8, 10, 12]) == [0, 2, 4, 8, 6, 12, 16, 20, 24]
+    assert doubler.passes == [[0, 2, 4, 6], [1, 3], [8, 10], [12]]
+    assert doubler.told == [[0, 4, 8, 12], [2, 6], [16, 20], [24]]
+    assert doubler.turns.num_waiting == 0
+
+
+async def test_work_without_a_kind_takes_no_company_and_joins_none(thread: ModelThread) -> None:
+    doubler = Doubler(thread)
+    assert await run_held(thread, doubler, [-2, 0, -4, 2]) == [-4, 0, -8, 4]
+    assert doubler.passes == [[-2], [0, 2], [-4]]
+
+
+async def test_who_fails_fails_alone(thread: ModelThread) -> None:
+    doubler = Doubler(thread)
+    one, faulty, three, five = await run_held(thread, doubler, [1, 13, 3, 5])
+    assert isinstance(faulty, ValueError)
+    assert [one, three, five] == [2, 6, 10]
+    assert doubler.passes == [[1, 13, 3, 5], [1], [13], [3], [5]]
+    assert doubler.told == [[2, 6, 10]]
+
+
+async def test_one_that_gives_up_before_its_turn_is_not_done(thread: ModelThread) -> None:
+    doubler = Doubler(thread)
+    go = threading.Event()
+    held = asyncio.create_task(thread.run(go.wait))
+    await asyncio.sleep(0)
+    first, second = (asyncio.create_task(doubler.turns.run(number)) for number in (2, 4))
+    while doubler.turns.num_waiting < 2:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    second.cancel()
+    await asyncio.gather(second, return_exceptions=True)
+    assert doubler.turns.num_waiting == 1
+    go.set()
+    await held
+    assert await first == 4
+    assert doubler.passes == [[2]]
