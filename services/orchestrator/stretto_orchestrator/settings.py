@@ -15,6 +15,9 @@ CASCADE_KEYS = {
     ),
 }  # fmt: skip
 
+NAMED_MODELS = ("coarse_model", "fine_model", "melody_model")
+"""Models of cascades of which no service has a default one."""
+
 
 class OrchestratorSettings(BaseSettings):
     """Read from `STRETTO_ORCHESTRATOR_*`."""
@@ -44,9 +47,10 @@ class OrchestratorSettings(BaseSettings):
     """How many of a request's candidates are made at the same time."""
     extra_cascades: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Cascades beside `musicgen` and `musiclm`, as JSON: `{"musicgen-small": {"text_model": "t5-base",
-    "acoustic_model": "musicgen-small", "codec_model": "encodec_32khz"}}`. A model that is not named is the default one.
-    `kind` is `musicgen` unless it is set to `musiclm`. `streams` is true unless it is set to false: then each stage
-    waits for the end of the one before, which is good for nothing but comparing."""
+    "acoustic_model": "musicgen-small", "codec_model": "encodec_32khz"}}`. A model that is not named is that of the own
+    cascade of its kind; an empty name is its service's default one, which there is none of for `coarse_model`,
+    `fine_model` and `melody_model`. `kind` is `musicgen` unless it is set to `musiclm`. `streams` is true unless it is
+    set to false: then each stage waits for the end of the one before, which is good for nothing but comparing."""
 
     @field_validator("extra_cascades")
     @classmethod
@@ -61,6 +65,8 @@ class OrchestratorSettings(BaseSettings):
                         f"expected the keys {', '.join(CASCADE_KEYS[kind])} in cascade {name!r}, got {key!r}. "
                         "Rename it."
                     )
+                if key in NAMED_MODELS and value == "":
+                    raise ValueError(f"expected a name as {key} of cascade {name!r}, got an empty one. Leave it out.")
                 if not isinstance(value, bool if key == "streams" else str):
                     expected = "true or false" if key == "streams" else "a name"
                     raise ValueError(f"expected {expected} as {key} of cascade {name!r}, got {value!r}.")

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stretto_shared.dsp.mel_filters import mel_filter_bank
+
 SAMPLE_RATE_HZ = 24_000
 HOP_LENGTH = 240
 FRAME_RATE_HZ = SAMPLE_RATE_HZ / HOP_LENGTH
@@ -49,18 +51,4 @@ def _window() -> Tensor:
 
 @lru_cache(maxsize=1)
 def _filters() -> Tensor:
-    """Triangles [F, M] of unit peak."""
-    bins_hz = torch.linspace(0, SAMPLE_RATE_HZ / 2, WINDOW_LENGTH // 2 + 1, dtype=torch.float64)
-    low, high = (_hz_to_mel(torch.tensor(hz, dtype=torch.float64)) for hz in (_LOW_HZ, _HIGH_HZ))
-    edges_hz = _mel_to_hz(torch.linspace(float(low), float(high), NUM_MEL_BANDS + 2, dtype=torch.float64))
-    rising = (bins_hz[:, None] - edges_hz[:-2]) / (edges_hz[1:-1] - edges_hz[:-2])
-    falling = (edges_hz[2:] - bins_hz[:, None]) / (edges_hz[2:] - edges_hz[1:-1])
-    return torch.minimum(rising, falling).clamp(min=0).float()
-
-
-def _hz_to_mel(hz: Tensor) -> Tensor:
-    return 2595.0 * torch.log10(1.0 + hz / 700.0)
-
-
-def _mel_to_hz(mel: Tensor) -> Tensor:
-    return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
+    return mel_filter_bank(SAMPLE_RATE_HZ, WINDOW_LENGTH, NUM_MEL_BANDS, min_hz=_LOW_HZ, max_hz=_HIGH_HZ)

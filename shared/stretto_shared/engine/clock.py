@@ -36,6 +36,11 @@ class PlayClock:
         """Seconds of audio delivered and not played yet; negative while the player stands still."""
         return self._runs_out_s - now_s
 
+    def forgive(self, until_s: float) -> None:
+        """Count a standstill up to that time, if there is one, as nobody's."""
+        if self.has_started:
+            self._runs_out_s = max(self._runs_out_s, until_s)
+
     def deliver(self, now_s: float, num_frames: int, *, is_readers_fault: bool = False) -> float:
         """Take `num_frames` more, and return the seconds that the player stood still before them.
 

@@ -109,6 +109,7 @@ class TokenRequest(Generic[Condition]):
             is then the most that there can be, and what slots and waits are planned by. None: no token ends the piece.
         noise_offset: Where its first frame lies for the noise: requests that draw consecutive parts of one piece under
             one seed repeat none.
+        num_later_frames: Frames of the same piece that later requests will draw, by which waits are planned.
     """
 
     condition: Condition
@@ -121,6 +122,7 @@ class TokenRequest(Generic[Condition]):
     priority: int = 0
     end_token: int | None = None
     noise_offset: int = 0
+    num_later_frames: int = 0
 
     @property
     def num_known_frames(self) -> int:

@@ -111,9 +111,9 @@ class Scheduler:
         return self._round_s([*realtime, stream]) * stream.clock.frame_rate_hz > self._config.realtime_utilisation
 
     def estimate_end_s(self, running: Sequence[AnyStream], num_ends: int = 1) -> float:
-        """Seconds until `num_ends` slots will have become free, if all that run go on as they do."""
+        """Seconds until `num_ends` pieces will have ended, later requests too, if all that run go on as they do."""
         step_s = self._round_s(running) or self._times.predict_s(1)
-        left = sorted(s.program.num_steps_left for s in running) or [1]
+        left = sorted(s.program.num_steps_left + s.request.num_later_frames for s in running) or [1]
         rounds, at = divmod(num_ends - 1, len(left))
         return max(step_s, (left[at] + rounds * left[-1]) * step_s)
 

@@ -25,7 +25,7 @@ from stretto_shared.nn.stage_lm.config import StageCondition, StageConfig
 from stretto_shared.tokens import TokenMatrix
 
 MAX_PRIORITY = 9
-_ROUNDING_FRAMES = 1e-6  # 0.3 s at 50 Hz is 15 frames, though 0.3 * 50 is a little more in binary
+ROUNDING_FRAMES = 1e-6  # 0.3 s at 50 Hz is 15 frames, though 0.3 * 50 is a little more in binary
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +71,8 @@ class StagePiece:
         self._config = config
         self._styles = _style_codes(request.styles, config)
         self._melody = _melody_codes(request.melody, config)
-        self.num_frames = max(1, math.ceil(request.duration_s * config.frame_rate_hz - _ROUNDING_FRAMES))
-        self._num_sounding = max(1, math.ceil(request.duration_s * config.source_frame_rate_hz - _ROUNDING_FRAMES))
+        self.num_frames = max(1, math.ceil(request.duration_s * config.frame_rate_hz - ROUNDING_FRAMES))
+        self._num_sounding = max(1, math.ceil(request.duration_s * config.source_frame_rate_hz - ROUNDING_FRAMES))
         self.known = self._known(request)  # [G, T]
         self.tokens_id = next((t.codec_id for t in (request.prompt, request.resume_from) if t), config.tokens)
         num_prompt = 0 if request.prompt is None else request.prompt.num_frames
@@ -213,7 +213,7 @@ def _style_codes(spans: Sequence[StyleSpan], config: StageConfig) -> list[tuple[
             )
         codes = np.array(span.codes, dtype=np.int64)
         _check_codes(codes.astype(np.int32), f"{field}.codes", config.style_cardinality)
-        frame = math.ceil(span.start_s * config.frame_rate_hz - _ROUNDING_FRAMES)
+        frame = math.ceil(span.start_s * config.frame_rate_hz - ROUNDING_FRAMES)
         while changes and changes[-1][0] >= frame:  # of two changes within one frame the later one holds
             changes.pop()
         if not changes or not np.array_equal(changes[-1][1], codes):
@@ -269,4 +269,4 @@ def _sampling(options: SamplingOptions, config: StageConfig) -> Sampling:
 
 def _first_column(frame: int, rate_hz: float, config: StageConfig) -> int:
     """The column of something at `rate_hz` in which one of the stage's own frames begins."""
-    return math.floor(frame * rate_hz / config.frame_rate_hz + _ROUNDING_FRAMES)
+    return math.floor(frame * rate_hz / config.frame_rate_hz + ROUNDING_FRAMES)

@@ -22,6 +22,7 @@ from stretto_shared.engine.self_test import Trial, joins_exactly
 from stretto_shared.nn.row_invariance import fewest_invariant_rows, linear_layers
 from stretto_shared.nn.stage_lm import (
     UNTOLD,
+    Biases,
     Feed,
     Layout,
     StageCache,
@@ -54,6 +55,7 @@ class StageStepper:
     def __init__(self, model: StageLM, *, min_rows: int | None = None) -> None:
         self._model = model
         self._min_rows = min_rows
+        self._biases = Biases(model)
 
     @classmethod
     def tried(cls, model: StageLM, *, max_rows: int) -> StageStepper:
@@ -122,7 +124,8 @@ class StageStepper:
         style = _rows(condition.style, num_rows, num_told)
         melody = _rows(condition.melody, num_rows, num_told)
         source = _rows(condition.source, num_rows, num_rows)
-        return StageState(open_window(self._model, num_rows, num_steps, style, melody, source), guidance_scale)
+        cache = open_window(self._model, num_rows, num_steps, style, melody, source, self._biases)
+        return StageState(cache, guidance_scale)
 
     @torch.inference_mode()
     def step(

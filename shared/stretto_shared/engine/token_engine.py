@@ -21,7 +21,7 @@ from typing import Generic, TypeVar
 from stretto_shared.engine.clock import PlayClock
 from stretto_shared.engine.config import TokenEngineConfig
 from stretto_shared.engine.meter import SilentMeter, TokenMeter
-from stretto_shared.engine.program import Program, StepModel, TokenBlock, TokenRequest
+from stretto_shared.engine.program import Program, StateCost, StepModel, TokenBlock, TokenRequest
 from stretto_shared.engine.sampling import stage_key
 from stretto_shared.engine.scheduler import Scheduler
 from stretto_shared.engine.slots import Piece, SlotPool, Stream
@@ -135,6 +135,14 @@ class TokenEngine(Generic[Condition, State]):
                 self._observe_end(stream)
             self._wake.set()
 
+    def check_fits(self, request: TokenRequest[Condition]) -> None:
+        """Refuse a request that can never run; takes no place, and asks nothing of who runs now.
+
+        Raises:
+            InvalidInput: If it alone needs more cache than the whole budget.
+        """
+        self._check_fits(self._stream(request, None).cost)
+
     def open_piece(self, request: TokenRequest[Condition]) -> Piece[Condition, State]:
         """Let in a piece of several requests, of which the longest looks like this one; `close_piece` ends it.
 
@@ -143,7 +151,7 @@ class TokenEngine(Generic[Condition, State]):
         Raises:
             StrettoError: What `generate` would raise for this request.
         """
-        piece = Piece(self._admitted(request, None, takes_promise=True))
+        piece = Piece(self._admitted(request, None))
         self._pool.pieces.append(piece)
         return piece
 
@@ -187,9 +195,9 @@ class TokenEngine(Generic[Condition, State]):
         """Put a piece's next request in the queue, with the listener of the one before."""
         before, stream = piece.stream, self._stream(request, on_start)
         stream.clock, stream.num_blocks, stream.last_block_s = before.clock, before.num_blocks, before.last_block_s
-        # A listener who stands still before the request came waited for its source or its reader, not for the model.
-        clock = stream.clock
-        stream.was_paused = clock is not None and clock.has_started and clock.ahead_s(stream.arrived_s) < 0
+        if stream.clock is not None:
+            # Who stood still before the request came waited for its source or its reader, not for the model.
+            stream.clock.forgive(stream.arrived_s)
         piece.stream = stream
         self._put_in_queue(stream)
         return stream
@@ -231,12 +239,7 @@ class TokenEngine(Generic[Condition, State]):
     def _admit(self, stream: Stream[Condition, State]) -> None:
         """Refuse what can never run, what the queue has no room for, and what would make others run dry."""
         pool, scheduler = self._pool, self._scheduler
-        if stream.cost.kv_bytes > pool.kv_budget_bytes:
-            raise InvalidInput(
-                "duration_s",
-                f"expected a piece whose cache fits {pool.kv_budget_bytes} bytes, got one of {stream.cost.kv_bytes}. "
-                "Ask for a shorter piece, or let the operator raise the cache's memory.",
-            )
+        self._check_fits(stream.cost)
         num_waiting = len(pool.waiting) + len(pool.idle)
         if pool.num_running + num_waiting >= pool.num_slots + self._config.max_queued:
             raise Overloaded(
@@ -245,6 +248,14 @@ class TokenEngine(Generic[Condition, State]):
             )
         if stream.is_realtime:
             self._admit_realtime(stream)
+
+    def _check_fits(self, cost: StateCost) -> None:
+        if cost.kv_bytes > self._pool.kv_budget_bytes:
+            raise InvalidInput(
+                "duration_s",
+                f"expected a piece whose cache fits {self._pool.kv_budget_bytes} bytes, got one of {cost.kv_bytes}. "
+                "Ask for a shorter piece, or let the operator raise the cache's memory.",
+            )
 
     def _admit_realtime(self, stream: Stream[Condition, State]) -> None:
         pool, scheduler = self._pool, self._scheduler

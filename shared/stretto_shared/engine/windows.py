@@ -143,6 +143,14 @@ class WindowedEngine(Generic[Condition, State]):
         self._tokens = tokens
         self._layout = layout
 
+    def check_fits(self, wanted: WindowedRequest[Condition]) -> None:
+        """Refuse a piece none of whose windows could ever run.
+
+        Raises:
+            InvalidInput: If one window alone needs more cache than the whole budget.
+        """
+        self._tokens.check_fits(_admission(wanted, self._layout))
+
     async def generate(
         self,
         wanted: WindowedRequest[Condition],
@@ -207,6 +215,7 @@ def _request(
         is_realtime=wanted.is_realtime,
         priority=wanted.priority,
         noise_offset=window.start * num_codebooks,
+        num_later_frames=(wanted.num_frames - window.stop) * num_codebooks,
     )
 
 

@@ -9,25 +9,14 @@ Legend: B batch, S samples, W window, F frames, M mel bands.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
+
+from stretto_shared.dsp.mel_filters import mel_filter_bank
 
 WINDOWS = (2048, 1024, 512, 256)
 NUM_MELS = (160, 80, 40, 20)
 NUM_LINEAR = 2
-
-
-def mel_filter_bank(sample_rate_hz: int, n_fft: int, num_mels: int, *, max_hz: float | None = None) -> Tensor:
-    """Triangular HTK-mel filters [n_fft / 2 + 1, M] of unit peak."""
-    top_hz = max_hz or sample_rate_hz / 2
-    top_mel = 2595 * math.log10(1 + top_hz / 700)
-    edges = 700 * (10 ** (torch.linspace(0, top_mel, num_mels + 2, dtype=torch.float64) / 2595) - 1)
-    freqs = torch.linspace(0, sample_rate_hz / 2, n_fft // 2 + 1, dtype=torch.float64)
-    rising = (freqs[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    falling = (edges[2:] - freqs[:, None]) / (edges[2:] - edges[1:-1])
-    return torch.minimum(rising, falling).clamp(min=0).float()
 
 
 class MultiScaleMelLoss(nn.Module):

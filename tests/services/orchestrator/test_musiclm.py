@@ -273,7 +273,8 @@ async def test_models_that_are_not_served_or_do_not_go_together_are_the_cascades
 
 @pytest.mark.parametrize("name", TOKEN_STAGES)
 async def test_what_a_stage_says_of_the_clients_own_fields_keeps_its_name(house, request_music, name):
-    house.watched[name].error = InvalidInput("sampling.top_k", "expected at most 64, got 65.")
+    field = "sampling.top_k" if name == "semantic" else "config.sampling.top_k"  # where each RPC has it
+    house.watched[name].error = InvalidInput(field, "expected at most 64, got 65.")
     error = await failure(house.stub.GenerateMusic(request_music()))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT and field_of(error) == "sampling.top_k"
 

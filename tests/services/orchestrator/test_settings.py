@@ -12,6 +12,14 @@ from stretto_orchestrator.settings import CASCADE_KEYS, OrchestratorSettings
         ({"txt_model": "t5-base"}, "expected the keys kind, streams, joint_model, text_model, .* got 'txt_model'"),
         ({"coarse_model": "x"}, "text_model, acoustic_model, codec_model in cascade 'mine', got 'coarse_model'"),
         ({"kind": "musiclm", "text_model": "x"}, "tokenizer_model in cascade 'mine', got 'text_model'"),
+        (
+            {"kind": "musiclm", "coarse_model": ""},
+            "expected a name as coarse_model .* got an empty one",
+        ),
+        (
+            {"kind": "musiclm", "melody_model": ""},
+            "expected a name as melody_model .* got an empty one",
+        ),
         ({"kind": "jukebox"}, "expected one of musicgen, musiclm as kind of 'mine', got 'jukebox'"),
         ({"streams": "no"}, "expected true or false as streams of cascade 'mine', got 'no'"),
         ({"text_model": 5}, "expected a name as text_model of cascade 'mine', got 5"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -141,3 +142,10 @@ def test_slots_are_given_within_the_budget_by_pace_priority_and_arrival() -> Non
     pool.discard(big)
     assert pool.fill(NOW_S) == [small]
     assert pool.before(stream(realtime=True)) == [] and pool.take_all() == [small]
+
+
+def test_a_slot_is_free_once_the_later_requests_of_its_piece_are_done_too() -> None:
+    one, more = stream(), stream()
+    more.request = dataclasses.replace(more.request, num_later_frames=1_000)
+    alone_s = scheduler().estimate_end_s([one])
+    assert scheduler().estimate_end_s([more]) == pytest.approx(3 * alone_s)

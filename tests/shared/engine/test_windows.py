@@ -17,7 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from stretto_shared.engine.program import StateCost, TokenBlock
+from stretto_shared.engine.program import StateCost, TokenBlock, TokenRequest
 from stretto_shared.engine.sampling import Sampling, stage_key, uniform_noise
 from stretto_shared.engine.step_times import StepTimes
 from stretto_shared.engine.thread import ModelThread
@@ -440,6 +440,46 @@ async def test_a_piece_is_one_stream_to_the_meter_whose_standstill_for_its_sourc
     assert stage.meter.num_first == 1
     ((underrun_s, is_realtime),) = stage.meter.streams
     assert is_realtime and underrun_s < time.perf_counter() - began_s - lag_s
+
+
+async def test_waiting_for_a_slot_once_the_source_is_there_is_the_engines_standstill() -> None:
+    none = np.zeros((1, 0), dtype=np.int32)
+    long = TokenRequest(0, 20_000, none, none, Sampling(top_k=0), 4, is_realtime=True)
+    limits = {"max_slots": 1, "max_queued": 4, "max_realtime_wait_s": 1e9}
+    live = request(30, is_realtime=True)
+    async with running(frame_rate_hz=20.0, **limits) as stage, lagging(stage, live, windows=1) as (task, source):
+        await until(lambda: stage.tokens.num_idle == 1)
+        async with aclosing(stage.tokens.generate(long)) as other:
+            await anext(other)  # has the slot, and then stands still with all its places for blocks full
+            for _ in range(5):
+                source.release()
+            await until(lambda: stage.tokens.num_waiting == 1)
+            await asyncio.sleep(0.6)  # 8 frames play for 0.4 s
+        await task
+    underruns_s = [underrun_s for underrun_s, _ in stage.meter.streams]
+    assert max(underruns_s) >= 0.1
+
+
+async def test_a_piece_is_planned_by_all_of_its_windows() -> None:
+    async with running() as stage:
+        asked: list[int] = []
+        generate = stage.tokens.generate
+
+        def noted(wanted: TokenRequest[int], **options: Any) -> Any:
+            asked.append(wanted.num_later_frames)
+            return generate(wanted, **options)
+
+        stage.tokens.generate = noted  # type: ignore[assignment,method-assign]
+        await codes_of(stage, request(20))
+    assert asked == [12 * K, 7 * K, 2 * K, 0]
+
+
+async def test_a_piece_that_can_never_fit_is_told_apart_before_anything_is_asked() -> None:
+    async with running(kv_budget_bytes=5) as stage:
+        with pytest.raises(InvalidInput, match="duration_s"):
+            stage.windowed.check_fits(request(30))
+        stage.windowed.check_fits(request(1))
+        assert stage.tokens.num_idle == stage.tokens.num_waiting == 0
 
 
 async def test_closing_frees_the_slot_and_a_failure_of_the_source_reaches_the_reader() -> None:

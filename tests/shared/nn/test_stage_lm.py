@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from stretto_shared.nn.stage_lm import UNTOLD, Feed, StageConfig, StageLM, open_window, read, relative_bucket
+from stretto_shared.nn.stage_lm import UNTOLD, Biases, Feed, StageConfig, StageLM, open_window, read, relative_bucket
 from torch import Tensor
 from transformers import T5Config
 from transformers.models.t5.modeling_t5 import T5Attention, T5Stack
@@ -208,3 +208,16 @@ def test_a_window_that_is_full_reads_no_more_and_stays_as_it_is() -> None:
         with pytest.raises(ValueError, match="expected 0 to 10"):
             read(model, [Feed(cache, torch.tensor([11]), True)])
         assert cache.num_steps == 1
+
+
+def test_biases_are_made_once_a_layout_and_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = StageLM(CONFIG).eval()
+    made: list[int] = []
+    relative_bias = model.relative_bias
+    monkeypatch.setattr(model, "relative_bias", lambda layout: made.append(layout.num_steps) or relative_bias(layout))
+    biases = Biases(model, max_layouts=2)
+    with torch.inference_mode():
+        for num_steps in (12, 12, 6, 12, 4, 12, 6):
+            cache = open_window(model, 1, num_steps, biases=biases)
+            assert torch.equal(cache.bias, open_window(model, 1, num_steps).bias)
+    assert made == [12, 12, 12, 6, 6, 12, 4, 4, 12, 6, 6]  # each second call of a pair makes its own

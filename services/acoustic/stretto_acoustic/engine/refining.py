@@ -107,6 +107,7 @@ class Refining(StageEngine):
         with fields_below("config"):
             stage = self.find(request.model)
             config, piece = stage.config, StagePiece(request, stage.config)
+            stage.windowed.check_fits(piece.wanted)
         frames = SourceFrames(source, config, piece.num_source_frames)
 
         async def condition_of(window: Window) -> StageCondition:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from stretto_shared.engine.program import TokenRequest
 from stretto_shared.engine.sampling import Sampling
+from stretto_shared.engine.stage_requests import MAX_PRIORITY, ROUNDING_FRAMES
 from stretto_shared.errors import InvalidInput
 from stretto_shared.features import Chromagram, SamplingOptions, TextStates
 from stretto_shared.tokens import TokenMatrix
@@ -16,8 +17,6 @@ from stretto_shared.tokens import TokenMatrix
 from stretto_acoustic.models.musicgen import MusicGenCondition, MusicGenConfig
 
 MAX_TEXT_TOKENS = 512
-MAX_PRIORITY = 9
-_ROUNDING_FRAMES = 1e-6  # 0.3 s at 50 Hz is 15 frames, though 0.3 * 50 is a little more in binary
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +45,7 @@ def token_request(request: GenerateRequest, config: MusicGenConfig) -> TokenRequ
         )
     if not 0 <= request.priority <= MAX_PRIORITY:
         raise InvalidInput("priority", f"expected 0 to {MAX_PRIORITY}, got {request.priority}. 0 is the usual one.")
-    num_frames = max(1, math.ceil(request.duration_s * config.frame_rate_hz - _ROUNDING_FRAMES))
+    num_frames = max(1, math.ceil(request.duration_s * config.frame_rate_hz - ROUNDING_FRAMES))
     prompt = _known_codes(request.prompt, "prompt", config)
     resume_from = _known_codes(request.resume_from, "resume_from", config)
     if prompt.shape[1] >= num_frames:

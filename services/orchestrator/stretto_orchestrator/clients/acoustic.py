@@ -87,7 +87,7 @@ class AcousticClient:
             aclosing(_refine_requests(request, source, resume_from)) as requests,
             aclosing(exchange(call, requests)) as responses,
         ):
-            with errors_of(self.stage, OWN_TOKEN_FIELDS):
+            with errors_of(self.stage, {f"config.{field}": own for field, own in OWN_TOKEN_FIELDS.items()}):
                 async for response in responses:
                     yield self._remembered(request.model, read_generated(response, self.stage))
 

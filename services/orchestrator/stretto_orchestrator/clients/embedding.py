@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,10 @@ class EmbeddingClient:
 
     def __init__(self, channel: grpc.aio.Channel, *, timeout_s: float) -> None:
         self._stub = embedding_pb2_grpc.EmbeddingServiceStub(channel)
+        self._rank_audio = channel.unary_unary(  # takes bytes
+            "/stretto.embedding.v1.EmbeddingService/RankAudio",
+            response_deserializer=embedding_pb2.RankAudioResponse.FromString,
+        )
         self._timeout_s = timeout_s
 
     async def embed_text(self, model: str, text: str, *, field: str) -> tuple[TextStates, ModelInfo]:
@@ -86,11 +91,15 @@ class EmbeddingClient:
         self, model: str, text: str, candidates: Sequence[Waveform], *, field: str
     ) -> tuple[RankedCandidate, ModelInfo]:
         """The recording that fits a text best; errors name the text `field`."""
-        request = embedding_pb2.RankAudioRequest(
-            model=model, text=text, candidates=[convert.waveform_to_proto(each) for each in candidates]
-        )
+
+        def written() -> bytes:
+            recordings = [convert.waveform_to_proto(each) for each in candidates]
+            message = embedding_pb2.RankAudioRequest(model=model, text=text, candidates=recordings)
+            return bytes(message.SerializeToString())
+
+        request = await asyncio.to_thread(written)  # up to 60 MB, for which other listeners would have to wait
         with errors_of(self.stage, {"text": field}):
-            response = await self._stub.RankAudio(request, timeout=self._timeout_s)
+            response = await self._rank_audio(request, timeout=self._timeout_s)
         indices = [each.candidate_index for each in response.ranking]
         if sorted(indices) != list(range(len(candidates))):
             raise RuntimeError(f"The embedding stage ranked {indices} of {len(candidates)} recordings.")

@@ -70,7 +70,7 @@ class Audition:
                 take.cancel()
             await asyncio.gather(*takes, return_exceptions=True)
         yield Progress("embedding")
-        recordings = [_joined(take.result()) for take in takes]
+        recordings = await asyncio.to_thread(lambda: [_joined(take.result()) for take in takes])
         best, self.judge = await self._ask_judge(recordings)
         self._choose(best.index)
         self.similarity = best.similarity

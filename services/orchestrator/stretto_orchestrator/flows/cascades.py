@@ -14,7 +14,7 @@ MUSICLM = "musiclm"
 
 @dataclass(frozen=True)
 class Cascade:
-    """Models by stage; an empty name is the stage's own default. Tokens name their codec, which then decodes them.
+    """Models by stage; an empty name is the stage's own default, of those that have one. Tokens name their codec.
 
     Args:
         name: What requests call it.

@@ -132,7 +132,7 @@ class MusicLM:
         self._cascade = cascade
 
     async def check_admission(self, piece: Piece, *, is_conditional: bool) -> None:
-        """Nobody can say; the stages refuse as they are opened, which is before any music is made."""
+        """Nobody can say: each stage refuses as it is opened, once the request was heard."""
 
     async def read(
         self, prompt: str, melody: Waveform | None, story: Sequence[PromptSpan], duration_s: float

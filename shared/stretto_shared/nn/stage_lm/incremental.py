@@ -10,6 +10,7 @@ Legend: N rows, B rows of one window, C its columns; P, S, L, D, H, E as in `mod
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from stretto_shared.nn.stage_lm.config import StageConfig
 from stretto_shared.nn.stage_lm.model import StageLM
+from stretto_shared.nn.stage_lm.positions import Layout
 
 
 @dataclass(eq=False)
@@ -57,6 +59,30 @@ class Feed:
         return self.num_columns * self.cache.batch_size
 
 
+class Biases:
+    """The relative biases of a model's last few layouts, for inference: read, never written, by any number of windows.
+
+    All windows of a piece but its last have one layout, and making its biases takes as long as several steps.
+    """
+
+    def __init__(self, model: StageLM, max_layouts: int = 8) -> None:
+        self._model = model
+        self._max_layouts = max_layouts
+        self._known: OrderedDict[Layout, tuple[Tensor, Tensor]] = OrderedDict()
+
+    def of(self, layout: Layout) -> tuple[Tensor, Tensor]:
+        """Biases [1, H, P, P] of the prefix, and [1, H, S, P + S] of the stream's columns."""
+        if layout not in self._known:
+            bias = self._model.relative_bias(layout)[None]
+            num_prefix = layout.num_prefix(self._model.config)
+            own = bias[:, :, :num_prefix, :num_prefix].contiguous()
+            self._known[layout] = own, bias[:, :, num_prefix:].contiguous()
+        self._known.move_to_end(layout)
+        while len(self._known) > self._max_layouts:
+            self._known.popitem(last=False)
+        return self._known[layout]
+
+
 def cache_bytes(config: StageConfig, num_rows: int, num_positions: int) -> int:
     """Bytes of the float32 keys and values of so many rows and positions."""
     return 2 * 4 * config.num_layers * num_rows * num_positions * config.dim
@@ -69,16 +95,19 @@ def open_window(
     style: Tensor | None = None,
     melody: Tensor | None = None,
     source: Tensor | None = None,
+    biases: Biases | None = None,
 ) -> StageCache:
-    """Read the prefix of a window of `num_steps` columns; arguments as those of `StageLM.forward`."""
+    """Read the prefix of a window of `num_steps` columns; arguments as those of `StageLM.forward`.
+
+    With `biases`, those of an earlier window of the same layout are used again.
+    """
     x, layout = model.prefix(batch, num_steps, style, melody, source)
-    bias = model.relative_bias(layout)[None]
     num_prefix, config = x.shape[1], model.config
+    own, of_stream = (biases or Biases(model)).of(layout)
     shape = (batch, config.num_heads, num_prefix + num_steps, config.dim // config.num_heads)
     keys_of, values_of = (tuple(x.new_zeros(shape) for _ in model.blocks()) for _ in range(2))
-    cache = StageCache(keys_of, values_of, bias[:, :, num_prefix:].contiguous(), num_prefix)
+    cache = StageCache(keys_of, values_of, of_stream, num_prefix)
     if num_prefix:
-        own = bias[:, :, :num_prefix, :num_prefix]
         for block, keys, values in zip(model.blocks(), cache.keys, cache.values):
             query, key, value = block.qkv(x)
             keys[:, :, :num_prefix], values[:, :, :num_prefix] = key, value
