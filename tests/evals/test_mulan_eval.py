@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from attributes import Attribute, BagOfAttributes, agreement, hit_rates, roc_auc, stated, summary_of
-from quality.mulan import auc_interval, codes_of, pooled_rates
+from harness import surely_above
+from quality.mulan import auc_interval, by_piece, codes_of, pooled_rates, shared_codes
+from stretto_shared.metrics.bootstrap import bootstrap_mean
 from stretto_shared.training.corpus.captions import make_captions
 from stretto_shared.training.corpus.records import ClipRecord, InstrumentUse
 
@@ -88,3 +90,21 @@ def test_a_code_is_that_of_the_nearest_fitted_point() -> None:
     first, again, other = codes_of(fitted, fitted, fitted, -fitted)
     np.testing.assert_array_equal(first, again)
     assert (first == other).mean() < 0.2
+
+
+def test_shared_codes_are_counted_level_by_level_beside_those_of_other_clips() -> None:
+    of_audio = np.array([[3, 1], [3, 2], [0, 7], [3, 1]])
+    own, other = shared_codes(np.array([[3, 0], [3, 1], [5, 7], [0, 1]]), of_audio)
+    assert own.tolist() == [[1, 0], [1, 0], [0, 1], [0, 1]]
+    np.testing.assert_allclose(other, [[2 / 3, 0], [2 / 3, 2 / 3], [0, 0], [1 / 3, 1 / 3]])
+
+
+def test_a_piece_counts_once_however_many_clips_it_has() -> None:
+    values = np.array([1.0, 1.0, 1.0, 0.0, 1.0])
+    assert by_piece(values, ["a", "a", "a", "b", "b"]).tolist() == [1.0, 0.5]
+
+
+def test_a_gain_on_four_tracks_is_no_claim() -> None:
+    tracks = [name for name in "abcd" for _ in range(17)]
+    assert not surely_above(bootstrap_mean(by_piece(np.ones(68), tracks)))
+    assert surely_above(bootstrap_mean(by_piece(np.ones(102), tracks + [name for name in "ef" for _ in range(17)])))
