@@ -22,6 +22,7 @@ import argparse
 import ast
 import csv
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -330,6 +331,27 @@ def by_piece(values: NDArray[np.float64], pieces: Sequence[str]) -> NDArray[np.f
     return np.array([values[names == piece].mean() for piece in dict.fromkeys(pieces)])
 
 
+def agreement_on(
+    name: str, own: Sequence[str], theirs: Sequence[str], pieces: Sequence[str], found: Findings
+) -> tuple[object, ...]:
+    """A row on the families that MuLan and YAMNet name in the clips of some recordings, and a claim, piece by piece."""
+    hits = np.array([a == b for a, b in zip(own, theirs, strict=True)], float)
+    by_chance = np.array([np.mean([a == b for b in theirs]) for a in own])
+    same, gap = (bootstrap_mean(by_piece(each, pieces)) for each in (hits, hits - by_chance))
+    chance = same.mean - gap.mean
+    pianos = [sum(each == "piano" for each in named) / len(named) for named in (own, theirs)]
+    found.numbers.setdefault("recordings", {})[name] = {
+        "same": triple(same), "gap": triple(gap), "chance": chance, "pieces": same.num_values, "piano": pianos,
+        "own": dict(Counter(own)), "yamnet": dict(Counter(theirs)),
+    }  # fmt: skip
+    if name == "MAPS dev":
+        piano = bootstrap_mean(by_piece(np.array([each == "piano" for each in own], float), pieces))
+        found.passed["pianos_of_maps_are_heard_as_pianos"] = surely_above(piano, 0.5)
+    else:
+        found.passed["agrees_with_yamnet_more_than_by_chance"] = surely_above(gap)
+    return name, same.num_values, len(own), span(same), chance, *pianos
+
+
 def judge_recordings(ears: Ears, valid: Split, args: argparse.Namespace, found: Findings) -> None:
     """MuLan's best instrument tag and YAMNet's family on real recordings."""
     yamnet, families = Yamnet(need(args.data / "judges" / "yamnet", "YAMNet")), list(FAMILY_CLASSES)
@@ -354,26 +376,12 @@ def judge_recordings(ears: Ears, valid: Split, args: argparse.Namespace, found: 
     rows: list[tuple[object, ...]] = [
         ("", "pieces", "clips", "same family", "another clip's", "piano: MuLan", "piano: YAMNet")
     ]
-    for name, each_recorded in recorded(args).items():
-        pieces, clips = [piece for piece, _ in each_recorded], [clip for _, clip in each_recorded]
+    for name, clips_of_pieces in recorded(args).items():
+        pieces, clips = zip(*clips_of_pieces, strict=True)
         points = torch.cat([ears.model.embed_audio(log_mel(torch.from_numpy(clip)[None])).detach() for clip in clips])
         own = [families[place] for place in (similarity(tags, points) - base[:, None]).argmax(0)]
         theirs = [judge.name(heard(clip)) for clip in clips]
-        hits = np.array([a == b for a, b in zip(own, theirs, strict=True)], float)
-        by_chance = np.array([np.mean([a == b for b in theirs]) for a in own])
-        pianos = [sum(each == "piano" for each in named) / len(clips) for named in (own, theirs)]
-        same, gap = (bootstrap_mean(by_piece(each, pieces)) for each in (hits, hits - by_chance))
-        chance = same.mean - gap.mean
-        rows.append((name, same.num_values, len(clips), span(same), chance, *pianos))
-        found.numbers.setdefault("recordings", {})[name] = {
-            "same": triple(same), "gap": triple(gap), "chance": chance, "pieces": same.num_values, "piano": pianos,
-            "own": {f: own.count(f) for f in families}, "yamnet": {f: theirs.count(f) for f in families},
-        }  # fmt: skip
-        if name == "MAPS dev":
-            piano = bootstrap_mean(by_piece(np.array([each == "piano" for each in own], float), pieces))
-            found.passed["pianos_of_maps_are_heard_as_pianos"] = surely_above(piano, 0.5)
-        else:
-            found.passed["agrees_with_yamnet_more_than_by_chance"] = surely_above(gap)
+        rows.append(agreement_on(name, own, theirs, pieces, found))
     found.tables.append(Table(f"Best of {len(families)} instrument tags on real recordings", rows))
 
 

@@ -66,10 +66,15 @@ def test_a_distance_that_is_nearer_by_chance_is_no_claim() -> None:
         "distance: nearer than musicgen, YAMNet": False,
     }
     assert found.numbers["distance_gap"]["musicgen, held-out captions, YAMNet"][0] == pytest.approx(-0.1)
+    assert found.numbers["distance_gap"]["musicgen, held-out captions, YAMNet"][1] < -1
     musiclm.claim_distances({YAMNET: by_set | {"pink noise": noise, "white noise": noise}}, 5, found)
     assert not any(found.passed.values())
     musiclm.claim_distances({YAMNET: by_set | {"pink noise": noise, "white noise": own}}, 10, found)
     assert not any(found.passed.values())
+    paired = Distance(2.1, own.resampled + 0.1)
+    nearer = by_set | {"pink noise": noise, "white noise": noise, "musicgen, held-out captions": paired}
+    musiclm.claim_distances({YAMNET: nearer}, 10, found)
+    assert all(found.passed.values())
 
 
 def test_a_followed_melody_is_claimed_against_none_and_others() -> None:
