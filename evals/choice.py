@@ -23,13 +23,19 @@ class Distance:
 
     value: float
     resampled: NDArray[np.float64]
+    is_difference: bool = False
+
+    def __sub__(self, other: Distance) -> Distance:
+        """How much farther than another set of as many clips, resample by resample."""
+        return Distance(self.value - other.value, self.resampled - other.resampled, is_difference=True)
 
     @property
     def interval(self) -> tuple[float, float]:
         """The basic 95 % interval: recentred, since clips drawn twice raise the distance."""
         low, high = np.quantile(self.resampled, [0.025, 0.975])
         centre = float(np.mean(self.resampled))
-        return max(0.0, self.value - (centre - float(low))), self.value + (float(high) - centre)
+        least = self.value - (centre - float(low))
+        return least if self.is_difference else max(0.0, least), self.value + (float(high) - centre)
 
 
 class Distances:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from findings import Findings
 from harness import Table, mono
-from memorisation import Recital, recital, shares
+from memorisation import Recital, gap, not_surely_more, recital, shares
 from repetition import hold, recurrence, segments, similarity
 from stages import GREEDY, Stages
 from stretto_shared.audio import Waveform
@@ -101,4 +101,8 @@ async def measure_memorisation(
     title = f"After {PROMPT_S:g} s of a clip, its next {CONTINUATION_S:g} s: share of clips, and means"
     found.tables.append(Table(title, [("", f"{len(own)} training", f"{len(control)} held out"), *rows]))
     found.numbers["memorisation"] = {"train": dict(of_own), "held_out": dict(of_control)}
-    found.passed["memorisation: no training clip comes out exactly"] = of_own["equal >= 1"] == 0.0
+    gaps = {name: gap(own, control, name) for name in ("equal", "overlap")}
+    found.add_intervals("memorisation_gap", "Training minus held out", gaps)
+    for name, interval in gaps.items():
+        claim = f"memorisation: training clips are not surely recited more than held-out ones, {name}"
+        found.passed[claim] = not_surely_more(interval)

@@ -1,10 +1,12 @@
-"""Whether MuLan relates text and music: retrieval, tags without training for them, real recordings, foreign prompts.
+"""Whether MuLan relates text and music: retrieval, words of captions as tags, real recordings, foreign prompts.
 
 - Retrieval: the clip for a caption of a held-out template among 100 and 1,000 test clips, beside a bag of attributes
   that hears (`evals/attributes.py`: ridge regression on the mean and spread of each mel band of training clips, and the
   caption's words), beside the oracle that counts which of the stated attributes the clips truly have, and chance.
-- The modality gap: how far the means of both modalities lie apart, and retrieval and codes with and without them.
-- Tags: ROC-AUC of instruments, tempos and mode on test clips, beside what the ridge regression was trained to say.
+- The modality gap: how far the means of both modalities lie apart, and retrieval and codes with and without them; which
+  of the served codes a caption and its clip share, beside another clip's.
+- Tags: ROC-AUC of instruments, tempos and mode on test clips, by words of the training captions, beside what the ridge
+  regression was trained to say.
 - Real recordings, MAPS dev and held-out game music: how often the best instrument tag is YAMNet's family.
 - MusicCaps captions: whether the ten best clips have what the caption's aspects name, beside another caption's.
 
@@ -20,6 +22,7 @@ import argparse
 import ast
 import csv
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,7 +68,9 @@ PROTOCOL = (
     "validation clips; MuLan was trained with captions from YAMNet's tags of other recordings. MusicCaps: share of "
     f"the attributes that the aspects name and the {NUM_BEST} best of all test clips have; shuffled gives each the "
     "clips of another caption. Codes of the gap: one codebook of 64 fitted to validation clips, with and without "
-    "the means. Intervals: 95 % bootstrap over captions or clips, paired."
+    "the means. Served codes: the share of captions whose code at a level is that of their clip, and of any other "
+    "test clip. Intervals: 95 % bootstrap over captions or clips, paired; of recordings, over pieces or tracks, each "
+    "the mean of its clips."
 )
 
 
@@ -216,6 +221,28 @@ def judge_gap(ears: Ears, test: Split, valid: Split, found: Findings) -> None:
     found.passed["text_and_clip_share_codes_more_without_the_means"] = surely_above(bootstrap_mean(own_same - raw_same))
 
 
+def shared_codes(
+    of_text: NDArray[np.int64], of_audio: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Whether codes [N, K] of a text are those of its own clip [N, K], and the share of other clips that have them."""
+    own = (of_text == of_audio).astype(float)
+    levels = zip(of_text.T, of_audio.T, strict=True)
+    everywhere = np.stack([(text[:, None] == audio).sum(1) for text, audio in levels], axis=1)
+    return own, (everywhere - own) / (len(of_audio) - 1)
+
+
+def judge_codes(ears: Ears, test: Split, found: Findings) -> None:
+    """Which codes of the shipped quantiser a caption shares with its clip."""
+    text = ears.texts([record.heldout_captions[-1] for record in test.records])
+    own, other = shared_codes(*(ears.model.quantize(each).numpy() for each in (text, ears.clips(test))))
+    rows: list[tuple[object, ...]] = [("codebook", "its own clip's", "another clip's", "difference, paired")]
+    for level, (mine, theirs) in enumerate(zip(own.T, other.T, strict=True)):
+        same, gap = bootstrap_mean(mine), bootstrap_mean(mine - theirs)
+        rows.append((level, span(same), float(theirs.mean()), span(gap)))
+        found.numbers.setdefault("served_codes", []).append([*triple(same), float(theirs.mean()), *triple(gap)])
+    found.tables.append(Table("Served codes that a caption shares", rows))
+
+
 def auc_interval(scores: NDArray[np.float64], positive: NDArray[np.bool_], num_resamples: int = 500) -> Interval:
     """ROC-AUC and its bootstrap interval over clips."""
     random = np.random.default_rng(0)
@@ -228,7 +255,7 @@ def auc_interval(scores: NDArray[np.float64], positive: NDArray[np.bool_], num_r
 def judge_tags(ears: Ears, bag: BagOfAttributes, test: Split, found: Findings) -> None:
     """Instruments, tempos and mode of test clips by the default tags."""
     clips, summaries = ears.clips(test), summary_of(test.mels)
-    rows: list[tuple[object, ...]] = [("", "clips", "positive", "MuLan, zero-shot", "bag, trained")]
+    rows: list[tuple[object, ...]] = [("", "clips", "positive", "MuLan, by the tag", "bag, trained")]
     means: dict[str, list[tuple[float, float]]] = {}
 
     def add(
@@ -267,13 +294,16 @@ def judge_tags(ears: Ears, bag: BagOfAttributes, test: Split, found: Findings) -
             low for name, (_, low, *_) in found.numbers["auc"].items() if name.startswith(kind) and "mean" not in name
         ]
         found.passed[f"{kind}_tags_above_chance"] = float(np.mean(lows)) > 0.5
-    found.tables.append(Table("Tags without training for them: ROC-AUC", rows))
+    found.tables.append(Table("Words of the training captions as tags: ROC-AUC", rows))
 
 
-def recorded(args: argparse.Namespace) -> dict[str, list[NDArray[np.float32]]]:
-    """Clips of real recordings at 24 kHz: MAPS dev, three a piece, and the game music that training never heard."""
+Recorded = tuple[str, NDArray[np.float32]]
+
+
+def recorded(args: argparse.Namespace) -> dict[str, list[Recorded]]:
+    """Pieces and clips of them at 24 kHz: MAPS dev, three a piece, and the game music that training never heard."""
     most = args.limit or MAX_RECORDED
-    pianos = []
+    pianos: list[Recorded] = []
     for path in sorted(need(args.data / "maps" / "dev", "MAPS dev").glob("*.opus"))[: args.limit or None]:
         with soundfile.SoundFile(str(path)) as source:
             for number in range(CLIPS_PER_RECORDING):
@@ -282,17 +312,44 @@ def recorded(args: argparse.Namespace) -> dict[str, list[NDArray[np.float32]]]:
                 )
                 samples = source.read(12 * source.samplerate, dtype="float32", always_2d=True).mean(axis=1)
                 clip = soxr.resample(samples, source.samplerate, SAMPLE_RATE_HZ)[:CLIP_SAMPLES]
-                pianos.append(clip[: len(clip) // HOP_LENGTH * HOP_LENGTH])
-    games = []
+                pianos.append((path.stem, clip[: len(clip) // HOP_LENGTH * HOP_LENGTH]))
+    games: list[Recorded] = []
     for path in sorted(need(args.real, "The corpus of real recordings").glob("clips_test_*.jsonl")):
         clips = np.load(path.with_name(path.name.replace("clips_", "audio_")).with_suffix(".npy"), mmap_mode="r")
         games += [
-            clip.astype(np.float32) / 32768
+            (f"{record.source} {record.piece}", clip.astype(np.float32) / 32768)
             for clip, record in zip(clips, read_records(path), strict=True)
             if record.source != "maps"
         ]
     places = np.unique(np.linspace(0, len(games) - 1, min(most, len(games))).round().astype(int))
     return {"MAPS dev": pianos, "held-out game music": [games[place] for place in places]}
+
+
+def by_piece(values: NDArray[np.float64], pieces: Sequence[str]) -> NDArray[np.float64]:
+    """The mean [P] of the values [N] of each piece: clips of one are no independent witnesses."""
+    names = np.array(pieces)
+    return np.array([values[names == piece].mean() for piece in dict.fromkeys(pieces)])
+
+
+def agreement_on(
+    name: str, own: Sequence[str], theirs: Sequence[str], pieces: Sequence[str], found: Findings
+) -> tuple[object, ...]:
+    """A row on the families that MuLan and YAMNet name in the clips of some recordings, and a claim, piece by piece."""
+    hits = np.array([a == b for a, b in zip(own, theirs, strict=True)], float)
+    by_chance = np.array([np.mean([a == b for b in theirs]) for a in own])
+    same, gap = (bootstrap_mean(by_piece(each, pieces)) for each in (hits, hits - by_chance))
+    chance = same.mean - gap.mean
+    pianos = [sum(each == "piano" for each in named) / len(named) for named in (own, theirs)]
+    found.numbers.setdefault("recordings", {})[name] = {
+        "same": triple(same), "gap": triple(gap), "chance": chance, "pieces": same.num_values, "piano": pianos,
+        "own": dict(Counter(own)), "yamnet": dict(Counter(theirs)),
+    }  # fmt: skip
+    if name == "MAPS dev":
+        piano = bootstrap_mean(by_piece(np.array([each == "piano" for each in own], float), pieces))
+        found.passed["pianos_of_maps_are_heard_as_pianos"] = surely_above(piano, 0.5)
+    else:
+        found.passed["agrees_with_yamnet_more_than_by_chance"] = surely_above(gap)
+    return name, same.num_values, len(own), span(same), chance, *pianos
 
 
 def judge_recordings(ears: Ears, valid: Split, args: argparse.Namespace, found: Findings) -> None:
@@ -316,24 +373,15 @@ def judge_recordings(ears: Ears, valid: Split, args: argparse.Namespace, found: 
     judge = FamilyJudge(yamnet.classes, families, solos)
     tags = ears.texts([INSTRUMENT_TAGS[family] for family in families])
     base = similarity(tags, ears.clips(valid)).mean(1)  # as YAMNet's, each family against its own level
-    rows: list[tuple[object, ...]] = [("", "clips", "same family", "another clip's", "piano: MuLan", "piano: YAMNet")]
-    for name, clips in recorded(args).items():
+    rows: list[tuple[object, ...]] = [
+        ("", "pieces", "clips", "same family", "another clip's", "piano: MuLan", "piano: YAMNet")
+    ]
+    for name, clips_of_pieces in recorded(args).items():
+        pieces, clips = zip(*clips_of_pieces, strict=True)
         points = torch.cat([ears.model.embed_audio(log_mel(torch.from_numpy(clip)[None])).detach() for clip in clips])
         own = [families[place] for place in (similarity(tags, points) - base[:, None]).argmax(0)]
         theirs = [judge.name(heard(clip)) for clip in clips]
-        hits = np.array([a == b for a, b in zip(own, theirs, strict=True)], float)
-        by_chance = np.array([np.mean([a == b for b in theirs]) for a in own])
-        pianos = [sum(each == "piano" for each in named) / len(clips) for named in (own, theirs)]
-        rows.append((name, len(clips), span(bootstrap_mean(hits)), float(by_chance.mean()), *pianos))
-        found.numbers.setdefault("recordings", {})[name] = {
-            "same": triple(bootstrap_mean(hits)), "chance": float(by_chance.mean()), "piano": pianos,
-            "own": {f: own.count(f) for f in families}, "yamnet": {f: theirs.count(f) for f in families},
-        }  # fmt: skip
-        if name == "MAPS dev":
-            piano = bootstrap_mean(np.array([each == "piano" for each in own], float))
-            found.passed["pianos_of_maps_are_heard_as_pianos"] = surely_above(piano, 0.5)
-        else:
-            found.passed["agrees_with_yamnet_more_than_by_chance"] = surely_above(bootstrap_mean(hits - by_chance))
+        rows.append(agreement_on(name, own, theirs, pieces, found))
     found.tables.append(Table(f"Best of {len(families)} instrument tags on real recordings", rows))
 
 
@@ -388,6 +436,7 @@ def main() -> None:
     found = Findings()
     judge_retrieval(ears, bag, test, found)
     judge_gap(ears, test, valid, found)
+    judge_codes(ears, test, found)
     judge_tags(ears, bag, test, found)
     judge_recordings(ears, valid, args, found)
     judge_foreign(ears, test, args, found)

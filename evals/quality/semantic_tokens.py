@@ -67,16 +67,23 @@ PROTOCOL = (
 
 @dataclass(frozen=True)
 class Split:
-    """Clips of one split: what is heard, what is known, and both kinds of tokens [N, T]."""
+    """Clips of one split: what is heard, what is known, and of how many of its shards."""
 
     mel: NDArray[np.float16]
     chroma: NDArray[np.int8]
     records: Sequence[ClipRecord]
+    shards: Sequence[str]
+    num_shards: int
+
+    def described(self, kind: str) -> str:
+        """`N KIND clips (chroma was there for n of m shards: …)`."""
+        found = f"chroma was there for {len(self.shards)} of {self.num_shards} shards: {', '.join(self.shards)}"
+        return f"{len(self.records)} {kind} clips ({found})"
 
 
 def read_split(features: Path, corpus: Path, split: str, most: int) -> Split:
     """The clips of a split that have records, mel and chroma; at most so many, evenly spread, or all for 0."""
-    mel, chroma, records = [], [], []
+    mel, chroma, records, shards = [], [], [], []
     for path in sorted(need(features, "The features").glob(f"chroma_{split}_*.npy")):
         shard = path.stem.removeprefix(f"chroma_{split}_")
         own = read_records(need(corpus, "The rendered corpus") / f"clips_{split}_{shard}.jsonl")
@@ -87,11 +94,14 @@ def read_split(features: Path, corpus: Path, split: str, most: int) -> Split:
         mel.append(heard)
         chroma.append(classes)
         records += own
+        shards.append(shard)
     if not records:
         need(features / f"chroma_{split}_0000.npy", "The features")
     count = min(most or len(records), len(records))
     kept = np.unique(np.linspace(0, len(records) - 1, count).round().astype(int))
-    return Split(np.concatenate(mel)[kept], np.concatenate(chroma)[kept], [records[place] for place in kept])
+    num_shards = len(list(corpus.glob(f"clips_{split}_*.jsonl")))
+    told = [records[place] for place in kept]
+    return Split(np.concatenate(mel)[kept], np.concatenate(chroma)[kept], told, shards, num_shards)
 
 
 class LogMelTokens:
@@ -222,7 +232,7 @@ def measure(args: argparse.Namespace) -> Outcome:
     ]
     numbers = {"probes": {task: score.numbers() for task, score in scores.items()}, "use": uses}
     passed = {f"{task.replace(' ', '_')}_above_log_mel": surely_above(score.gain) for task, score in scores.items()}
-    data = f"rendered corpus: {len(valid.records)} validation clips to fit on, {len(test.records)} test clips"
+    data = f"rendered corpus, to fit on {valid.described('validation')}; {test.described('test')}"
     return Outcome("semantic_tokens", PROTOCOL, data, tables, numbers, passed)
 
 

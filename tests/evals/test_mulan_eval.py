@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 from attributes import Attribute, BagOfAttributes, agreement, hit_rates, roc_auc, stated, summary_of
-from quality.mulan import auc_interval, codes_of, pooled_rates
+from quality.mulan import (
+    Ears,
+    Findings,
+    Split,
+    agreement_on,
+    auc_interval,
+    by_piece,
+    codes_of,
+    judge_codes,
+    pooled_rates,
+    shared_codes,
+)
 from stretto_shared.training.corpus.captions import make_captions
 from stretto_shared.training.corpus.records import ClipRecord, InstrumentUse
 
@@ -88,3 +101,47 @@ def test_a_code_is_that_of_the_nearest_fitted_point() -> None:
     first, again, other = codes_of(fitted, fitted, fitted, -fitted)
     np.testing.assert_array_equal(first, again)
     assert (first == other).mean() < 0.2
+
+
+def test_shared_codes_are_counted_level_by_level_beside_those_of_other_clips() -> None:
+    of_audio = np.array([[3, 1], [3, 2], [0, 7], [3, 1]])
+    own, other = shared_codes(np.array([[3, 0], [3, 1], [5, 7], [0, 1]]), of_audio)
+    assert own.tolist() == [[1, 0], [1, 0], [0, 1], [0, 1]]
+    np.testing.assert_allclose(other, [[2 / 3, 0], [2 / 3, 2 / 3], [0, 0], [1 / 3, 1 / 3]])
+
+
+def test_a_piece_counts_once_however_many_clips_it_has() -> None:
+    values = np.array([1.0, 1.0, 1.0, 0.0, 1.0])
+    assert by_piece(values, ["a", "a", "a", "b", "b"]).tolist() == [1.0, 0.5]
+
+
+@pytest.mark.parametrize(("num_tracks", "holds"), [(4, False), (6, True)])
+def test_four_tracks_are_no_claim_however_many_their_clips(num_tracks: int, holds: bool) -> None:
+    tracks = [str(number) for number in range(num_tracks) for _ in range(17)]
+    families = ["piano", "drums"] * (len(tracks) // 2)
+    for name, claim in (("MAPS dev", "pianos_of_maps_are_heard_as_pianos"), ("games", "agrees_with_yamnet_more_than")):
+        found = Findings()
+        named = ["piano"] * len(tracks) if name == "MAPS dev" else families
+        row = agreement_on(name, named, named, tracks, found)
+        assert row[:3] == (name, num_tracks, 17 * num_tracks)
+        assert [held for each, held in found.passed.items() if each.startswith(claim)] == [holds]
+
+
+def test_agreement_counts_pieces_and_not_clips() -> None:
+    found = Findings()
+    agreement_on("games", ["piano"] * 4, ["piano", "piano", "piano", "drums"], ["a", "a", "a", "b"], found)
+    assert found.numbers["recordings"]["games"]["same"][0] == pytest.approx(0.5)
+    assert found.numbers["recordings"]["games"]["chance"] == pytest.approx(0.75)
+
+
+def test_served_codes_are_reported_for_each_level() -> None:
+    codes = torch.tensor([[0, 5], [1, 6], [2, 7]])
+    ears = SimpleNamespace(
+        texts=lambda captions: codes, clips=lambda split: codes + torch.tensor([0, 1]),
+        model=SimpleNamespace(quantize=lambda points: points),
+    )  # fmt: skip
+    test = SimpleNamespace(records=[SimpleNamespace(heldout_captions=("a",))] * 3)
+    found = Findings()
+    judge_codes(cast(Ears, ears), cast(Split, test), found)
+    assert [(same, other) for same, _, _, other, *_ in found.numbers["served_codes"]] == [(1.0, 0.0), (0.0, 1 / 3)]
+    assert len(found.tables[0].rows) == 3

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from choice import Distance
 from findings import Findings
 from judges import JOINT, YAMNET, Embedded
 from quality import musiclm
@@ -54,6 +55,28 @@ def test_distances_are_claimed_against_noise_and_musicgen(own: float, noise: boo
     assert len(found.tables[0].rows) == 1 + len(sets)
 
 
+def test_a_distance_that_is_nearer_by_chance_is_no_claim() -> None:
+    random = np.random.default_rng(0)
+    own, peer = Distance(2.0, random.normal(2, 1, 500)), Distance(2.1, random.normal(2.1, 1, 500))
+    noise, found = Distance(9.0, random.normal(9, 1, 500)), Findings()
+    by_set = {"musiclm, held-out captions": own, "musicgen, held-out captions": peer}
+    musiclm.claim_distances({YAMNET: by_set | {"pink noise": noise, "white noise": noise}}, 10, found)
+    assert found.passed == {
+        "distance: nearer than noise, YAMNet": True,
+        "distance: nearer than musicgen, YAMNet": False,
+    }
+    assert found.numbers["distance_gap"]["musicgen, held-out captions, YAMNet"][0] == pytest.approx(-0.1)
+    assert found.numbers["distance_gap"]["musicgen, held-out captions, YAMNet"][1] < -1
+    musiclm.claim_distances({YAMNET: by_set | {"pink noise": noise, "white noise": noise}}, 5, found)
+    assert not any(found.passed.values())
+    musiclm.claim_distances({YAMNET: by_set | {"pink noise": noise, "white noise": own}}, 10, found)
+    assert not any(found.passed.values())
+    paired = Distance(2.1, own.resampled + 0.1)
+    nearer = by_set | {"pink noise": noise, "white noise": noise, "musicgen, held-out captions": paired}
+    musiclm.claim_distances({YAMNET: nearer}, 10, found)
+    assert all(found.passed.values())
+
+
 def test_a_followed_melody_is_claimed_against_none_and_others() -> None:
     ones, found = np.ones(8), Findings()
     musiclm.report_melody(0.5 * ones, 0.2 * ones, 0.6 * ones, found)
@@ -77,11 +100,20 @@ def test_a_part_is_a_stretch_of_the_piece() -> None:
 
 
 def test_reference_clips_are_none_of_those_asked_for() -> None:
-    asked, others = musiclm.split_clips(40, 8, 100)
+    asked, others = musiclm.split_clips(range(40), 8, 100)
     assert len(asked) == 8 and len(others) == 32 and not set(asked) & set(others)
-    assert len(musiclm.split_clips(40, 8, 5)[1]) == 5
+    assert len(musiclm.split_clips(range(40), 8, 5)[1]) == 5
     with pytest.raises(SystemExit, match="at least 42"):
-        musiclm.split_clips(40, 21, 5)
+        musiclm.split_clips(range(40), 21, 5)
+
+
+def test_reference_clips_are_of_other_pieces_than_those_asked_for() -> None:
+    pieces = [index // 4 for index in range(40)]
+    asked, others = musiclm.split_clips(pieces, 4, 100)
+    assert len(asked) == 4 and len(others) == 24
+    assert not {pieces[index] for index in asked} & {pieces[index] for index in others}
+    with pytest.raises(SystemExit, match="other pieces"):
+        musiclm.split_clips([0] * 40, 4, 100)
 
 
 def test_only_captions_that_are_heard_in_full_are_asked(tmp_path: Path) -> None:

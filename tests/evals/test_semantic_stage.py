@@ -97,8 +97,10 @@ def test_a_stage_that_plays_bars_is_above_both_ways_of_off() -> None:
 def test_a_model_that_recites_its_training_clips_is_found_out() -> None:
     stages, found = FakeStages(), Findings()
     known, unknown = (Waveform(np.full((1, 240_000), level, np.float32), 24_000) for level in (0.5, -0.5))
-    asyncio.run(semantic_stage.measure_memorisation(cast(Stages, stages), [known] * 3, [unknown] * 3, found))
-    assert found.passed == {"memorisation: no training clip comes out exactly": False}
+    asyncio.run(semantic_stage.measure_memorisation(cast(Stages, stages), [known] * 6, [unknown] * 6, found))
+    claim = "memorisation: training clips are not surely recited more than held-out ones"
+    assert found.passed == {f"{claim}, equal": False, f"{claim}, overlap": False}
+    assert found.numbers["memorisation_gap"]["equal"] == [1.0, 1.0, 1.0]
     assert found.numbers["memorisation"]["train"]["equal"] == 1.0
     assert found.numbers["memorisation"]["held_out"]["overlap"] == 0.0
     assert all(each["sampling"] == GREEDY and each["prompt"].num_frames == 75 for each in stages.asked)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from quality.semantic_tokens import LogMelTokens, chance, read_split, score_task, use_of
+from stretto_shared.training.corpus.records import ClipRecord, write_records
 from stretto_shared.training.token_probe import NO_TRUTH, ProbeOptions
 
 
@@ -51,3 +52,15 @@ def test_shards_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     (tmp_path / "clips_valid_0000.jsonl").write_text("")
     with pytest.raises(SystemExit, match="0 records, 2 mel, 3 chroma"):
         read_split(tmp_path, tmp_path, "valid", 0)
+
+
+def test_a_split_says_which_of_its_shards_had_chroma(tmp_path: Path) -> None:
+    for shard in ("0000", "1000", "2000"):
+        np.save(tmp_path / f"mel_test_{shard}.npy", np.zeros((2, 8, 80), np.float16))
+        write_records(
+            tmp_path / f"clips_test_{shard}.jsonl", [ClipRecord(f"{shard}-{n}", "test", "x", "x") for n in (0, 1)]
+        )
+        if shard != "1000":
+            np.save(tmp_path / f"chroma_test_{shard}.npy", np.zeros((2, 2), np.int8))
+    split = read_split(tmp_path, tmp_path, "test", 3)
+    assert split.described("test") == "3 test clips (chroma was there for 2 of 3 shards: 0000, 2000)"
