@@ -22,6 +22,7 @@ from stretto_shared.training.corpus.debug import build_debug_corpus  # noqa: E40
 from stretto_shared.training.corpus.records import ClipRecord  # noqa: E402
 from tag_recordings import FAMILIES, GENRES, MOODS, PROGRAMS, instruments_heard, tagged  # noqa: E402
 from train_mulan import contrastive_loss, retrieval  # noqa: E402
+from train_text_tower import code_loss  # noqa: E402
 
 
 def run(script: Path, *arguments: object) -> None:
@@ -39,15 +40,24 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_the_recipe_learns_and_exports_and_writes_styles(features: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    train = ("--config", RECIPES / "debug.toml", "--features", features, "--run", folder)
-    run(RECIPES / "train_mulan.py", *train)
-    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+@pytest.fixture(scope="module")
+def trained(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mulan")
+    run(RECIPES / "train_mulan.py", "--config", RECIPES / "debug.toml", "--features", features, "--run", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(features: Path, trained: Path) -> Path:
+    exported, out = trained / "export" / "mulan-debug", trained / "finished"
+    run(RECIPES / "fit_codes.py", "--mulan", exported, "--features", features, "--out", out)
+    return out
+
+
+def test_the_recipe_learns_and_exports_and_writes_styles(features: Path, trained: Path, finished: Path) -> None:
+    records = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
     losses = [record["loss"] for record in records if "loss" in record]
     assert losses[-1] < losses[0] - 0.3
-    exported, finished = folder / "export" / "mulan-debug", tmp_path / "finished"
-    run(RECIPES / "fit_codes.py", "--mulan", exported, "--features", features, "--out", finished)
     model, resolved = load_mulan(finished)
     mels = np.load(features / "mel_train_0000.npy").astype(np.float32)
     styles = np.load(features / "style_train_0000.npy")
@@ -61,9 +71,40 @@ def test_the_recipe_learns_and_exports_and_writes_styles(features: Path, tmp_pat
     (features / "style_train_0000.npy").unlink()
     run(RECIPES / "fit_codes.py", "--mulan", finished, "--features", features, "--keep-codes")
     np.testing.assert_array_equal(np.load(features / "style_train_0000.npy"), styles)
-    run(RECIPES / "train_mulan.py", *train)  # goes on where it was, which is the end
-    again = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    again_from = ("--config", RECIPES / "debug.toml", "--features", features, "--run", trained)
+    run(RECIPES / "train_mulan.py", *again_from)  # goes on where it was, which is the end
+    again = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
     assert again[len(records)]["step"] == records[-1]["step"] + 1
+
+
+def test_the_text_tower_learns_on_and_nothing_that_recordings_need_changes(
+    features: Path, finished: Path, tmp_path: Path
+) -> None:
+    config = RECIPES / "debug_mulan_text.toml"
+    given = ("--config", config, "--mulan", finished, "--features", features, "--run", tmp_path)
+    run(RECIPES / "train_text_tower.py", *given)
+    records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert records[-1]["valid_mrr"] > 0 and records[-2]["code"] < 5.4  # nats; 256 codes at random cost 5.5
+    before, _ = load_mulan(finished)
+    after, resolved = load_mulan(tmp_path / "export" / "mulan-debug")
+    changed = {
+        name for name, value in before.servable_state().items() if not torch.equal(value, after.servable_state()[name])
+    }
+    assert changed and all(name.startswith("text.") or name == "log_temperature" for name in changed)
+    assert resolved.config["training"]["text_tower_steps"] <= 60
+
+
+def test_a_code_costs_the_less_the_nearer_the_text_and_each_level_follows_the_true_one() -> None:
+    books = [torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.tensor([[0.0, 0.2], [0.0, -0.2]])]
+    codes = torch.tensor([[0, 1]])
+    near, far = torch.tensor([[1.0, -0.2]]), torch.tensor([[-1.0, 0.2]])
+    assert float(code_loss(near, codes, books, 0.1)) < 0.5 < float(code_loss(far, codes, books, 0.1))
+    alone = [float(code_loss(near, codes[:, level:], [book], 0.1)) for level, book in enumerate(books)]
+    # the second level alone sees a point a whole unit away, after the first one only what is left of it
+    second = 2 * float(code_loss(near, codes, books, 0.1)) - alone[0]
+    rest = near - books[0][0]
+    expected = float(F.cross_entropy(-torch.cdist(rest, books[1]).square() / 0.1, codes[:, 1]))
+    assert second == pytest.approx(expected, abs=1e-5)
 
 
 def test_captions_come_back_as_they_were_written(features: Path) -> None:
