@@ -4,13 +4,17 @@ Of each clip of the VALIDATION split (it is a choice): one window of 2.56 s, who
 own. Codebooks 5 to 12 are the recording's own, none, drawn by the fine stage at several temperatures, or drawn from
 their frequencies; all go through the codec, and are compared with the recording.
 
-    python evals/quality/musiclm_fine_sound.py --features corpus/features --corpus corpus/v1 [--temperatures 0,0.4,1]
+Two questions: how near each window comes to its own recording, which a draw cannot win, since it is one of many that
+the coarse codes allow, and what is left out is nearer to all of them; and how near all windows together come to what
+the recordings sound like, as a Frechet distance in YAMNet's space.
+
+    python evals/quality/musiclm_fine_sound.py --data ../shared/data [--temperatures 0,0.4,1]
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +23,10 @@ import torch
 from numpy.typing import NDArray
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
+from choice import Distance, Distances
 from harness import MISSING_STATUS, ROOT, Outcome, Table, need, parser, publish, surely_above
+from judges import NUM_DIMS, YAMNET
+from peers.yamnet import Yamnet
 from quality.musiclm_loss import load_stage
 from quality.musiclm_temperatures import draw
 from stretto_codec.models.framecodec import FrameCodec, FrameCodecConfig
@@ -30,14 +37,15 @@ from stretto_shared.metrics.spectral import log_mel_distance
 from stretto_shared.nn.packed_linear import pack_linears
 from stretto_shared.nn.stage_lm import StageCondition, StageLM
 
-DEFAULT_WINDOWS = 32
+DEFAULT_WINDOWS = 120
 SAMPLE_RATE_HZ, METRIC_RATE_HZ = 24_000, 16_000
 OWN, NONE, FREQUENCIES = "the recording's own", "none", "by frequency"
 
 PROTOCOL = (
     "Log-mel distance (mean |log10| of 80 mel bands at 16 kHz) between a recorded window of 2.56 s and its codes "
     "through the codec: codebooks 0 to 3 the recording's own, 4 to 11 as named. Windows of clips of the validation "
-    "split, their places and all noise chosen by seed. Intervals: 95 % bootstrap over windows, paired."
+    "split, their places and all noise chosen by seed. Frechet distance of all of these to all recorded windows, in "
+    f"YAMNet's space on {NUM_DIMS[YAMNET]} principal axes. Intervals: 95 % bootstrap over windows, paired."
 )
 
 
@@ -88,17 +96,28 @@ def draw_by_frequency(own: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 @torch.inference_mode()
-def distances(
-    codec: FrameCodec, codes: NDArray[np.int64], recordings: Sequence[NDArray[np.float32]]
-) -> NDArray[np.float64]:
-    """The distance [N] of each window's codes [N, k, T] from its recording."""
-    heard = [codec.decode(torch.from_numpy(each[None]))[0, 0].numpy() for each in codes]
-    return np.array(
-        [
-            log_mel_distance(*(soxr.resample(x, SAMPLE_RATE_HZ, METRIC_RATE_HZ) for x in (true, own[: len(true)])))
-            for true, own in zip(recordings, heard, strict=True)
-        ]
-    )
+def heard_as(codec: FrameCodec, codes: NDArray[np.int64], length: int) -> list[NDArray[np.float32]]:
+    """Windows of codes [N, k, T] through the codec, [S] each at 16 kHz; `length` samples of the codec's."""
+    audio = [codec.decode(torch.from_numpy(each[None]))[0, 0].numpy()[:length] for each in codes]
+    return [soxr.resample(each, SAMPLE_RATE_HZ, METRIC_RATE_HZ) for each in audio]
+
+
+def distances(heard: Sequence[NDArray[np.float32]], recordings: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
+    """The log-mel distance [N] of each window from its recording, both at 16 kHz."""
+    return np.array([log_mel_distance(true, own) for true, own in zip(recordings, heard, strict=True)])
+
+
+def spreads(
+    yamnet: Yamnet, heard: Mapping[str, Sequence[NDArray[np.float32]]], recordings: Sequence[NDArray[np.float32]]
+) -> dict[str, Distance]:
+    """The Frechet distance of each set of windows to the recordings, all at 16 kHz."""
+    rows = [yamnet.hear(each.astype(np.float64)).embeddings for each in recordings]
+    num_rows, num_numbers = np.concatenate(rows).shape
+    space = Distances(rows, min(NUM_DIMS[YAMNET], num_rows - 1, num_numbers))
+    return {
+        name: space.of([yamnet.hear(each.astype(np.float64)).embeddings for each in windows])
+        for name, windows in heard.items()
+    }
 
 
 def gains_of(found: dict[str, NDArray[np.float64]]) -> dict[str, Interval]:
@@ -116,6 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = options.parse_args(arguments)
     if args.threads:
         torch.set_num_threads(args.threads)
+    yamnet = Yamnet(need(args.data / "judges" / "yamnet", "YAMNet"))
     codec, (model, model_id) = load_codec(), load_stage("musiclm_fine", args.source)
     pack_linears(model.layers)
     num_coarse = model.config.num_source_codebooks
@@ -126,15 +146,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = {OWN: fine, FREQUENCIES: draw_by_frequency(fine), NONE: fine[:, :0]}
     for text in args.temperatures.split(","):
         chosen[f"musiclm_fine at {float(text):g}"] = draw_fine(model, coarse, float(text))
-    found = {
-        name: distances(codec, np.concatenate([coarse, each], axis=1), recordings) for name, each in chosen.items()
-    }
+    length = len(recordings[0])
+    true = [soxr.resample(each, SAMPLE_RATE_HZ, METRIC_RATE_HZ) for each in recordings]
+    heard = {name: heard_as(codec, np.concatenate([coarse, each], axis=1), length) for name, each in chosen.items()}
+    found = {name: distances(windows, true) for name, windows in heard.items()}
+    spread = spreads(yamnet, heard, true)
     gains = gains_of(found)
     rows = [
         (name, float(found[name].mean()), *((f"{g.mean:+.4f}", f"[{g.low:+.4f}, {g.high:+.4f}]") if g else ("", "")))
         for name, g in ((name, gains.get(name)) for name in found)
     ]
-    best = min((name for name in found if name.startswith("musiclm_fine")), key=lambda name: float(found[name].mean()))
+    closer = {name: spread[NONE] - each for name, each in spread.items() if name != NONE}
+    spread_rows = [
+        (name, each.value, *((f"{g.value:+.2f}", f"[{g.interval[0]:+.2f}, {g.interval[1]:+.2f}]") if g else ("", "")))
+        for name, each, g in ((name, each, closer.get(name)) for name, each in spread.items())
+    ]
+    drawn = [name for name in found if name.startswith("musiclm_fine")]
+    best = min(drawn, key=lambda name: float(found[name].mean()))
+    likest = min(drawn, key=lambda name: spread[name].value)
     publish(
         Outcome(
             "musiclm_fine_sound",
@@ -144,16 +173,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 Table(
                     "Log-mel distance from the recording",
                     [("codebooks 4 to 11", "mean", "gain on none", "95 %"), *rows],
-                )
+                ),
+                Table(
+                    "Frechet distance to all recorded windows, YAMNet",
+                    [("codebooks 4 to 11", "distance", "gain on none", "95 %"), *spread_rows],
+                ),
             ],
             {
                 "model_id": model_id,
                 "distance": {name: float(each.mean()) for name, each in found.items()},
                 "gain": {name: {"mean": g.mean, "low": g.low, "high": g.high} for name, g in gains.items()},
                 "best": best,
+                "frechet": {name: each.value for name, each in spread.items()},
+                "frechet_gain": {
+                    name: {"mean": g.value, "low": g.interval[0], "high": g.interval[1]} for name, g in closer.items()
+                },
+                "likest": likest,
             },
             {
                 "the_fine_stage_brings_sound_nearer": surely_above(gains[best]),
+                "the_fine_stage_makes_windows_together_sound_more_like_recordings": closer[likest].interval[0] > 0,
                 "the_codec_s_own_fine_codes_bring_sound_nearer": surely_above(gains[OWN]),
             },
         ),

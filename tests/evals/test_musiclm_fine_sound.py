@@ -1,11 +1,14 @@
 """The eval of the fine stage's sound draws what the stage says, and compares windows with their own recordings."""
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 from harness import MISSING_STATUS
+from numpy.typing import NDArray
+from peers.yamnet import Heard, Yamnet
 from quality import musiclm_fine_sound as fine_sound
 from stretto_shared.nn.stage_lm import StageConfig, StageLM
 
@@ -60,6 +63,23 @@ def test_a_gain_is_what_comes_nearer_than_none() -> None:
     gains = fine_sound.gains_of(found)
     assert set(gains) == {"better", "worse"}
     assert gains["better"].low == pytest.approx(0.2) and gains["worse"].high == pytest.approx(-0.1)
+
+
+def test_windows_of_the_recordings_kinds_are_near_them_together_though_none_is_its_own() -> None:
+    class Levels:
+        """Hears a window as two numbers: how loud it is, and how loud its first half."""
+
+        def hear(self, samples: NDArray[np.float64]) -> Heard:
+            halves = [float(np.abs(samples).mean()), float(np.abs(samples[: len(samples) // 2]).mean())]
+            return Heard(np.zeros(521), np.array([halves]))
+
+    random = np.random.default_rng(2)
+    recordings = [np.full(8, level, np.float32) * [1, 1, 1, 1, 2, 2, 2, 2] for level in random.uniform(0, 1, 40)]
+    moved = [*recordings[1:], recordings[0]]  # the same kinds of sound, each at another place
+    mean = [np.full(8, 0.75, np.float32) for _ in recordings]  # nearer to each, and no sound like any
+    found = fine_sound.spreads(cast(Yamnet, Levels()), {"moved": moved, fine_sound.NONE: mean}, recordings)
+    gain = found[fine_sound.NONE] - found["moved"]
+    assert found["moved"].value < 1e-6 < found[fine_sound.NONE].value and gain.interval[0] > 0
 
 
 def test_without_features_the_eval_says_what_is_missing(tmp_path: Path) -> None:
