@@ -32,7 +32,7 @@ from timing import Spread, spread
 
 PROMPT = "a calm piano piece with soft strings"
 STREAMING, WAITING = "musiclm", "musiclm-waiting"
-STAGES = ("mulan", "musiclm_semantic", "musiclm_coarse", "musiclm_fine", "framecodec")
+STAGES = ("mulan", "musiclm_semantic", "musiclm_coarse", "framecodec")
 DEFAULT_ROUNDS, QUICK_ROUNDS, QUICK_DURATION_S = 5, 1, 3.0
 MAX_FIRST_AUDIO_S, MAX_REAL_TIME_FACTOR = 1.5, 0.8
 

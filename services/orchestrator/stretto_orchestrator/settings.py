@@ -15,7 +15,7 @@ CASCADE_KEYS = {
     ),
 }  # fmt: skip
 
-NAMED_MODELS = ("coarse_model", "fine_model", "melody_model")
+NAMED_MODELS = ("coarse_model", "melody_model")
 """Models of cascades of which no service has a default one."""
 
 
@@ -46,11 +46,12 @@ class OrchestratorSettings(BaseSettings):
     max_candidates_at_once: int = Field(default=2, ge=1, le=8)
     """How many of a request's candidates are made at the same time."""
     extra_cascades: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Cascades beside `musicgen` and `musiclm`, as JSON: `{"musicgen-small": {"text_model": "t5-base",
+    """Cascades beside the own ones, as JSON: `{"musicgen-small": {"text_model": "t5-base",
     "acoustic_model": "musicgen-small", "codec_model": "encodec_32khz"}}`. A model that is not named is that of the own
-    cascade of its kind; an empty name is its service's default one, which there is none of for `coarse_model`,
-    `fine_model` and `melody_model`. `kind` is `musicgen` unless it is set to `musiclm`. `streams` is true unless it is
-    set to false: then each stage waits for the end of the one before, which is good for nothing but comparing."""
+    cascade of its kind; an empty name is its service's default one, which there is none of for `coarse_model` and
+    `melody_model`. Without a `fine_model` the music ends with the coarse codebooks. `kind` is `musicgen` unless it is
+    set to `musiclm`. `streams` is true unless it is set to false: then each stage waits for the end of the one before,
+    which is good for nothing but comparing."""
 
     @field_validator("extra_cascades")
     @classmethod

@@ -361,7 +361,8 @@ class FakeCodec(codec_pb2_grpc.CodecServiceServicer):
                         tokens = convert.tokens_from_proto(request.tokens)
                         if tokens.codec_id != watched.info.model_id:
                             raise InvalidInput("tokens.codec_id", f"expected '{watched.info.model_id}'.")
-                        codes = np.concatenate([codes, tokens.codes], axis=1)
+                        missing = np.zeros((NUM_CODEBOOKS - tokens.num_codebooks, tokens.num_frames), int)
+                        codes = np.concatenate([codes, np.concatenate([tokens.codes, missing])], axis=1)
                 chunk, codes = codes[:, :FRAMES_PER_CHUNK], codes[:, FRAMES_PER_CHUNK:]
                 if not chunk.shape[1]:
                     break

@@ -21,7 +21,7 @@ def recording(duration_s=1.0, rate_hz=8_000):
 
 
 def continuation(**fields):
-    values = {"cascade": "musiclm", "audio": recording(), "duration_s": 1.0, "seed": 7}
+    values = {"cascade": "musiclm-fine", "audio": recording(), "duration_s": 1.0, "seed": 7}
     return orchestrator_pb2.ContinueMusicRequest(**(values | fields))
 
 
@@ -99,3 +99,10 @@ async def test_a_recording_is_not_continued_by_a_model_that_it_was_not_encoded_f
     info = error_details_pb2.ErrorInfo()
     assert any(packed.Unpack(info) for packed in rpc_status.from_call(caught.value).details)
     assert info.reason == "MODEL_CHANGED" and "musiclm_fine@999" in caught.value.details()
+
+
+async def test_without_a_fine_stage_a_recording_is_heard_in_the_coarse_codebooks(house, collect):
+    music = await collect(house.stub.ContinueMusic(continuation(cascade="musiclm")))
+    semantic, coarse = (house.watched[name].requests[-1] for name in TOKEN_STAGES[:2])
+    assert (len(semantic.prompt.codes), coarse.prompt.codebook_count, len(coarse.prompt.codes)) == (100, 1, 50)
+    assert house.watched["acoustic/musiclm_fine"].num_calls == 0 and len(music.samples) == 8_000

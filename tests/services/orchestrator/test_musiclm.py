@@ -50,7 +50,7 @@ async def first_chunk(call):
 @pytest.fixture
 def request_music(request_music):
     def make(**fields):
-        return request_music(**({"cascade": "musiclm"} | fields))
+        return request_music(**({"cascade": "musiclm-fine"} | fields))
 
     return make
 
@@ -63,7 +63,7 @@ async def test_every_stage_is_called_once_and_the_receipt_names_them_in_order(ho
     ]  # fmt: skip
     assert house.embedding.watched.num_calls == 1 and house.acoustic.watched.num_calls == 0
     assert {name: watched.num_calls for name, watched in house.watched.items()} == dict.fromkeys(house.watched, 1)
-    assert (music.receipt.cascade, music.receipt.seed, music.receipt.candidate_count) == ("musiclm", 7, 1)
+    assert (music.receipt.cascade, music.receipt.seed, music.receipt.candidate_count) == ("musiclm-fine", 7, 1)
     assert music.receipt.output_sha256 == hashlib.sha256(music.samples.tobytes()).hexdigest()
 
 
@@ -103,7 +103,9 @@ async def test_first_audio_comes_while_every_stage_is_still_at_work(house, reque
 async def test_a_cascade_that_does_not_stream_waits_for_each_stage(
     house_with, collect, request_music, name, eventually
 ):
-    async with house_with(extra_cascades={"waiting": {"kind": "musiclm", "streams": False}}) as house:
+    async with house_with(
+        extra_cascades={"waiting": {"kind": "musiclm", "fine_model": "musiclm_fine", "streams": False}}
+    ) as house:
         streamed = await collect(house.stub.GenerateMusic(request_music(duration_s=4)))
         before = list(house.watched)[: list(house.watched).index(name) + 1]
         after = list(house.watched)[len(before) :]
@@ -331,3 +333,12 @@ async def test_a_text_encoder_is_no_joint_one(house_with, request_music):
         error = await failure(house.stub.GenerateMusic(request_music(cascade="mine")))
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT and field_of(error) == "cascade"
         assert "minilm" in error.details() and house.semantic.watched.num_calls == 0
+
+
+async def test_without_a_fine_stage_the_music_ends_with_the_coarse_codebooks(house, collect, request_music):
+    music = await collect(house.stub.GenerateMusic(request_music(cascade="musiclm")))
+    assert len(music.samples) == 16_000
+    names = [model.name for model in music.receipt.models]
+    assert names == ["mulan", "musiclm_semantic", "musiclm_coarse", "tinycodec"]
+    assert house.watched["acoustic/musiclm_fine"].num_calls == 0
+    assert {progress.stage for progress in music.progress} >= {"semantic", "acoustic/musiclm_coarse"}

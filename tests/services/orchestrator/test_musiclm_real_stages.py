@@ -67,7 +67,7 @@ def acoustic_builder(context):
 
 @pytest.fixture
 async def house():
-    cascades = {"waiting": {"kind": "musiclm", "streams": False}}
+    cascades = {"waiting": {"kind": "musiclm", "fine_model": "musiclm_fine", "streams": False}}
     async with open_house(extra_cascades=cascades) as opened:
         for name, build in (("semantic", semantic_builder(opened)), ("acoustic", acoustic_builder)):
             await opened.servers[name].stop()
@@ -78,7 +78,9 @@ async def house():
 async def test_real_stages_make_music_of_several_windows_whichever_way_they_wait(house, collect, request_music):
     def made(**fields):
         return collect(
-            house.stub.GenerateMusic(request_music(**({"cascade": "musiclm", "duration_s": 1.2} | fields)), timeout=300)
+            house.stub.GenerateMusic(
+                request_music(**({"cascade": "musiclm-fine", "duration_s": 1.2} | fields)), timeout=300
+            )
         )
 
     music = await made()
@@ -98,7 +100,7 @@ async def test_real_stages_make_music_of_several_windows_whichever_way_they_wait
 
 async def test_real_stages_continue_a_recording(house, collect):
     samples = np.linspace(0.1, 0.9, 8_000).astype("<f4").tobytes()
-    request = orchestrator_pb2.ContinueMusicRequest(cascade="musiclm", duration_s=1.0, seed=3)
+    request = orchestrator_pb2.ContinueMusicRequest(cascade="musiclm-fine", duration_s=1.0, seed=3)
     request.audio.sample_rate_hz, request.audio.channel_count, request.audio.samples = 8_000, 1, samples
     new = await collect(house.stub.ContinueMusic(request, timeout=300))
     assert len(new.samples) == 8_000

@@ -35,11 +35,12 @@ def test_every_setting_of_a_cascade_is_one_of_its_own():
     assert {key for keys in CASCADE_KEYS.values() for key in keys} | {"name"} == known
 
 
-def test_an_operators_cascades_stand_beside_both_of_the_house(monkeypatch):
+def test_an_operators_cascades_stand_beside_those_of_the_house(monkeypatch):
     text = '{"waiting": {"kind": "musiclm", "streams": false}, "own": {"acoustic_model": "x"}}'
     monkeypatch.setenv("STRETTO_ORCHESTRATOR_EXTRA_CASCADES", text)
     cascades = cascades_with(OrchestratorSettings().extra_cascades)
-    assert list(cascades) == ["musicgen", "musiclm", "waiting", "own"]
+    assert list(cascades) == ["musicgen", "musiclm", "musiclm-fine", "waiting", "own"]
     assert cascades["waiting"] == Cascade("waiting", "musiclm", streams=False)
     assert cascades["own"] == Cascade("own", acoustic_model="x")
+    assert (cascades["musiclm"].fine_model, cascades["musiclm-fine"].fine_model) == ("", "musiclm_fine")
     assert cascades["musiclm"].streams and cascades["musiclm"].coarse_model == "musiclm_coarse"

@@ -10,6 +10,7 @@ from stretto_shared.errors import NotFound
 
 MUSICGEN = "musicgen"
 MUSICLM = "musiclm"
+MUSICLM_FINE = "musiclm-fine"
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,8 @@ class Cascade:
 
     Args:
         name: What requests call it.
-        kind: `musicgen`: text states, one language model. `musiclm`: a joint embedding, then semantic, coarse and fine
-            tokens, each by a language model of its own.
+        kind: `musicgen`: text states, one language model. `musiclm`: a joint embedding, then semantic, coarse and, if
+            they are wanted, fine tokens, each by a language model of its own.
         streams: Whether every stage works on what the one before has made so far; False has it wait until that one has
             made all, for comparison.
         codec_model: Encodes recordings.
@@ -28,7 +29,8 @@ class Cascade:
         acoustic_model: Composes for `musicgen`.
         semantic_model: The first language model of `musiclm`.
         coarse_model: The second one.
-        fine_model: The third one.
+        fine_model: The third one; empty ends the cascade with the coarse tokens, which the codec decodes without the
+            rest. The default: the fine stage of the house brings the sound no nearer to recordings (its card).
         melody_model: Hears melodies for `musiclm`.
         tokenizer_model: Hears recordings for the first language model of `musiclm`.
     """
@@ -42,18 +44,22 @@ class Cascade:
     acoustic_model: str = ""
     semantic_model: str = "musiclm_semantic"
     coarse_model: str = "musiclm_coarse"
-    fine_model: str = "musiclm_fine"
+    fine_model: str = ""
     melody_model: str = "melody"
     tokenizer_model: str = ""
 
 
 def cascades_with(extra: Mapping[str, Mapping[str, Any]]) -> dict[str, Cascade]:
-    """`musicgen`, `musiclm` and the operator's own.
+    """`musicgen`, `musiclm`, the same with its fine stage, and the operator's own.
 
     Raises:
         TypeError: If one names another field than those of `Cascade`; the settings let none through.
     """
-    own = {MUSICGEN: Cascade(MUSICGEN), MUSICLM: Cascade(MUSICLM, MUSICLM)}
+    own = {
+        MUSICGEN: Cascade(MUSICGEN),
+        MUSICLM: Cascade(MUSICLM, MUSICLM),
+        MUSICLM_FINE: Cascade(MUSICLM_FINE, MUSICLM, fine_model="musiclm_fine"),
+    }
     return own | {name: Cascade(name=name, **models) for name, models in extra.items()}
 
 

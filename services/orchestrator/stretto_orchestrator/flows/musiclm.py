@@ -1,9 +1,9 @@
 """`MusicLM`: a joint embedding, then what happens, then how it sounds, each by a language model of its own.
 
 The three stages of MusicLM (Agostinelli et al. 2023, https://arxiv.org/abs/2301.11325): semantic tokens of the style,
-coarse codec tokens of style and semantic tokens, fine ones of the coarse. The style is the joint embedding of a text,
-or of a recording that goes on without one; in a story it moves. Departure: each stage is a service call that reads the
-one before while that is still at work.
+coarse codec tokens of style and semantic tokens, fine ones of the coarse unless the cascade ends with those. The style
+is the joint embedding of a text, or of a recording that goes on without one; in a story it moves. Departure: each stage
+is a service call that reads the one before while that is still at work.
 """
 
 from __future__ import annotations
@@ -29,10 +29,16 @@ class Heard:
     """The end of a recording as each stage hears it, and the language models that it was encoded for."""
 
     semantic: TokenMatrix
-    coarse: TokenMatrix
-    fine: TokenMatrix
+    sound: TokenMatrix
     coarse_model: ModelInfo
-    fine_model: ModelInfo
+    fine_model: ModelInfo | None
+
+    @property
+    def coarse(self) -> TokenMatrix:
+        """The coarsest codebooks of the sound, as many as the coarse stage makes."""
+        return TokenMatrix(
+            self.sound.codes[: self.coarse_model.num_codebooks], self.sound.frame_rate_hz, self.sound.codec_id
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +54,7 @@ class MusicLMBrief:
 
     @property
     def heard_s(self) -> float:
-        return 0.0 if self.heard is None else self.heard.fine.duration_s
+        return 0.0 if self.heard is None else self.heard.sound.duration_s
 
     async def after(self, recording: Waveform, listeners: Mapping[str, ModelInfo]) -> MusicLMBrief:
         """Without a prompt, the music is to be as the recording is."""
@@ -58,22 +64,19 @@ class MusicLMBrief:
                 cascade.joint_model, last_seconds(recording), field="audio"
             )
             styles, models = (as_style(joint),), (encoder,)
-        coarse_model, fine_model = listeners[cascade.coarse_model], listeners[cascade.fine_model]
-        fine = await encoded_for(fine_model, stages.codec, cascade.codec_model, recording)
+        coarse_model = listeners[cascade.coarse_model]
+        fine_model = listeners[cascade.fine_model] if cascade.fine_model else None
+        sound = await encoded_for(fine_model or coarse_model, stages.codec, cascade.codec_model, recording)
         semantic, tokenizer = await stages.semantic.tokenize(
-            cascade.tokenizer_model, last_whole_frames(recording, fine.frame_rate_hz), field="audio"
+            cascade.tokenizer_model, last_whole_frames(recording, sound.frame_rate_hz), field="audio"
         )
-        heard = Heard(
-            semantic.frames(0, round(fine.duration_s * semantic.frame_rate_hz)),
-            TokenMatrix(fine.codes[: coarse_model.num_codebooks], fine.frame_rate_hz, fine.codec_id),
-            fine,
-            coarse_model,
-            fine_model,
-        )
+        heard_frames = round(sound.duration_s * semantic.frame_rate_hz)
+        heard = Heard(semantic.frames(0, heard_frames), sound, coarse_model, fine_model)
         return replace(self, styles=styles, heard=heard, models=(*models, tokenizer))
 
     def token_stages(self, piece: Piece) -> tuple[TokenStage, ...]:
-        return self._semantic(piece), self._coarse(piece), self._fine(piece)
+        fine = (self._fine(piece),) if self.cascade.fine_model else ()
+        return self._semantic(piece), self._coarse(piece), *fine
 
     def _semantic(self, piece: Piece) -> TokenStage:
         """What happens: semantic tokens of the style, and of a melody if there is one."""
@@ -100,7 +103,7 @@ class MusicLMBrief:
 
     def _fine(self, piece: Piece) -> TokenStage:
         """How it sounds, in full: all codebooks, of the coarsest alone."""
-        prompt, prompt_model = (None, None) if self.heard is None else (self.heard.fine, self.heard.fine_model)
+        prompt, prompt_model = (None, None) if self.heard is None else (self.heard.sound, self.heard.fine_model)
         return self._refining(self.cascade.fine_model, (), piece, prompt, prompt_model)
 
     def _refining(
@@ -148,4 +151,4 @@ class MusicLM:
 
     async def listeners(self) -> Mapping[str, ModelInfo]:
         names = (self._cascade.coarse_model, self._cascade.fine_model)
-        return {name: await self._stages.acoustic.last_known(name) for name in names}
+        return {name: await self._stages.acoustic.last_known(name) for name in names if name}
