@@ -6,6 +6,7 @@ cancelled one leaves the model thread after the window that runs.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -62,6 +63,7 @@ class JointLane:
         self._observe_wait = observe_wait
         self._texts = TextQueue(thread, encoder, self._embed_ids, limits, observe_wait)
         self._default_tags: list[JointEmbedding] | None = None
+        self._default_tags_lock = asyncio.Lock()
         self._num_requests = 0
 
     @property
@@ -105,7 +107,7 @@ class JointLane:
             check_audio(candidate, f"candidates[{index}]")
         with self._admitted():
             if isinstance(query, str):
-                [wanted] = await self._texts.encode([query], ["text"])
+                [wanted] = await self._texts.encode_in_turns([query], ["text"])
             else:
                 wanted = await self._embed_whole(query)
             similarities = [wanted.similarity(await self._embed_whole(each)) for each in candidates]
@@ -157,13 +159,19 @@ class JointLane:
             )
 
     async def _embed_tags(self, tags: Sequence[str]) -> list[JointEmbedding]:
-        """The tags as points; the encoder's own are embedded once, for they never change."""
+        """The tags as points; the encoder's own are embedded once, for they never change.
+
+        Who asks for them first embeds them; the others wait, and the next one begins anew where the first gave up.
+        """
         if tags:
-            return await self._texts.encode(tags, [f"tags[{index}]" for index in range(len(tags))])
-        if self._default_tags is None:
-            own = self._encoder.default_tags
-            self._default_tags = await self._texts.encode(own, [f"tags[{index}]" for index in range(len(own))])
-        return self._default_tags
+            return await self._encode_tags(tags)
+        async with self._default_tags_lock:
+            if self._default_tags is None:
+                self._default_tags = await self._encode_tags(self._encoder.default_tags)
+            return self._default_tags
+
+    async def _encode_tags(self, tags: Sequence[str]) -> list[JointEmbedding]:
+        return await self._texts.encode_in_turns(tags, [f"tags[{index}]" for index in range(len(tags))])
 
     async def _embed_whole(self, waveform: Waveform) -> JointEmbedding:
         return JointEmbedding(self.info.model_id, _mean(await self._embed_windows(waveform)))
