@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 from band_encoders import BANDS, RATE_HZ, band_encoder, level_encoder, tone
-from stretto_embedding.engine import EmbeddingEngine, Limits, embedding_engine
+from stretto_embedding.engine import EmbeddingEngine, Limits, embedding_engine, limits
 from stretto_embedding.engine.listening import cut_windows, resample
 from stretto_embedding.loading import Once
 from stretto_shared.audio import Waveform
@@ -242,6 +242,39 @@ async def test_the_wait_of_every_request_is_counted_and_who_waits_is_seen():
     await engine.tag_audio("", LOW, ["low", "high"])
     await engine.stop()
     assert value("stretto_request_queue_wait_s_count") == 2 + 1 + 2  # recordings, the tagged one, its tags
+
+
+async def test_how_loud_recordings_are_is_found_beside_the_event_loop(monkeypatch):
+    heard = []
+    check = limits.check_level
+
+    def watched(waveform, field):
+        heard.append((field, threading.current_thread() is threading.main_thread()))
+        check(waveform, field)
+
+    monkeypatch.setattr(limits, "check_level", watched)
+    engine = await started(band_encoder(), melody_loaders={"levels": level_encoder})
+    await engine.embed_audio("", LOW)
+    await engine.rank_audio("", LOW, [LOW, LOW])
+    await engine.tag_audio("", LOW, [])
+    await engine.embed_melody(LOW, "levels")
+    await engine.stop()
+    fields = ["waveform", "reference", "candidates[0]", "candidates[1]", "waveform", "waveform"]
+    assert heard == [(field, False) for field in fields]
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, 0.0])
+async def test_values_that_are_no_point_are_the_encoders_fault(wrong):
+    engine = await started(band_encoder())
+    encoder = engine._joints["bands"]._encoder
+    encoder.embed_window = lambda samples: np.full(4, wrong, np.float32)
+    for call in (engine.embed_audio("", LOW), engine.rank_audio("", "low", [LOW]), engine.tag_audio("", LOW, [])):
+        with pytest.raises(RuntimeError, match=r"bands@.* no point"):
+            await call
+    encoder.embed_ids = lambda ids: np.full(4, wrong, np.float32)
+    with pytest.raises(RuntimeError, match=r"bands@.* no point"):
+        await engine.embed_text("bands", ["low"])
+    await engine.stop()
 
 
 async def test_before_start_and_after_stop_every_call_is_not_ready():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from stretto.common.v1 import audio_pb2
 from stretto.semantic.v1 import semantic_pb2, semantic_pb2_grpc
 from stretto_semantic.engine import Tokenizing
+from stretto_semantic.engine.audio_windows import AudioWindows
 from stretto_shared.audio import Waveform
 from stretto_shared.errors import NotFound, NotReady
 from stretto_shared.grpc.metrics import Metrics
@@ -278,6 +280,24 @@ async def test_a_message_is_taken_only_when_no_window_is_whole(load: Any) -> Non
         await windows.aclose()
     finally:
         await engine.stop()
+
+
+async def test_messages_are_read_beside_the_event_loop(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[str] = []
+    add = AudioWindows.add
+
+    def watched(windows: AudioWindows, waveform: Waveform) -> None:
+        threads.append(threading.current_thread().name)
+        add(windows, waveform)
+
+    monkeypatch.setattr(AudioWindows, "add", watched)
+    engine = Tokenizing({"first": lambda: load("first")})
+    await engine.start()
+    try:
+        assert [window async for window in engine.tokenize("", messages_of(noise(0.2), 3, []))]
+    finally:
+        await engine.stop()
+    assert len(threads) == 3 and threading.main_thread().name not in threads
 
 
 async def test_the_engine_reports_waits_and_speed_and_who_waits(load: Any) -> None:

@@ -26,8 +26,8 @@ from stretto_embedding.engine.limits import (
     MAX_TAG_CHARACTERS,
     MAX_TAGS,
     Limits,
-    check_audio,
     check_count,
+    check_recordings,
     check_text,
 )
 from stretto_embedding.engine.listening import cut_windows
@@ -86,7 +86,7 @@ class JointLane:
 
     async def embed_audio(self, waveform: Waveform) -> EmbeddedAudio:
         """A recording of 0.1 s to ten minutes: its windows, and their mean."""
-        check_audio(waveform, "waveform")
+        await check_recordings({"waveform": waveform})
         encoder = self._encoder
         with self._admitted():
             windows = await self._embed_windows(waveform)
@@ -99,12 +99,12 @@ class JointLane:
     async def rank(self, query: str | Waveform, candidates: Sequence[Waveform]) -> list[RankedAudio]:
         """Recordings by their cosine to a text or another recording, best first."""
         check_count(len(candidates), "candidates", MAX_CANDIDATES)
+        recordings = {f"candidates[{index}]": candidate for index, candidate in enumerate(candidates)}
         if isinstance(query, str):
             check_text(query, "text")
         else:
-            check_audio(query, "reference")
-        for index, candidate in enumerate(candidates):
-            check_audio(candidate, f"candidates[{index}]")
+            recordings = {"reference": query} | recordings
+        await check_recordings(recordings)
         with self._admitted():
             if isinstance(query, str):
                 [wanted] = await self._texts.encode_in_turns([query], ["text"])
@@ -115,7 +115,6 @@ class JointLane:
 
     async def tag(self, waveform: Waveform, tags: Sequence[str]) -> list[ScoredTag]:
         """Every tag with its cosine to a recording, best first; no tags takes the encoder's own."""
-        check_audio(waveform, "waveform")
         if tags:
             check_count(len(tags), "tags", MAX_TAGS)
         for index, each in enumerate(tags):
@@ -124,6 +123,7 @@ class JointLane:
             raise InvalidInput(
                 "tags", f"expected some, for encoder {self.info.name!r} has no list of its own. Send them."
             )
+        await check_recordings({"waveform": waveform})
         with self._admitted():
             points = await self._embed_tags(tags)
             whole = await self._embed_whole(waveform)
@@ -174,7 +174,7 @@ class JointLane:
         return await self._texts.encode_in_turns(tags, [f"tags[{index}]" for index in range(len(tags))])
 
     async def _embed_whole(self, waveform: Waveform) -> JointEmbedding:
-        return JointEmbedding(self.info.model_id, _mean(await self._embed_windows(waveform)))
+        return self._bare(_mean(await self._embed_windows(waveform)))
 
     async def _embed_windows(self, waveform: Waveform) -> list[JointEmbedding]:
         encoder = self._encoder
@@ -199,8 +199,15 @@ class JointLane:
 
     def _point(self, values: NDArray[np.float32]) -> JointEmbedding:
         """Values brought to unit length, with their codes."""
-        bare = JointEmbedding(self.info.model_id, values)
+        bare = self._bare(values)
         return JointEmbedding(self.info.model_id, values, self._encoder.quantize(bare.values))
+
+    def _bare(self, values: NDArray[np.float32]) -> JointEmbedding:
+        """The encoder's values brought to unit length; it is broken if they have none, which is nobody's input."""
+        try:
+            return JointEmbedding(self.info.model_id, values)
+        except InvalidInput as error:
+            raise RuntimeError(f"encoder {self.info.model_id} gave values that are no point: {error}") from error
 
     def _started(self, queued_at_s: float, work: Callable[[], _Result]) -> _Result:
         """Do a request's first piece of work on the model thread, and report how long it waited for it."""

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import soxr
 from numpy.typing import NDArray
-from stretto_shared.audio import Waveform
+from stretto_shared.audio import Waveform, check_level
 from stretto_shared.errors import InvalidInput
 
 from stretto_semantic.models.tokenizer import Silence, WindowGrid
 
-MAX_LEVEL = 1e4  # of full scale: beyond it, powers of samples leave single precision
 _BLOCK_S = 1.0  # of a message that is resampled at once: a long message must not be held twice
 
 
@@ -69,13 +68,16 @@ class AudioWindows:
         return int(self._message.shape[1]) + self._num_samples - self._kept_from
 
     def add(self, waveform: Waveform) -> None:
-        """Take the next message; the windows of the one before must have been taken.
+        """Take the next message; the windows of the one before must have been taken. Reads every sample.
 
         Raises:
             InvalidInput: If its rate or channels are not those of the first one, or it is too loud.
+            ValueError: If a window of the message before is still to be taken.
         """
         self._check(waveform)
-        self._message = np.concatenate([self._message, waveform.samples], axis=1) if self._source else waveform.samples
+        if self._message.shape[1]:
+            raise ValueError(f"expected every window to be taken first, got {self._message.shape[1]} samples left.")
+        self._message = waveform.samples
         self._source = (waveform.sample_rate_hz, waveform.num_channels)
 
     def end(self) -> None:
@@ -157,9 +159,4 @@ class AudioWindows:
                     f"expected {num_channels} as in the first message, got {waveform.num_channels}. "
                     "Send one number of channels in a stream.",
                 )
-        peak = float(np.abs(waveform.samples).max(initial=0.0))
-        if peak > MAX_LEVEL:
-            raise InvalidInput(
-                "waveform.samples",
-                f"expected samples of at most {MAX_LEVEL:g} times full scale, got {peak:g}. Scale them to [-1, 1].",
-            )
+        check_level(waveform)

@@ -129,7 +129,7 @@ class Tokenizing:
             await self._threads[tokenizer.info.name].run(partial(self._observe_wait, arrived_s))
             windows = AudioWindows(tokenizer.grid, tokenizer.sample_rate_hz)
             async for waveform in audio:
-                windows.add(waveform)
+                await asyncio.to_thread(windows.add, waveform)
                 async for tokenized in self._take_all(tokenizer, windows):
                     yield tokenized
             await asyncio.to_thread(windows.end)
