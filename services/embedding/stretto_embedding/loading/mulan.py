@@ -101,7 +101,7 @@ def build(
         digest_sha256=resolved.digest_sha256,
         licence=str(resolved.config.get("licence", "")),
         score=str(resolved.config.get("score", "")),
-        parameter_count=int(resolved.config["parameter_count"]),
+        parameter_count=sum(tensor.numel() for tensor in model.servable_state().values()),
         is_default=is_default,
         source=resolved.source,
         sample_rate_hz=SAMPLE_RATE_HZ,
