@@ -388,6 +388,6 @@ async def test_a_cancelled_or_late_call_frees_its_slot(stub: Any, engine: Acoust
 
 async def test_the_service_is_not_ready_until_its_models_are_loaded() -> None:
     idle = engine_of()
-    with pytest.raises(Exception, match="has not loaded") as caught:
+    with pytest.raises(Exception, match="are not loaded") as caught:
         idle.list_models()
     assert type(caught.value).__name__ == "NotReady"
