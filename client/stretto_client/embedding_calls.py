@@ -75,6 +75,7 @@ class EmbeddingCalls:
             request.text = query
         else:
             request.reference.CopyFrom(convert.waveform_to_proto(query))
+            self._check_size(request, query, "reference")
         for candidate in candidates:
             request.candidates.append(convert.waveform_to_proto(candidate))
         self._check_total(request, [*candidates, *([] if isinstance(query, str) else [query])])

@@ -11,6 +11,7 @@ from stretto_shared.errors import InvalidInput
 
 MIN_SAMPLE_RATE_HZ = 8_000
 MAX_SAMPLE_RATE_HZ = 192_000
+MAX_LEVEL = 1e4  # of full scale: beyond it, powers of samples leave single precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,3 +66,17 @@ class Waveform:
     def mono(self) -> Waveform:
         """The mean of the channels, as one channel."""
         return self if self.num_channels == 1 else Waveform(self.samples.mean(axis=0), self.sample_rate_hz)
+
+
+def check_level(waveform: Waveform, field: str = "waveform") -> None:
+    """Refuse a recording too loud for a model to hear; it reads every sample, so it belongs beside the event loop.
+
+    Raises:
+        InvalidInput: Naming the samples of `field`.
+    """
+    peak = max(float(waveform.samples.max(initial=0.0)), -float(waveform.samples.min(initial=0.0)))
+    if peak > MAX_LEVEL:
+        raise InvalidInput(
+            f"{field}.samples",
+            f"expected samples of at most {MAX_LEVEL:g} times full scale, got {peak:g}. Scale them to [-1, 1].",
+        )

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 CONFIG_FILE = "config.json"
+NO_LICENCE_STATED = "NOASSERTION"  # as SPDX has it
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _HF_SOURCE = re.compile(r"hf://(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w.-]+))?")
@@ -64,6 +65,16 @@ class ResolvedWeights:
     def folder(self) -> Path:
         """The folder that holds the files; tokenizers and cards lie beside the weights."""
         return self.weights_path.parent
+
+    @property
+    def licence(self) -> str:
+        """What the config says that the weights' licence is."""
+        return str(self.config.get("licence", NO_LICENCE_STATED))
+
+    @property
+    def score(self) -> str:
+        """What the config says that the weights achieve; empty where it is silent."""
+        return str(self.config.get("score", ""))
 
     @property
     def is_hugging_face_layout(self) -> bool:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from stretto_client import InvalidInput, JointEmbedding, StrettoClient, write_audio
-from stretto_client.audio_files import Waveform
+from stretto_client.audio_files import Waveform, read_audio
+from stretto_client.cli import embedding
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -44,6 +45,23 @@ def test_recordings_are_embedded_by_name(run: Run, door: Any, tmp_path: Path, re
     }
     [heard] = json.loads(run("embed", "--audio", quiet, "--json")[1])["recordings"]
     assert (heard["file"], heard["window_count"], heard["stride_s"]) == (str(quiet), 2, 1.024)
+
+
+def test_recordings_are_read_one_at_a_time_and_only_if_all_are_there(
+    run: Run, door: Any, monkeypatch: pytest.MonkeyPatch, recording: Path, quiet: Path
+) -> None:
+    num_sent = len(door.seen.requests)
+    status, _, err = run("embed", "--audio", recording, quiet, "none.wav")
+    assert status == 1 and "none.wav" in err and len(door.seen.requests) == num_sent
+    sent: list[int] = []
+
+    def watched(path: Path) -> Waveform:
+        sent.append(len(door.seen.requests) - num_sent)
+        return read_audio(path)
+
+    monkeypatch.setattr(embedding, "read_audio", watched)
+    assert run("embed", "--audio", recording, quiet, recording)[0] == 0
+    assert sent == [0, 1, 2]
 
 
 def test_recordings_are_ranked_and_named(run: Run, door: Any, recording: Path, quiet: Path) -> None:
@@ -92,7 +110,7 @@ def test_a_failure_is_one_clear_line(
 
 
 def test_recordings_that_are_too_long_together_say_how_much_fits(
-    run: Run, monkeypatch: pytest.MonkeyPatch, recording: Path
+    run: Run, monkeypatch: pytest.MonkeyPatch, recording: Path, quiet: Path
 ) -> None:
     monkeypatch.setenv("STRETTO_CHANNEL_MAX_RECEIVE_BYTES", str(200_000))
     assert run("rank", "x", recording)[0] == 0
@@ -103,6 +121,9 @@ def test_recordings_that_are_too_long_together_say_how_much_fits(
     for command in ("tag", "embed"):
         status, _, err = run(command, *(("--audio",) if command == "embed" else ()), recording)
         assert status == 1 and "waveform: expected at most 1 s of mono audio at 24000 Hz" in err
+    status, _, err = run("rank", "--audio", recording, quiet)
+    assert status == 1 and "reference: expected at most 1 s of mono audio at 24000 Hz" in err
+    assert run("rank", "--audio", quiet, quiet)[0] == 0
 
 
 async def test_the_client_gives_values_and_no_protobuf(door: Any) -> None:

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "services/embedding/recipes"
 sys.path.append(str(RECIPES))
 
-from fit_codes import load_mulan  # noqa: E402  programs beside the packages
+import train_mulan  # noqa: E402  programs beside the packages
+from fit_codes import load_mulan  # noqa: E402
 from joint_features import SILENCE, JointFeatures, perturbed  # noqa: E402
+from stretto_embedding.models.mulan import MuLan, MuLanConfig  # noqa: E402
 from stretto_embedding.models.mulan.audio_tower import SILENCE as TOWER_SILENCE  # noqa: E402
 from stretto_shared.training.corpus.debug import build_debug_corpus  # noqa: E402
 from stretto_shared.training.corpus.records import ClipRecord  # noqa: E402
@@ -105,6 +108,80 @@ def test_a_code_costs_the_less_the_nearer_the_text_and_each_level_follows_the_tr
     rest = near - books[0][0]
     expected = float(F.cross_entropy(-torch.cdist(rest, books[1]).square() / 0.1, codes[:, 1]))
     assert second == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_run_that_stops_after_a_validation_knows_its_score_when_it_goes_on(features: Path, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(train_mulan.read_recipe(RECIPES / "debug.toml"), validate_every_s=-1.0, max_steps=9)
+    trainer = train_mulan.Trainer(recipe, features, None, tmp_path)
+    step = trainer.step
+
+    def stopped(number: int, progress: float) -> dict[str, float]:
+        if number == 1:
+            raise KeyboardInterrupt
+        return step(number, progress)
+
+    trainer.step = stopped  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        train_mulan.run(trainer)
+    records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    [score] = [record["valid_mrr"] for record in records if "valid_mrr" in record]
+    again = train_mulan.Trainer(recipe, features, None, tmp_path)
+    assert again.resume().step == 1 and again.best == pytest.approx(score, abs=1e-4) and score > 0
+
+
+TINY = MuLanConfig(
+    embedding_dim=16, stem_channels=(4, 8), audio_dim=24, audio_layers=1, audio_heads=2, num_rhythm_lags=0,
+    text_states_dim=12, text_dim=24, text_layers=1, text_heads=2, num_codebooks=2, cardinality=8,
+)  # fmt: skip
+
+
+def points_about(mean: torch.Tensor, seed: int) -> torch.Tensor:
+    noise = torch.randn(200, 16, generator=torch.Generator().manual_seed(seed))
+    return F.normalize(mean + 0.1 * noise, dim=1)
+
+
+def test_codes_are_fitted_to_points_without_their_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    model, plain = MuLan(TINY), MuLan(TINY)
+    audio, text = points_about(torch.ones(16) / 4, 0), points_about(-torch.ones(16) / 4, 1)
+    monkeypatch.setattr(train_mulan, "fitted_temperature", lambda model, valid: torch.tensor(0.1))
+    train_mulan.centre_and_fit(model, audio, text, cast(JointFeatures, None))
+    torch.testing.assert_close(model.audio_mean, audio.mean(0), atol=1e-3, rtol=0)
+    torch.testing.assert_close(model.text_mean, text.mean(0), atol=1e-3, rtol=0)
+    torch.manual_seed(0)
+    centred = F.normalize(audio - model.audio_mean, dim=1)
+    plain.quantizer.initialise(centred[:, None])
+    assert torch.equal(model.quantize(centred), plain.quantize(centred))
+    likeness = (model.dequantize(model.quantize(centred)) * centred).sum(1)
+    assert len(model.quantize(centred)[:, 0].unique()) == 8 and float(likeness.mean()) > 0.5
+
+
+def test_the_temperature_is_fitted_to_points_without_their_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, valid = MuLan(TINY), cast(JointFeatures, Counted())
+    pairs = torch.randn(200, 16, generator=torch.Generator().manual_seed(0))
+    means = {"audio": torch.ones(16), "text": -2 * torch.ones(16)}
+    for name, mean in means.items():
+        getattr(model, f"{name}_mean").copy_(mean)
+        noise = torch.randn(200, 16, generator=torch.Generator().manual_seed(len(name)))
+        points = F.normalize(pairs + 0.7 * noise, dim=1) + mean
+        monkeypatch.setattr(train_mulan, f"raw_{name}", lambda *_, points=points: points)
+    fitted = train_mulan.fitted_temperature(model, valid)
+    for name, mean in means.items():
+        points = getattr(train_mulan, f"raw_{name}")() - mean
+        getattr(model, f"{name}_mean").zero_()
+        monkeypatch.setattr(train_mulan, f"raw_{name}", lambda *_, points=points: points)
+    torch.testing.assert_close(train_mulan.fitted_temperature(model, valid), fitted)
+    assert 0.03 < float(fitted) < 0.9
+
+
+class Counted:
+    """200 clips of one caption each."""
+
+    def __len__(self) -> int:
+        return 200
+
+    def num_captions(self, index: int) -> int:
+        return 1
 
 
 def test_captions_come_back_as_they_were_written(features: Path) -> None:

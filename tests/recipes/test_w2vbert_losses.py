@@ -12,7 +12,7 @@ import kmeans
 from losses import contrastive_loss, draw_spans, masked_prediction_loss
 from mel_clips import MelClips
 from quantizers import GumbelQuantizer, RandomProjectionQuantizer, usage
-from stretto_semantic.models.w2vbert.config import WindowGrid
+from stretto_semantic.models.w2vbert.config import FrameGrid
 from stretto_semantic.models.w2vbert.model import silent_mel
 
 
@@ -121,7 +121,7 @@ def test_usage_is_one_where_codes_are_even_and_least_where_one_is_used() -> None
 def test_crops_reach_past_the_clip_as_windows_do_and_no_further(tmp_path: Path) -> None:
     clip = np.full((1, 4 * 12, 80), 1.0, np.float16) + np.arange(48, dtype=np.float16)[None, :, None]
     np.save(tmp_path / "mel_train_0000.npy", clip)
-    grid = WindowGrid(window=6, left=3, right=2)
+    grid = FrameGrid(window=6, left=3, right=2)
     crops = MelClips(tmp_path, "train", grid, seed=0).batch(300)
     assert crops.shape == (300, 44, 80)
     silent = (crops == silent_mel()).all(-1)
@@ -131,10 +131,10 @@ def test_crops_reach_past_the_clip_as_windows_do_and_no_further(tmp_path: Path) 
 
 def test_shards_that_come_later_are_found(tmp_path: Path) -> None:
     np.save(tmp_path / "mel_train_0000.npy", np.zeros((3, 48, 80), np.float16))
-    clips = MelClips(tmp_path, "train", WindowGrid(6, 3, 2), seed=0)
+    clips = MelClips(tmp_path, "train", FrameGrid(6, 3, 2), seed=0)
     np.save(tmp_path / "mel_train_0001.npy", np.ones((2, 48, 80), np.float16))
     assert len(clips) == 3
     clips.refresh()
     assert len(clips) == 5 and float(clips.clip(3).mean()) == 1.0 and float(clips.clip(2).mean()) == 0.0
     with pytest.raises(SystemExit, match="No mel_test"):
-        MelClips(tmp_path, "test", WindowGrid(6, 3, 2), seed=0)
+        MelClips(tmp_path, "test", FrameGrid(6, 3, 2), seed=0)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
-from stretto_shared.audio import MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ, Waveform
+from stretto_shared.audio import MAX_LEVEL, MAX_SAMPLE_RATE_HZ, MIN_SAMPLE_RATE_HZ, Waveform, check_level
 from stretto_shared.errors import InvalidInput
 
 
@@ -51,3 +53,26 @@ def test_a_rate_out_of_range_is_refused_and_named(rate_hz):
 def test_samples_that_are_not_finite_are_refused(value):
     with pytest.raises(InvalidInput, match="NaN or infinity"):
         Waveform(np.array([0.0, value]), 24_000)
+
+
+@pytest.mark.parametrize("level", [MAX_LEVEL, -MAX_LEVEL, 0.0])
+def test_what_a_model_can_hear_is_let_pass(level):
+    check_level(Waveform(np.array([0.1, level]), 24_000))
+
+
+@pytest.mark.parametrize("level", [1.001 * MAX_LEVEL, -1.001 * MAX_LEVEL, 1e25])
+def test_samples_too_loud_for_a_model_are_refused_by_field(level):
+    with pytest.raises(InvalidInput, match="Scale them") as caught:
+        check_level(Waveform(np.array([[0.1, 0.0], [0.0, level]]), 24_000), "candidates[3]")
+    assert caught.value.field == "candidates[3].samples"
+
+
+def test_the_level_of_a_long_recording_is_found_without_a_copy_of_it():
+    waveform = Waveform(np.full(2**20, -0.5), 24_000)
+    tracemalloc.start()
+    try:
+        check_level(waveform)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < waveform.samples.nbytes / 8

@@ -55,6 +55,15 @@ def test_written_weights_resolve_with_their_digest_and_tensors(tmp_path: Path) -
     assert sorted(path.name for path in (tmp_path / "tiny").iterdir()) == ["config.json", "model.safetensors"]
 
 
+def test_what_the_config_says_of_licence_and_score_is_told_and_so_is_its_silence(tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+    edit_config(tmp_path / "tiny", score="good")
+    said = weights.resolve("default", name="tiny", default_dir=tmp_path)
+    assert (said.licence, said.score) == ("Apache-2.0", "good")
+    silent = weights.resolve(f"file://{make_hugging_face_folder(tmp_path / 'other')}", name="b", default_dir=tmp_path)
+    assert (silent.licence, silent.score) == (weights.NO_LICENCE_STATED, "")
+
+
 def test_shared_and_strided_tensors_can_be_written(tmp_path: Path) -> None:
     weight = torch.arange(6.0).reshape(2, 3)
     weights.write(

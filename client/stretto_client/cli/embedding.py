@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ from safetensors.numpy import save_file
 from stretto_shared.errors import InvalidInput
 from stretto_shared.features import ModelInfo
 
-from stretto_client.audio_files import read_audio
+from stretto_client.audio_files import open_audio, read_audio
 from stretto_client.cli.output import model_as_json, print_json, stdout_console
 from stretto_client.cli.session import Address, AsJson, Timeout, run_session
 from stretto_client.client import StrettoClient
@@ -43,11 +44,16 @@ def embed(
     paths = [Path(each) for each in inputs] if are_audio else []
     if output is not None:
         check_output(output, *paths)
-    recordings = [read_audio(path) for path in paths]
+    for path in paths:
+        with open_audio(path):  # one that is no audio is found before any is sent
+            pass
 
     async def hear(client: StrettoClient) -> None:
         limit_s = timeout_s or LISTENING_TIMEOUT_S
-        heard = [await client.embed_audio(each, model=model, timeout_s=limit_s) for each in recordings]
+        heard = []
+        for path in paths:  # one recording in memory at a time
+            waveform = await asyncio.to_thread(read_audio, path)
+            heard.append(await client.embed_audio(waveform, model=model, timeout_s=limit_s))
         if output is not None:
             _write(output, _audio_tensors(heard), heard[0].model)
         if as_json:

@@ -26,7 +26,6 @@ from stretto_acoustic.models.musicgen import MusicGenConfig, MusicGenLM
 from stretto_acoustic.models.musicgen.layouts import config_from_hugging_face, weights_from_hugging_face
 
 DEFAULT_NAME = "musicgen"
-NO_LICENCE_STATED = "NOASSERTION"
 MUSICGEN_LICENCE = "CC-BY-NC-4.0"  # Meta's statement for every facebook/musicgen-* checkpoint
 
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
@@ -137,12 +136,8 @@ def load(
             module,
             parameter_count=parameter_count,
             digest_sha256=resolved.digest_sha256,
-            licence=str(
-                resolved.config.get(
-                    "licence", MUSICGEN_LICENCE if source.startswith("hf://facebook/") else NO_LICENCE_STATED
-                )
-            ),
-            score=str(resolved.config.get("score", "")),
+            licence=_licence_of(resolved),
+            score=resolved.score,
             is_default=is_default,
             source=source,
             dtype=dtype,
@@ -181,7 +176,7 @@ def make_loaded(
     module: MusicGenLM,
     *,
     digest_sha256: str,
-    licence: str = NO_LICENCE_STATED,
+    licence: str = weights.NO_LICENCE_STATED,
     score: str = "",
     is_default: bool = False,
     source: str = "default",
@@ -248,6 +243,11 @@ def _build(
         ) from error
     module.reset_buffers()
     return module, parameter_count
+
+
+def _licence_of(resolved: weights.ResolvedWeights) -> str:
+    is_published = resolved.source.startswith("hf://facebook/")
+    return str(resolved.config.get("licence", MUSICGEN_LICENCE)) if is_published else resolved.licence
 
 
 def _read(resolved: weights.ResolvedWeights) -> tuple[MusicGenConfig, Mapping[str, Tensor]]:

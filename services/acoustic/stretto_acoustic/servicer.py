@@ -7,7 +7,6 @@ from contextlib import aclosing
 from typing import Any
 
 from stretto.acoustic.v1 import acoustic_pb2, acoustic_pb2_grpc
-from stretto_shared.engine.stage_engine import StageFrames
 from stretto_shared.engine.stage_requests import StageRequest
 from stretto_shared.errors import InvalidInput
 from stretto_shared.grpc import convert
@@ -29,7 +28,7 @@ class AcousticServicer(acoustic_pb2_grpc.AcousticServiceServicer):
     ) -> AsyncIterator[acoustic_pb2.GenerateTokensResponse]:
         async with aclosing(self._engine.generate(_request_from_proto(request))) as stream:
             async for frames in stream:
-                yield _frames_to_proto(frames)
+                yield convert.frames_to_proto(frames, acoustic_pb2.GenerateTokensResponse)
 
     async def RefineTokens(
         self, request_iterator: AsyncIterator[acoustic_pb2.RefineTokensRequest], context: Context
@@ -40,7 +39,7 @@ class AcousticServicer(acoustic_pb2_grpc.AcousticServiceServicer):
             aclosing(self._engine.refine(_refine_request_from_proto(config), source)) as stream,
         ):
             async for frames in stream:
-                yield _refined_to_proto(frames)
+                yield convert.frames_to_proto(frames, acoustic_pb2.RefineTokensResponse)
 
     async def CheckAdmission(
         self, request: acoustic_pb2.CheckAdmissionRequest, context: Context
@@ -109,24 +108,4 @@ def _refine_request_from_proto(config: acoustic_pb2.RefineConfig) -> StageReques
         else None,
         is_realtime=convert.is_realtime_from_proto(config.pace, "config.pace"),
         priority=config.priority,
-    )
-
-
-def _refined_to_proto(frames: StageFrames) -> acoustic_pb2.RefineTokensResponse:
-    return acoustic_pb2.RefineTokensResponse(
-        tokens=convert.tokens_to_proto(frames.tokens),
-        first_frame_index=frames.first_frame,
-        total_frame_count=frames.num_total_frames,
-        model=None if frames.model is None else convert.model_info_to_proto(frames.model),
-        sampling=None if frames.sampling is None else convert.sampling_to_proto(frames.sampling),
-    )
-
-
-def _frames_to_proto(frames: StageFrames) -> acoustic_pb2.GenerateTokensResponse:
-    return acoustic_pb2.GenerateTokensResponse(
-        tokens=convert.tokens_to_proto(frames.tokens),
-        first_frame_index=frames.first_frame,
-        total_frame_count=frames.num_total_frames,
-        model=None if frames.model is None else convert.model_info_to_proto(frames.model),
-        sampling=None if frames.sampling is None else convert.sampling_to_proto(frames.sampling),
     )

@@ -19,7 +19,6 @@ import torch
 from stretto_shared import weights
 from torch import Tensor
 
-from stretto_codec.loading import NO_LICENCE_STATED
 from stretto_codec.models.encodec import GEOMETRIES, Encodec
 from stretto_codec.models.encodec.layouts import convert_state
 
@@ -31,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="gets model.safetensors and config.json")
     parser.add_argument("--name", help="the model's name; the folder's by default")
     parser.add_argument("--geometry", choices=sorted(GEOMETRIES), help="guessed from the tensors by default")
-    parser.add_argument("--licence", default=NO_LICENCE_STATED, help="licence of the weights")
+    parser.add_argument("--licence", default=weights.NO_LICENCE_STATED, help="licence of the weights")
     options = parser.parse_args(arguments)
     try:
         state = convert_state(_read(options.checkpoint))

@@ -28,7 +28,6 @@ from stretto_codec.models.soundstream import CausalConv, SoundStream, SoundStrea
 from stretto_codec.models.streaming import CausalDecoder, ClipDecoder, CodecConfig, DecodeGrid, StreamDecoder, grid_of
 
 DEFAULT_NAME = "framecodec"
-NO_LICENCE_STATED = "NOASSERTION"
 
 
 @dataclass(frozen=True)
@@ -275,8 +274,8 @@ def load(
             architecture,
             config,
             digest_sha256=resolved.digest_sha256,
-            licence=str(resolved.config.get("licence", NO_LICENCE_STATED)),
-            score=str(resolved.config.get("score", "")),
+            licence=resolved.licence,
+            score=resolved.score,
             is_default=is_default,
             source=source,
             dtype=dtype,
@@ -291,7 +290,7 @@ def make_loaded(
     config: CodecConfig,
     *,
     digest_sha256: str,
-    licence: str = NO_LICENCE_STATED,
+    licence: str = weights.NO_LICENCE_STATED,
     score: str = "",
     is_default: bool = False,
     source: str = "default",

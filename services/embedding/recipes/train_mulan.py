@@ -325,8 +325,8 @@ def run(trainer: Trainer) -> None:
         if step % recipe.log_every == 0 or last:
             trainer.log.write({"step": step, "minutes": budget.elapsed_s / 60, **averages.take()})
         if last or time.monotonic() - validated > recipe.validate_every_s:
-            trainer.save(budget)
             trainer.validate(budget)
+            trainer.save(budget)  # afterwards, so that a restart knows the best score
             validated = time.monotonic()
         budget.step += 1
 

@@ -13,7 +13,7 @@ from stretto_shared.errors import InvalidInput
 from stretto_shared.features import JointEmbedding
 from stretto_shared.grpc import convert
 
-from stretto_embedding.engine import MAX_CANDIDATES, MAX_POINTS, EmbeddedAudio, EmbeddingEngine
+from stretto_embedding.engine import MAX_CANDIDATES, MAX_POINTS, EmbeddedAudio, EmbeddedTexts, EmbeddingEngine
 
 Context = Any  # grpc.aio.ServicerContext; its stubs are generic in a way that generated code is not
 
@@ -28,11 +28,7 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
         self, request: embedding_pb2.EmbedTextRequest, context: Context
     ) -> embedding_pb2.EmbedTextResponse:
         embedded = await self._engine.embed_text(request.model, request.texts)
-        return embedding_pb2.EmbedTextResponse(
-            states=[convert.text_states_to_proto(each) for each in embedded.states],
-            model=convert.model_info_to_proto(embedded.model),
-            embeddings=[convert.joint_embedding_to_proto(each) for each in embedded.embeddings],
-        )
+        return await asyncio.to_thread(_embedded_texts_to_proto, embedded)
 
     async def EmbedAudio(
         self, request: embedding_pb2.EmbedAudioRequest, context: Context
@@ -120,6 +116,14 @@ def _check_not_more(count: int, field: str, most: int) -> None:
     """Before anything is copied; the engine counts again."""
     if count > most:
         raise InvalidInput(field, f"expected 1 to {most} {field}, got {count}. Split the request.")
+
+
+def _embedded_texts_to_proto(embedded: EmbeddedTexts) -> embedding_pb2.EmbedTextResponse:
+    return embedding_pb2.EmbedTextResponse(
+        states=[convert.text_states_to_proto(each) for each in embedded.states],
+        model=convert.model_info_to_proto(embedded.model),
+        embeddings=[convert.joint_embedding_to_proto(each) for each in embedded.embeddings],
+    )
 
 
 def _embedded_audio_to_proto(embedded: EmbeddedAudio) -> embedding_pb2.EmbedAudioResponse:

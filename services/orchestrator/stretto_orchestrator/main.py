@@ -15,6 +15,7 @@ from stretto_shared.grpc.setting_errors import InvalidSetting
 
 from stretto_orchestrator.clients import AcousticClient, CodecClient, EmbeddingClient, SemanticClient, Stages
 from stretto_orchestrator.flows.cascades import cascades_with
+from stretto_orchestrator.flows.patience import HeldMusic
 from stretto_orchestrator.flows.rendering import RenderOptions
 from stretto_orchestrator.flows.resuming import ResumePolicy
 from stretto_orchestrator.forwarding import ForwardedStage, StageForwarder
@@ -93,6 +94,7 @@ def build(context: HostContext, settings: OrchestratorSettings | None = None) ->
         options=RenderOptions(
             ResumePolicy(settings.max_resumes, settings.resume_backoff_s),
             settings.max_messages_ahead,
+            HeldMusic(settings.max_held_music_s),
             settings.max_candidates_at_once,
         ),
         observer=CascadeMetrics(context.metrics or Metrics()),

@@ -45,6 +45,8 @@ class OrchestratorSettings(BaseSettings):
     """Token messages that may wait between two stages before the former is held back."""
     max_candidates_at_once: int = Field(default=2, ge=1, le=8)
     """How many of a request's candidates are made at the same time."""
+    max_held_music_s: float = Field(default=2400.0, ge=600)
+    """Seconds of music that the candidates of all requests may hold until the best are sent; one alone is not held."""
     extra_cascades: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Cascades beside the own ones, as JSON: `{"musicgen-small": {"text_model": "t5-base",
     "acoustic_model": "musicgen-small", "codec_model": "encodec_32khz"}}`. A model that is not named is that of the own

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from mel_clips import MelClips
 from numpy.typing import NDArray
-from stretto_semantic.models.w2vbert.config import FRAME_RATE_HZ, TokenizerConfig, WindowGrid
+from stretto_semantic.models.w2vbert.config import FRAME_RATE_HZ, FrameGrid, TokenizerConfig
 from stretto_semantic.models.w2vbert.model import W2vBert, W2vBertTokenizer, cut_windows
 from stretto_shared import weights
 from stretto_shared.training import checkpoint
@@ -50,7 +50,7 @@ class Normalised:
 
 
 @torch.inference_mode()
-def hear_clips(model: W2vBert, mel: Tensor, grid: WindowGrid) -> list[Tensor]:
+def hear_clips(model: W2vBert, mel: Tensor, grid: FrameGrid) -> list[Tensor]:
     """Outputs [N, T, D] of every layer for clips [N, 4 T, M], window by window."""
     parts: list[list[Tensor]] = []
     for clip in mel.split(4):

@@ -6,7 +6,7 @@ Legend: N points, D width, K centroids.
 from __future__ import annotations
 
 import torch
-from stretto_semantic.models.w2vbert.model import nearest
+from stretto_semantic.models.centroids import nearest
 from torch import Tensor
 
 _CHUNK = 8192

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from stretto_semantic.models.w2vbert.config import MEL_FRAMES_PER_TOKEN, WindowGrid
+from stretto_semantic.models.w2vbert.config import MEL_FRAMES_PER_TOKEN, FrameGrid
 from stretto_semantic.models.w2vbert.model import silent_mel
 from torch import Tensor
 
@@ -15,7 +15,7 @@ from torch import Tensor
 class MelClips:
     """The shards of a split; those that are added to the folder later are found by `refresh`."""
 
-    def __init__(self, folder: Path, split: str, grid: WindowGrid, seed: int) -> None:
+    def __init__(self, folder: Path, split: str, grid: FrameGrid, seed: int) -> None:
         self._folder, self._split, self._grid = folder, split, grid
         self._random = np.random.default_rng(seed)
         self._silence = silent_mel().numpy()

@@ -35,7 +35,6 @@ from stretto_semantic.models.wav2vec2_bert import (
 
 DEFAULT_TOKENIZER = "w2vbert"
 DEFAULT_STAGE = "musiclm_semantic"
-NO_LICENCE_STATED = "NOASSERTION"
 _SEED = 20_017
 
 
@@ -193,8 +192,8 @@ def load_tokenizer(
             name,
             tokenizer,
             digest_sha256=digest_sha256,
-            licence=str(resolved.config.get("licence", NO_LICENCE_STATED)),
-            score=str(resolved.config.get("score", "")),
+            licence=resolved.licence,
+            score=resolved.score,
             is_default=is_default,
             source=source,
             max_joined=max_joined if architecture.can_join else 1,
@@ -206,7 +205,7 @@ def make_loaded(
     tokenizer: Tokenizer,
     *,
     digest_sha256: str,
-    licence: str = NO_LICENCE_STATED,
+    licence: str = weights.NO_LICENCE_STATED,
     score: str = "",
     is_default: bool = False,
     source: str = "default",

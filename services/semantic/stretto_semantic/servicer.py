@@ -9,7 +9,6 @@ from typing import Any
 
 from stretto.semantic.v1 import semantic_pb2, semantic_pb2_grpc
 from stretto_shared.audio import Waveform
-from stretto_shared.engine.stage_engine import StageFrames
 from stretto_shared.engine.stage_requests import StageRequest
 from stretto_shared.errors import InvalidInput
 from stretto_shared.grpc import convert
@@ -41,7 +40,7 @@ class SemanticServicer(semantic_pb2_grpc.SemanticServiceServicer):
     ) -> AsyncIterator[semantic_pb2.GenerateTokensResponse]:
         async with aclosing(self._engine.generate(_generate_request_from_proto(request))) as stream:
             async for frames in stream:
-                yield _generated_to_proto(frames)
+                yield convert.frames_to_proto(frames, semantic_pb2.GenerateTokensResponse)
 
     async def ListModels(
         self, request: semantic_pb2.ListModelsRequest, context: Context
@@ -89,14 +88,4 @@ def _generate_request_from_proto(request: semantic_pb2.GenerateTokensRequest) ->
         else None,
         is_realtime=convert.is_realtime_from_proto(request.pace),
         priority=request.priority,
-    )
-
-
-def _generated_to_proto(frames: StageFrames) -> semantic_pb2.GenerateTokensResponse:
-    return semantic_pb2.GenerateTokensResponse(
-        tokens=convert.tokens_to_proto(frames.tokens),
-        first_frame_index=frames.first_frame,
-        total_frame_count=frames.num_total_frames,
-        model=None if frames.model is None else convert.model_info_to_proto(frames.model),
-        sampling=None if frames.sampling is None else convert.sampling_to_proto(frames.sampling),
     )

@@ -1,1 +1,1 @@
-"""Signal processing that two or more services need: numpy only, no torch, no wire, no files."""
+"""Signal processing that two or more services need: no wire, no files."""

@@ -48,3 +48,13 @@ class SilentMeter:
 
     def observe_stream(self, underrun_s: float, *, is_realtime: bool) -> None:
         pass
+
+
+class StageMeter(Protocol):
+    """Who counts what a stage does, whatever its models."""
+
+    def observe_queue_wait(self, wait_s: float) -> None:
+        """Tell how long one request waited for its slot."""
+
+    def observe_rtf(self, real_time_factor: float) -> None:
+        """Tell how much time in its slot one second of music took."""

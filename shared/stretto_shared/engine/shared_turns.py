@@ -22,9 +22,10 @@ Made = TypeVar("Made")
 
 @dataclass(eq=False)
 class _Wish(Generic[Work, Made]):
-    """Somebody's work; what was made of it or the error, and `is_served`, once it was done."""
+    """Somebody's work and whom to tell when it begins; what was made of it or the error, and `is_served`, once done."""
 
     work: Work
+    on_start: Callable[[], None] | None = None
     made: Made | None = None
     error: Exception | None = None
     is_served: bool = False
@@ -69,9 +70,14 @@ class SharedTurns(Generic[Work, Made]):
         """Callers whose work nobody has begun."""
         return len(self._waiting)
 
-    async def run(self, work: Work) -> Made:
-        """Do a piece of work, in company if there is any; one that is cancelled before its turn is not done."""
-        wish: _Wish[Work, Made] = _Wish(work)
+    async def run(self, work: Work, on_start: Callable[[], None] | None = None) -> Made:
+        """Do a piece of work, in company if there is any; one that is cancelled before its turn is not done.
+
+        Args:
+            work: What is to be done.
+            on_start: Told on the thread when the pass begins in which it is done first; must not raise.
+        """
+        wish: _Wish[Work, Made] = _Wish(work, on_start)
         with self._lock:
             self._waiting.append(wish)
         try:
@@ -103,6 +109,9 @@ class SharedTurns(Generic[Work, Made]):
             self._waiting = [each for each in self._waiting if each not in wishes]
 
     def _serve(self, wishes: Sequence[_Wish[Work, Made]]) -> None:
+        for wish in wishes:
+            if wish.on_start is not None:
+                wish.on_start()
         began_s = time.perf_counter()
         if len(wishes) == 1 or not self._serve_together(wishes):
             for wish in wishes:

@@ -11,17 +11,18 @@ from typing import Any
 import torch
 
 from stretto_shared import weights
-from stretto_shared.engine.stage_engine import LoadedStage, StageStepModel
+from stretto_shared.engine.served_models import TokenModel
+from stretto_shared.engine.stage_engine import LoadedStage
 from stretto_shared.engine.stage_requests import continues_source, num_given_codebooks
 from stretto_shared.engine.stage_stepper import StageStepper
 from stretto_shared.errors import InvalidInput, NotReady
 from stretto_shared.features import ModelInfo
 from stretto_shared.nn.heap import giving_memory_back
 from stretto_shared.nn.stage_lm import StageConfig, StageLM
+from stretto_shared.nn.stage_lm.config import StageCondition
 from stretto_shared.nn.weight_format import set_weight_format
 
 ARCHITECTURE = "StageLM"
-NO_LICENCE_STATED = "NOASSERTION"
 
 
 def architecture_of(name: str, source: str, weights_dir: Path) -> str:
@@ -79,8 +80,8 @@ def load_stage(
         module,
         service=service,
         digest_sha256=resolved.digest_sha256,
-        licence=str(resolved.config.get("licence", NO_LICENCE_STATED)),
-        score=str(resolved.config.get("score", "")),
+        licence=resolved.licence,
+        score=resolved.score,
         is_default=is_default,
         source=source,
     )
@@ -92,7 +93,7 @@ def make_loaded_stage(
     *,
     service: str,
     digest_sha256: str,
-    licence: str = NO_LICENCE_STATED,
+    licence: str = weights.NO_LICENCE_STATED,
     score: str = "",
     is_default: bool = False,
     source: str = "default",
@@ -105,7 +106,7 @@ def make_loaded_stage(
     config, parameter_count = module.config, module.num_parameters()
     set_weight_format(module, "as_dtype")
 
-    def make_stepper(max_rows: int, joins: bool) -> StageStepModel:
+    def make_stepper(max_rows: int, joins: bool) -> TokenModel[StageCondition]:
         return StageStepper.tried(module, max_rows=max_rows) if joins else StageStepper(module)
 
     info = ModelInfo(

@@ -9,8 +9,9 @@ be large, whole clips and their tokens, a servicer converts in a thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Protocol, TypeVar
 
 import numpy as np
 from google.protobuf.message import Message
@@ -36,6 +37,22 @@ MAX_TEXT_DIMENSION = 16_384
 MAX_MELODY_FRAMES = 65_536
 MAX_STYLE_SPANS = 1024
 _CODES_PER_STEP = 16_384
+_Reply = TypeVar("_Reply")
+
+
+class NewFrames(Protocol):
+    """Consecutive new frames of a stage; `model` and `sampling` come with the first of a stream only."""
+
+    @property
+    def tokens(self) -> TokenMatrix: ...
+    @property
+    def first_frame(self) -> int: ...
+    @property
+    def num_total_frames(self) -> int: ...
+    @property
+    def model(self) -> ModelInfo | None: ...
+    @property
+    def sampling(self) -> SamplingOptions | None: ...
 
 
 def waveform_to_proto(waveform: Waveform) -> audio_pb2.Waveform:
@@ -83,6 +100,17 @@ def tokens_to_proto(tokens: TokenMatrix) -> tokens_pb2.TokenMatrix:
     for start in range(0, codes.size, _CODES_PER_STEP):  # in one go, a long clip would let no other thread run
         message.codes.extend(codes[start : start + _CODES_PER_STEP].tolist())
     return message
+
+
+def frames_to_proto(frames: NewFrames, reply: Callable[..., _Reply]) -> _Reply:
+    """New frames as any message that carries such; the services' messages have the same fields."""
+    return reply(
+        tokens=tokens_to_proto(frames.tokens),
+        first_frame_index=frames.first_frame,
+        total_frame_count=frames.num_total_frames,
+        model=None if frames.model is None else model_info_to_proto(frames.model),
+        sampling=None if frames.sampling is None else sampling_to_proto(frames.sampling),
+    )
 
 
 def tokens_from_proto(message: tokens_pb2.TokenMatrix, field: str = "tokens") -> TokenMatrix:

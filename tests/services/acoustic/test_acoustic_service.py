@@ -46,14 +46,18 @@ def tiny_model(**changes: Any) -> MusicGenLM:
 def engine_of(metrics: Metrics | None = None, *, dtype: str = "float32", **limits: Any) -> AcousticEngine:
     # Made here: loaders work side by side, and would draw weights from one generator.
     tiny, deaf = tiny_model(), tiny_model(melody_conditioning="none")
-    return AcousticEngine(
+    stage = None if metrics is None else metrics.stage("acoustic")
+    engine = AcousticEngine(
         {
             "tiny": lambda: make_loaded("tiny", tiny, digest_sha256="a" * 64, is_default=True, dtype=dtype),
             "deaf": lambda: make_loaded("deaf", deaf, digest_sha256="b" * 64),
         },
         config=TokenEngineConfig(**limits),
-        meter=None if metrics is None else metrics.stage("acoustic"),
+        meter=stage,
     )
+    if stage is not None:
+        stage.watch_waiting(engine.count_waiting)
+    return engine
 
 
 @pytest.fixture
@@ -384,6 +388,6 @@ async def test_a_cancelled_or_late_call_frees_its_slot(stub: Any, engine: Acoust
 
 async def test_the_service_is_not_ready_until_its_models_are_loaded() -> None:
     idle = engine_of()
-    with pytest.raises(Exception, match="has not loaded") as caught:
+    with pytest.raises(Exception, match="are not loaded") as caught:
         idle.list_models()
     assert type(caught.value).__name__ == "NotReady"

@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 from band_encoders import BANDS, RATE_HZ, band_encoder, level_encoder, tone
-from stretto_embedding.engine import EmbeddingEngine, Limits, embedding_engine
+from stretto_embedding.engine import EmbeddingEngine, Limits, embedding_engine, limits
 from stretto_embedding.engine.listening import cut_windows, resample
 from stretto_embedding.loading import Once
 from stretto_shared.audio import Waveform
@@ -19,10 +19,10 @@ LONG = Waveform(np.tile(tone(500), 20), RATE_HZ)
 
 
 class Gated:
-    """Holds the model thread in its first window until it is let go, and writes down what ran."""
+    """Holds the model thread in its first window until it is let go, and writes down what ran; in a text if told so."""
 
-    def __init__(self, encoder):
-        self.encoder = encoder
+    def __init__(self, encoder, *, holds_texts=False):
+        self.encoder, self.holds_texts = encoder, holds_texts
         self.gate, self.is_reached = threading.Event(), threading.Event()
         self.ran, self.threads = [], set()
         listen, read = encoder.embed_window, encoder.embed_ids
@@ -35,6 +35,8 @@ class Gated:
             return listen(samples)
 
         def embed_ids(ids):
+            self.is_reached.set()
+            assert not self.holds_texts or self.gate.wait(30)
             self.ran.append("text")
             self.threads.add(threading.current_thread().name)
             return read(ids)
@@ -137,8 +139,85 @@ async def test_own_tags_are_embedded_once():
     engine = await started(encoder)
     first, second = [await engine.tag_audio("", LOW, []) for _ in range(2)]
     assert first == second and first[0][0].tag == "low"
-    texts = [each for each in encoder.seen if isinstance(each, list)]
-    assert sorted(texts) == [[index] for index in range(len(BANDS))]
+    assert sorted(texts_of(encoder)) == [[index] for index in range(len(BANDS))]
+    await engine.stop()
+
+
+def texts_of(encoder):
+    return [each for each in encoder.seen if isinstance(each, list)]
+
+
+async def late(call):
+    """Make a call when those beside it wait."""
+    await asyncio.sleep(0.05)
+    return await call
+
+
+async def gathered(gated, calls):
+    """Let the thread go when all of them wait."""
+    tasks = [asyncio.create_task(call) for call in calls]
+    await gated.reached()
+    await asyncio.sleep(0.2)
+    gated.gate.set()
+    return await asyncio.gather(*tasks)
+
+
+async def test_own_tags_are_embedded_once_for_all_that_ask_at_once_and_nobody_is_refused():
+    own = tuple(f"low {index}" for index in range(40))
+    gated = Gated(band_encoder(default_tags=own), holds_texts=True)
+    engine = await started(gated.encoder)
+    tagged = await gathered(gated, [engine.tag_audio("", LOW, []) for _ in range(16)])
+    assert len(tagged) == 16 and all(each == tagged[0] for each in tagged) and len(tagged[0][0]) == 40
+    assert len(texts_of(gated.encoder)) == 40
+    await engine.stop()
+
+
+async def test_as_many_tags_as_may_be_sent_are_embedded_for_all_that_were_accepted():
+    gated = Gated(band_encoder(), holds_texts=True)
+    engine = await started(gated.encoder)
+    tags = [" ".join(BANDS[index // 4**place % 4] for place in range(4)) for index in range(256)]
+    tagged = await gathered(gated, [engine.tag_audio("", LOW, tags) for _ in range(6)])
+    alone = await engine.embed_text("bands", [tags[0]])
+    assert all(each == tagged[0] for each in tagged) and len(tagged[0][0]) == 256
+    whole = (await engine.embed_audio("", LOW)).embedding
+    found = {each.tag: each.similarity for each in tagged[0][0]}
+    assert found[tags[0]] == whole.similarity(alone.embeddings[0])
+    await engine.stop()
+
+
+async def test_a_ranking_that_was_accepted_finds_room_for_its_text_beside_many_texts():
+    gated = Gated(band_encoder(), holds_texts=True)
+    engine = await started(gated.encoder, limits=Limits(max_queued=64, max_batch_size=1))
+    reading = asyncio.create_task(engine.embed_text("bands", ["low"] * 64))
+    await gated.reached()
+    results = await gathered(
+        gated, [engine.embed_text("bands", ["low"]), late(engine.rank_audio("", "low", [LOW]))]
+    )  # one text is being embedded, 64 wait, and the queue is full
+    await reading
+    assert results[-1][0][0].candidate_index == 0
+    await engine.stop()
+
+
+async def test_a_text_has_its_turn_among_the_tags_of_another():
+    gated = Gated(band_encoder(), holds_texts=True)
+    engine = await started(gated.encoder)
+    await gathered(gated, [engine.tag_audio("", LOW, ["low"] * 256), late(engine.embed_text("bands", ["top top"]))])
+    assert texts_of(gated.encoder).index([3, 3]) <= 2 * Limits().max_batch_size
+    await engine.stop()
+
+
+async def test_who_gives_up_while_its_own_tags_are_embedded_leaves_the_others_theirs():
+    gated = Gated(band_encoder(), holds_texts=True)
+    engine = await started(gated.encoder)
+    first = asyncio.create_task(engine.tag_audio("", LOW, []))
+    await gated.reached()
+    others = [asyncio.create_task(engine.tag_audio("", LOW, [])) for _ in range(3)]
+    await asyncio.sleep(0.05)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    gated.gate.set()
+    assert [tags[0].tag for tags, _ in await asyncio.gather(*others)] == ["low"] * 3
+    assert len(texts_of(gated.encoder)) == 2 * len(BANDS)  # those of the first, which were under way, and the others'
     await engine.stop()
 
 
@@ -163,6 +242,39 @@ async def test_the_wait_of_every_request_is_counted_and_who_waits_is_seen():
     await engine.tag_audio("", LOW, ["low", "high"])
     await engine.stop()
     assert value("stretto_request_queue_wait_s_count") == 2 + 1 + 2  # recordings, the tagged one, its tags
+
+
+async def test_how_loud_recordings_are_is_found_beside_the_event_loop(monkeypatch):
+    heard = []
+    check = limits.check_level
+
+    def watched(waveform, field):
+        heard.append((field, threading.current_thread() is threading.main_thread()))
+        check(waveform, field)
+
+    monkeypatch.setattr(limits, "check_level", watched)
+    engine = await started(band_encoder(), melody_loaders={"levels": level_encoder})
+    await engine.embed_audio("", LOW)
+    await engine.rank_audio("", LOW, [LOW, LOW])
+    await engine.tag_audio("", LOW, [])
+    await engine.embed_melody(LOW, "levels")
+    await engine.stop()
+    fields = ["waveform", "reference", "candidates[0]", "candidates[1]", "waveform", "waveform"]
+    assert heard == [(field, False) for field in fields]
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, 0.0])
+async def test_values_that_are_no_point_are_the_encoders_fault(wrong):
+    engine = await started(band_encoder())
+    encoder = engine._joints["bands"]._encoder
+    encoder.embed_window = lambda samples: np.full(4, wrong, np.float32)
+    for call in (engine.embed_audio("", LOW), engine.rank_audio("", "low", [LOW]), engine.tag_audio("", LOW, [])):
+        with pytest.raises(RuntimeError, match=r"bands@.* no point"):
+            await call
+    encoder.embed_ids = lambda ids: np.full(4, wrong, np.float32)
+    with pytest.raises(RuntimeError, match=r"bands@.* no point"):
+        await engine.embed_text("bands", ["low"])
+    await engine.stop()
 
 
 async def test_before_start_and_after_stop_every_call_is_not_ready():

@@ -10,6 +10,7 @@ from stretto.common.v1 import audio_pb2, features_pb2
 from stretto.embedding.v1 import embedding_pb2
 
 LOW, MIDDLE, HIGH = (tone(hz) for hz in (500, 1_500, 2_500))
+LOUD = 2e25 * LOW
 
 
 def field_of(error):
@@ -121,6 +122,7 @@ def test_a_melody_encoder_gives_codes_and_no_chromagram(bands_service):
         ("EmbedAudio", audio(np.zeros(RATE_HZ * 601)), "waveform"),
         ("EmbedAudio", audio(LOW, 4_000), "waveform.sample_rate_hz"),
         ("EmbedAudio", audio(LOW * np.nan), "waveform.samples"),
+        ("EmbedAudio", audio(LOUD), "waveform.samples"),
         ("EmbedAudio", audio(LOW, model="minilm"), "model"),
         ("EmbedAudio", audio(LOW, model="levels"), "model"),
         ("EmbedText", embedding_pb2.EmbedTextRequest(model="levels", texts=["low"]), "model"),
@@ -133,12 +135,15 @@ def test_a_melody_encoder_gives_codes_and_no_chromagram(bands_service):
         ("RankAudio", rank(LOW, reference=audio_pb2.Waveform()), "reference"),
         ("RankAudio", rank(LOW, reference=wire(LOW[:90])), "reference"),
         ("RankAudio", rank(LOW, LOW[:90], text="low"), "candidates[1]"),
+        ("RankAudio", rank(LOW, LOUD, text="low"), "candidates[1].samples"),
+        ("RankAudio", rank(LOW, reference=wire(LOUD)), "reference.samples"),
         (
             "RankAudio",
             embedding_pb2.RankAudioRequest(text="low", candidates=[*[wire(LOW)] * 3, wire(LOW, 1_000)]),
             "candidates[3].sample_rate_hz",
         ),
         ("TagAudio", embedding_pb2.TagAudioRequest(), "waveform"),
+        ("TagAudio", embedding_pb2.TagAudioRequest(waveform=wire(LOUD)), "waveform.samples"),
         ("TagAudio", embedding_pb2.TagAudioRequest(waveform=wire(LOW), tags=["low"] * 257), "tags"),
         ("TagAudio", embedding_pb2.TagAudioRequest(waveform=wire(LOW), tags=["low", ""]), "tags[1]"),
         ("TagAudio", embedding_pb2.TagAudioRequest(waveform=wire(LOW), tags=["x" * 201]), "tags[0]"),
@@ -173,6 +178,8 @@ def test_a_melody_encoder_gives_codes_and_no_chromagram(bands_service):
             embedding_pb2.EmbedMelodyRequest(waveform=wire(np.zeros(RATE_HZ * 61)), model="levels"),
             "waveform",
         ),
+        ("EmbedMelody", embedding_pb2.EmbedMelodyRequest(waveform=wire(LOUD), model="levels"), "waveform.samples"),
+        ("EmbedMelody", embedding_pb2.EmbedMelodyRequest(waveform=wire(LOUD)), "waveform.samples"),
         ("EmbedMelody", embedding_pb2.EmbedMelodyRequest(waveform=wire(LOW), model="bands"), "model"),
     ],
 )

@@ -108,3 +108,10 @@ def test_an_export_loads_as_it_was(encoder: MelodyEncoder, tmp_path: Path) -> No
     loaded = load_melody_encoder(tmp_path / "melody")
     assert not loaded.training
     assert np.array_equal(loaded.encode(samples), encoder.encode(samples))
+
+
+def test_vectors_that_are_not_finite_are_the_encoders_fault(encoder: MelodyEncoder) -> None:
+    with torch.no_grad():
+        encoder.summarise.bias.fill_(torch.nan)
+    with pytest.raises(RuntimeError, match="not finite"):
+        encoder.encode(sine(60, 1.0))

@@ -1,5 +1,6 @@
 """MiniLM against `transformers`, from the very weights that are served."""
 
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -80,3 +81,17 @@ def test_weights_with_another_digest_are_not_served(monkeypatch):
 def test_only_minilm_has_a_default_source():
     with pytest.raises(NotFound, match="minilm"):
         loading.load("bert-large", "default")
+
+
+def test_states_that_are_not_finite_are_the_encoders_fault(encoder):
+    broken = replace(encoder, model=Broken())
+    with pytest.raises(RuntimeError, match=r"minilm@.* not finite"):
+        broken.encode_ids([1, 2])
+
+
+class Broken:
+    def __call__(self, ids):
+        return torch.full((1, ids.shape[1], 3), torch.nan)
+
+    def pool(self, states):
+        return states.mean(1)

@@ -175,4 +175,9 @@ def test_sizes_that_do_not_fit_are_refused(wrong):
 
 def test_the_tags_name_every_family_of_the_corpus_once():
     assert set(INSTRUMENT_TAGS) == set(FAMILIES)
-    assert len(set(DEFAULT_TAGS)) == len(DEFAULT_TAGS) == len(FAMILIES) + len(TEMPO_TAGS) + len(MODE_TAGS)
+    every = [*INSTRUMENT_TAGS.values(), *TEMPO_TAGS.values(), *MODE_TAGS.values()]
+    assert len(set(every)) == len(every) == len(FAMILIES) + len(TEMPO_TAGS) + len(MODE_TAGS)
+
+
+def test_what_is_at_chance_is_tried_only_when_asked_for():
+    assert DEFAULT_TAGS == tuple(INSTRUMENT_TAGS.values())

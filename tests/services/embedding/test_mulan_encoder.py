@@ -1,6 +1,7 @@
 """MuLan as the engine sees it: loaded from its folder, on MiniLM's states, window by window."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -45,6 +46,18 @@ def test_the_folder_says_what_it_is(encoder):
     assert (encoder.window_samples, encoder.stride_samples, encoder.sample_rate_hz) == (245_760, 24_576, 24_000)
     assert (encoder.dimension, encoder.info.num_codebooks, encoder.info.licence) == (16, 3, "CC0-1.0")
     assert encoder.temperature == pytest.approx(0.07, rel=1e-3) and "piano" in encoder.default_tags
+
+
+def test_a_folder_that_says_nothing_of_itself_is_served(tmp_path, text_encoder, encoder):
+    folder = write(tmp_path)
+    path = folder / "tiny" / "config.json"
+    content = json.loads(path.read_text())
+    for key in ("licence", "score", "parameter_count"):
+        del content[key]
+    path.write_text(json.dumps(content))
+    found = loading.load_joint("tiny", "default", weights_dir=folder, load_text_encoder=lambda: text_encoder).info
+    assert (found.licence, found.score, found.parameter_count) == ("NOASSERTION", "", encoder.info.parameter_count)
+    assert encoder.info.parameter_count > 1_000
 
 
 def test_a_text_is_heard_through_minilm(encoder, text_encoder):

@@ -1,6 +1,7 @@
 """The committed melody encoder, asked over a real channel."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -65,3 +66,13 @@ def test_tensors_of_another_geometry_are_not_served(tmp_path):
     )  # fmt: skip
     with pytest.raises(NotReady, match="'broken' do not fit"):
         loading.load_melody("broken", "default", weights_dir=tmp_path)
+
+
+def test_a_folder_that_says_nothing_of_itself_is_served(tmp_path):
+    shutil.copytree(WEIGHTS / "melody", tmp_path / "melody")
+    path = tmp_path / "melody" / "config.json"
+    content = json.loads(path.read_text())
+    said = [content.pop(key) for key in ("licence", "score", "parameter_count")]
+    path.write_text(json.dumps(content))
+    found = loading.load_melody("melody", "default", weights_dir=tmp_path).info
+    assert (found.licence, found.score, found.parameter_count) == ("NOASSERTION", "", said[2])

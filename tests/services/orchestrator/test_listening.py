@@ -14,6 +14,7 @@ from stretto_orchestrator.flows.cascades import cascades_with
 from stretto_orchestrator.flows.events import AudioChunk
 from stretto_orchestrator.flows.generate_music import MusicRequest, generate_music
 from stretto_orchestrator.flows.listening import Listener
+from stretto_orchestrator.flows.patience import HeldMusic
 from stretto_orchestrator.flows.rendering import RenderOptions
 from stretto_orchestrator.flows.resuming import ResumePolicy
 from stretto_shared.audio import Waveform
@@ -167,7 +168,7 @@ async def test_a_caller_who_takes_a_second_for_each_chunk_is_its_own_starvation(
         kinds = (EmbeddingClient, SemanticClient, AcousticClient, CodecClient)
         stages = Stages(*(kind(channel, timeout_s=60) for kind, channel in zip(kinds, channels, strict=True)))
         request = MusicRequest("", "a waltz", 1.0, 0, SamplingOptions(), None)
-        options = RenderOptions(ResumePolicy(), 64)
+        options = RenderOptions(ResumePolicy(), 64, HeldMusic(600))
         async with aclosing(generate_music(stages, cascades_with({}), request, options, observer)) as events:
             async for event in events:
                 if isinstance(event, AudioChunk):

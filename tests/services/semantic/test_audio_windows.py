@@ -143,3 +143,10 @@ def test_no_audio_is_refused_and_so_is_too_little() -> None:
 def test_a_grid_that_cannot_be_is_refused(change: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="at least"):
         WindowGrid(**{"hop_length": 1, "window_frames": 1} | change)  # type: ignore[arg-type]
+
+
+def test_a_message_is_taken_only_when_the_one_before_was_used_up() -> None:
+    windows = AudioWindows(PADDED, RATE_HZ)
+    windows.add(Waveform(noise(100), RATE_HZ))
+    with pytest.raises(ValueError, match="100 samples left"):
+        windows.add(Waveform(noise(100), RATE_HZ))

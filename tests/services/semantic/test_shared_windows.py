@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,33 @@ async def test_waiting_windows_share_passes_up_to_the_limit_and_get_what_they_ge
     assert all(len(row) == 20 for row in alone)
     assert model.num_windows == [4, 2]
     assert len(observed) == 6 and min(observed) > 0
+
+
+class Silenced(nn.Module):
+    """Scores that say how much silence each window was told to have."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.grid, self.sample_rate_hz, self.frame_rate_hz = inner.grid, inner.sample_rate_hz, inner.frame_rate_hz
+        self.num_windows: list[int] = []
+
+    def scores(self, samples: Tensor, silences: Sequence[Silence]) -> Tensor:
+        self.num_windows.append(len(silences))
+        ids = torch.tensor([6 * before + after for before, after in silences])
+        return nn.functional.one_hot(ids, 64)[:, None].repeat(1, 28, 1).float()
+
+
+async def test_each_window_of_a_pass_has_its_own_silence(load: Any) -> None:
+    loaded = load("first")
+    model: Any = Silenced(loaded.tokenizer)
+    tokenizer = LoadedTokenizer(loaded.info, model, max_joined=4)
+    silences = [(5, 0), (0, 3), (0, 0), (2, 1)]
+    windows = [replace(window_of(tokenizer, 0), silence=silence) for silence in silences]
+    together = await gathered(tokenizer, windows)
+    assert model.num_windows == [4]
+    assert [tokens.tolist() for tokens in together] == [[30] * 20, [3] * 20, [0] * 20, [13] * 20]
+    for window, tokens in zip(windows, together, strict=True):
+        assert (await gathered(tokenizer, [window]))[0].tolist() == tokens.tolist()
 
 
 async def test_windows_of_other_lengths_are_not_joined(load: Any) -> None:

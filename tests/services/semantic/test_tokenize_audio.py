@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from stretto.common.v1 import audio_pb2
 from stretto.semantic.v1 import semantic_pb2, semantic_pb2_grpc
 from stretto_semantic.engine import Tokenizing
+from stretto_semantic.engine.audio_windows import AudioWindows
 from stretto_shared.audio import Waveform
+from stretto_shared.engine.thread import ModelThread
 from stretto_shared.errors import NotFound, NotReady
 from stretto_shared.grpc.metrics import Metrics
 
@@ -280,6 +283,24 @@ async def test_a_message_is_taken_only_when_no_window_is_whole(load: Any) -> Non
         await engine.stop()
 
 
+async def test_messages_are_read_beside_the_event_loop(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[str] = []
+    add = AudioWindows.add
+
+    def watched(windows: AudioWindows, waveform: Waveform) -> None:
+        threads.append(threading.current_thread().name)
+        add(windows, waveform)
+
+    monkeypatch.setattr(AudioWindows, "add", watched)
+    engine = Tokenizing({"first": lambda: load("first")})
+    await engine.start()
+    try:
+        assert [window async for window in engine.tokenize("", messages_of(noise(0.2), 3, []))]
+    finally:
+        await engine.stop()
+    assert len(threads) == 3 and threading.main_thread().name not in threads
+
+
 async def test_the_engine_reports_waits_and_speed_and_who_waits(load: Any) -> None:
     metrics = Metrics()
     engine = Tokenizing({"first": lambda: load("first")}, meter=metrics.stage("semantic"))
@@ -297,6 +318,56 @@ async def test_the_engine_reports_waits_and_speed_and_who_waits(load: Any) -> No
     rtf = value("stretto_audio_rtf_sum")
     assert rtf is not None and rtf > 0
     assert value("stretto_stage_waiting_requests") == 0
+
+
+async def test_the_wait_of_a_stream_is_that_of_its_first_window_also_when_it_gives_up(
+    load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics, loaded = Metrics(), load("first")
+    held, go, num_turns = threading.Event(), threading.Event(), 0
+    tokenizer = loaded.tokenizer
+    scores, run = tokenizer.scores, ModelThread.run
+
+    def held_up(*arguments: Any) -> Any:
+        held.set()
+        go.wait(20)
+        return scores(*arguments)
+
+    async def counted(thread: ModelThread, work: Any) -> Any:
+        nonlocal num_turns
+        num_turns += 1
+        return await run(thread, work)
+
+    def value(name: str) -> float | None:
+        return metrics.registry.get_sample_value(name, {"stage": "semantic"})
+
+    async def tokens() -> int:
+        return len([window async for window in engine.tokenize("", messages_of(noise(0.1), 1, []))])
+
+    tokenizer.scores = held_up
+    engine = Tokenizing({"first": lambda: loaded}, meter=metrics.stage("semantic"))
+    await engine.start()
+    monkeypatch.setattr(ModelThread, "run", counted)
+    try:
+        streams = [asyncio.create_task(tokens())]
+        assert await asyncio.to_thread(held.wait, 20)
+        assert value("stretto_request_queue_wait_s_count") == 1
+        streams += [asyncio.create_task(tokens()) for _ in range(2)]
+        while value("stretto_stage_waiting_requests") != 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        streams[0].cancel()  # its window is being heard
+        streams[1].cancel()  # its window waits
+        await asyncio.gather(*streams[:2], return_exceptions=True)
+        await asyncio.sleep(0.2)
+        go.set()
+        assert await streams[2] == 1
+    finally:
+        go.set()
+        await engine.stop()
+    assert num_turns == 3, "nothing but windows takes turns"
+    assert value("stretto_request_queue_wait_s_count") == 2
+    wait_s = value("stretto_request_queue_wait_s_sum")
+    assert wait_s is not None and wait_s > 0.2
 
 
 async def test_before_the_start_and_after_the_stop_calls_fail_as_not_ready(load: Any) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from stretto_semantic.models.w2vbert.config import TokenizerConfig, W2vBertConfig, WindowGrid
+from stretto_semantic.models.centroids import nearest
+from stretto_semantic.models.w2vbert.config import FrameGrid, TokenizerConfig, W2vBertConfig
 from stretto_semantic.models.w2vbert.conformer import RelativeAttention, by_position, distance_sinusoids
-from stretto_semantic.models.w2vbert.model import W2vBert, W2vBertTokenizer, cut_windows, nearest, silent_mel
+from stretto_semantic.models.w2vbert.model import W2vBert, W2vBertTokenizer, cut_windows, silent_mel
 from stretto_shared.dsp.log_mel import log_mel
 
-GRID = WindowGrid(window=6, left=3, right=2)
+GRID = FrameGrid(window=6, left=3, right=2)
 CONFIG = TokenizerConfig(
     num_mel_bands=80, dim=16, num_heads=2, feed_forward_dim=24, kernel_size=3, subsampling_channels=2,
     num_contrastive_layers=1, num_masked_layers=2, dropout=0.1, grid=GRID, feature_layer=2, num_centroids=32,

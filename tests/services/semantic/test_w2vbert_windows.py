@@ -12,15 +12,17 @@ import torch
 from stretto.common.v1 import audio_pb2
 from stretto.semantic.v1 import semantic_pb2, semantic_pb2_grpc
 from stretto_semantic.loading import load_tokenizer
-from stretto_semantic.models.w2vbert.config import TokenizerConfig, WindowGrid
+from stretto_semantic.models.w2vbert import windows
+from stretto_semantic.models.w2vbert.config import FrameGrid, TokenizerConfig
 from stretto_semantic.models.w2vbert.model import W2vBertTokenizer, cut_windows
+from stretto_semantic.models.w2vbert.windows import WindowedW2vBert
 from stretto_shared import weights
 from stretto_shared.dsp.log_mel import log_mel
 from stretto_shared.errors import NotReady
 
 CONFIG = TokenizerConfig(
     num_mel_bands=80, dim=16, num_heads=2, feed_forward_dim=24, kernel_size=3, subsampling_channels=2,
-    num_contrastive_layers=1, num_masked_layers=2, dropout=0.1, grid=WindowGrid(window=6, left=3, right=2),
+    num_contrastive_layers=1, num_masked_layers=2, dropout=0.1, grid=FrameGrid(window=6, left=3, right=2),
     feature_layer=2, num_centroids=32,
 )  # fmt: skip
 
@@ -37,8 +39,8 @@ def tokenizer(weights_dir: Path) -> W2vBertTokenizer:
     torch.manual_seed(0)
     tokenizer = W2vBertTokenizer(CONFIG).eval()
     with torch.inference_mode():  # centroids among the features, as k-means puts them
-        windows = cut_windows(log_mel(torch.from_numpy(sound(960 * 36))[None]), CONFIG.grid)[0]
-        features = tokenizer.features(windows).flatten(0, 1)
+        heard = cut_windows(log_mel(torch.from_numpy(sound(960 * 36))[None]), CONFIG.grid)[0]
+        features = tokenizer.features(heard).flatten(0, 1)
         tokenizer.mean, tokenizer.scale = features.mean(0), 1 / features.std(0)
         tokenizer.centroids = ((features - tokenizer.mean) * tokenizer.scale)[:32].clone()
     tokenizer.half()
@@ -61,8 +63,8 @@ async def test_served_tokens_are_those_of_the_whole_clip(
 ) -> None:
     samples = sound(960 * num_frames)
     with torch.inference_mode():
-        windows = cut_windows(log_mel(torch.from_numpy(samples)[None]), CONFIG.grid)[0]
-        features = tokenizer.features(windows).flatten(0, 1)[:num_frames]
+        heard = cut_windows(log_mel(torch.from_numpy(samples)[None]), CONFIG.grid)[0]
+        features = tokenizer.features(heard).flatten(0, 1)[:num_frames]
     distances = torch.cdist(features, tokenizer.centroids)
     nearest, second = distances.sort(-1).values[:, :2].unbind(-1)
     is_clear = second - nearest > 1e-3  # no near tie, which rounding would decide
@@ -91,6 +93,16 @@ def test_scores_outside_the_audio_are_those_of_silence_exactly(tokenizer: W2vBer
             for scale in (torch.ones(grid.num_samples), (torch.arange(grid.num_samples) >= outside - 392).float())
         ]
     assert torch.equal(found[0], found[1]), "only log-mel frames of the audio are heard"
+
+
+def test_silence_is_heard_once_and_not_for_every_window(
+    tokenizer: W2vBertTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    windowed = WindowedW2vBert(tokenizer)
+    monkeypatch.setattr(windows, "silent_mel", lambda: pytest.fail("silence was heard again"))
+    samples = torch.from_numpy(sound(2 * windowed.grid.num_samples)).view(2, -1)
+    with torch.inference_mode():
+        assert windowed.scores(samples, [(1, 0), (0, 2)]).shape == (2, CONFIG.grid.reach, 32)
 
 
 def test_weights_that_do_not_fit_are_refused(tokenizer: W2vBertTokenizer, weights_dir: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 from stretto_shared.engine.shared_turns import SharedTurns
@@ -91,3 +91,25 @@ async def test_one_that_gives_up_before_its_turn_is_not_done(thread: ModelThread
     await held
     assert await first == 4
     assert doubler.passes == [[2]]
+
+
+async def test_each_is_told_once_when_the_pass_begins_that_does_its_work(thread: ModelThread) -> None:
+    doubler, told = Doubler(thread), []
+    go = threading.Event()
+    held = asyncio.create_task(thread.run(go.wait))
+    await asyncio.sleep(0)
+
+    def teller(number: int) -> Callable[[], None]:
+        return lambda: told.append((number, len(doubler.passes), threading.current_thread().name))
+
+    tasks = [asyncio.create_task(doubler.turns.run(number, teller(number))) for number in (1, 2, 13, 4, 3)]
+    while doubler.turns.num_waiting < 5:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    tasks[3].cancel()
+    await asyncio.gather(tasks[3], return_exceptions=True)
+    assert not told
+    go.set()
+    await held
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert doubler.passes == [[1, 13], [1], [13], [2], [3]]
+    assert told == [(number, num_passes, "model-turns") for number, num_passes in ((1, 0), (13, 0), (2, 3), (3, 4))]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
-from stretto_shared.engine.program import StepModel
-from stretto_shared.engine.self_test import Trial
+from stretto_shared.engine.served_models import ROWS_PER_PIECE, TokenModel
 from stretto_shared.engine.token_engine import TokenEngineConfig
 
 from stretto_acoustic.loading import LoadedLM
@@ -17,18 +14,8 @@ from stretto_acoustic.models.musicgen import (
     is_integer,
 )
 
-_ROWS_PER_PIECE = 2  # conditional and null
-
-
-class Stepper(StepModel[MusicGenCondition, Any], Protocol):
-    """A language model as this engine tries and drives it."""
-
-    @property
-    def min_rows(self) -> int:
-        """Least number of rows of a pass; one of fewer is filled up."""
-
-    def trials(self) -> list[Trial[MusicGenCondition]]:
-        """One request of each kind that the model takes, the plainest guided one first."""
+Stepper = TokenModel[MusicGenCondition]
+"""A language model as this engine tries and drives it."""
 
 
 def make_stepper(loaded: LoadedLM, config: TokenEngineConfig, *, joins: bool) -> Stepper:
@@ -40,7 +27,7 @@ def make_stepper(loaded: LoadedLM, config: TokenEngineConfig, *, joins: bool) ->
     if is_integer(loaded.module):
         return IntegerStepper.tried(loaded.module) if joins else IntegerStepper(loaded.module, joins=False)
     if loaded.device.type == "cpu":
-        max_rows = _ROWS_PER_PIECE * (config.max_slots + config.prefill_columns)
+        max_rows = ROWS_PER_PIECE * (config.max_slots + config.prefill_columns)
         return MusicGenStepper.tried(loaded.module, max_rows=max_rows) if joins else MusicGenStepper(loaded.module)
     make = PooledStepper.tried if joins else PooledStepper.apart
     return make(loaded.module, num_slots=config.max_slots, kv_budget_bytes=config.kv_budget_bytes)

@@ -21,7 +21,7 @@ from stretto_shared.features import Chromagram, JointEmbedding, ModelInfo, TextS
 from stretto_shared.tokens import TokenMatrix
 
 from stretto_embedding.engine.joint_lane import JointLane
-from stretto_embedding.engine.limits import MAX_MELODY_S, MAX_TEXTS, Limits, StageMeter, check_audio, check_text
+from stretto_embedding.engine.limits import MAX_MELODY_S, MAX_TEXTS, Limits, StageMeter, check_recordings, check_text
 from stretto_embedding.engine.listening import resample
 from stretto_embedding.engine.text_queue import TextQueue
 from stretto_embedding.engine.values import EmbeddedAudio, EmbeddedTexts, Melody, RankedAudio, ScoredTag
@@ -174,7 +174,7 @@ class EmbeddingEngine:
         self._check_ready()
         if model:
             model = self._find(model, self._melodies)
-        check_audio(waveform, "waveform", MAX_MELODY_S)
+        await check_recordings({"waveform": waveform}, MAX_MELODY_S)
         queued_at_s = time.monotonic()
         if not model:
             chroma = await self._chroma_thread.run(partial(self._extract, waveform, queued_at_s))

@@ -6,6 +6,7 @@ cancelled one leaves the model thread after the window that runs.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,8 +26,8 @@ from stretto_embedding.engine.limits import (
     MAX_TAG_CHARACTERS,
     MAX_TAGS,
     Limits,
-    check_audio,
     check_count,
+    check_recordings,
     check_text,
 )
 from stretto_embedding.engine.listening import cut_windows
@@ -62,6 +63,7 @@ class JointLane:
         self._observe_wait = observe_wait
         self._texts = TextQueue(thread, encoder, self._embed_ids, limits, observe_wait)
         self._default_tags: list[JointEmbedding] | None = None
+        self._default_tags_lock = asyncio.Lock()
         self._num_requests = 0
 
     @property
@@ -84,7 +86,7 @@ class JointLane:
 
     async def embed_audio(self, waveform: Waveform) -> EmbeddedAudio:
         """A recording of 0.1 s to ten minutes: its windows, and their mean."""
-        check_audio(waveform, "waveform")
+        await check_recordings({"waveform": waveform})
         encoder = self._encoder
         with self._admitted():
             windows = await self._embed_windows(waveform)
@@ -97,15 +99,15 @@ class JointLane:
     async def rank(self, query: str | Waveform, candidates: Sequence[Waveform]) -> list[RankedAudio]:
         """Recordings by their cosine to a text or another recording, best first."""
         check_count(len(candidates), "candidates", MAX_CANDIDATES)
+        recordings = {f"candidates[{index}]": candidate for index, candidate in enumerate(candidates)}
         if isinstance(query, str):
             check_text(query, "text")
         else:
-            check_audio(query, "reference")
-        for index, candidate in enumerate(candidates):
-            check_audio(candidate, f"candidates[{index}]")
+            recordings = {"reference": query} | recordings
+        await check_recordings(recordings)
         with self._admitted():
             if isinstance(query, str):
-                [wanted] = await self._texts.encode([query], ["text"])
+                [wanted] = await self._texts.encode_in_turns([query], ["text"])
             else:
                 wanted = await self._embed_whole(query)
             similarities = [wanted.similarity(await self._embed_whole(each)) for each in candidates]
@@ -113,7 +115,6 @@ class JointLane:
 
     async def tag(self, waveform: Waveform, tags: Sequence[str]) -> list[ScoredTag]:
         """Every tag with its cosine to a recording, best first; no tags takes the encoder's own."""
-        check_audio(waveform, "waveform")
         if tags:
             check_count(len(tags), "tags", MAX_TAGS)
         for index, each in enumerate(tags):
@@ -122,6 +123,7 @@ class JointLane:
             raise InvalidInput(
                 "tags", f"expected some, for encoder {self.info.name!r} has no list of its own. Send them."
             )
+        await check_recordings({"waveform": waveform})
         with self._admitted():
             points = await self._embed_tags(tags)
             whole = await self._embed_whole(waveform)
@@ -157,16 +159,22 @@ class JointLane:
             )
 
     async def _embed_tags(self, tags: Sequence[str]) -> list[JointEmbedding]:
-        """The tags as points; the encoder's own are embedded once, for they never change."""
+        """The tags as points; the encoder's own are embedded once, for they never change.
+
+        Who asks for them first embeds them; the others wait, and the next one begins anew where the first gave up.
+        """
         if tags:
-            return await self._texts.encode(tags, [f"tags[{index}]" for index in range(len(tags))])
-        if self._default_tags is None:
-            own = self._encoder.default_tags
-            self._default_tags = await self._texts.encode(own, [f"tags[{index}]" for index in range(len(own))])
-        return self._default_tags
+            return await self._encode_tags(tags)
+        async with self._default_tags_lock:
+            if self._default_tags is None:
+                self._default_tags = await self._encode_tags(self._encoder.default_tags)
+            return self._default_tags
+
+    async def _encode_tags(self, tags: Sequence[str]) -> list[JointEmbedding]:
+        return await self._texts.encode_in_turns(tags, [f"tags[{index}]" for index in range(len(tags))])
 
     async def _embed_whole(self, waveform: Waveform) -> JointEmbedding:
-        return JointEmbedding(self.info.model_id, _mean(await self._embed_windows(waveform)))
+        return self._bare(_mean(await self._embed_windows(waveform)))
 
     async def _embed_windows(self, waveform: Waveform) -> list[JointEmbedding]:
         encoder = self._encoder
@@ -191,8 +199,15 @@ class JointLane:
 
     def _point(self, values: NDArray[np.float32]) -> JointEmbedding:
         """Values brought to unit length, with their codes."""
-        bare = JointEmbedding(self.info.model_id, values)
+        bare = self._bare(values)
         return JointEmbedding(self.info.model_id, values, self._encoder.quantize(bare.values))
+
+    def _bare(self, values: NDArray[np.float32]) -> JointEmbedding:
+        """The encoder's values brought to unit length; it is broken if they have none, which is nobody's input."""
+        try:
+            return JointEmbedding(self.info.model_id, values)
+        except InvalidInput as error:
+            raise RuntimeError(f"encoder {self.info.model_id} gave values that are no point: {error}") from error
 
     def _started(self, queued_at_s: float, work: Callable[[], _Result]) -> _Result:
         """Do a request's first piece of work on the model thread, and report how long it waited for it."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from stretto_shared.audio import Waveform
+from stretto_shared.audio import Waveform, check_level
 from stretto_shared.errors import InvalidInput
 
 MAX_TEXTS = 64
@@ -61,16 +62,23 @@ def check_text(text: str, field: str, max_characters: int = MAX_TEXT_CHARACTERS)
         )
 
 
-def check_audio(waveform: Waveform, field: str, max_s: float = MAX_AUDIO_S) -> None:
-    """Refuse a recording that is too short or too long.
+async def check_recordings(recordings: Mapping[str, Waveform], max_s: float = MAX_AUDIO_S) -> None:
+    """Refuse recordings that are too short, too long or too loud; samples are read beside the event loop.
 
     Raises:
-        InvalidInput: Naming `field`.
+        InvalidInput: Naming the first that is wrong by its key.
     """
-    if not MIN_AUDIO_S <= waveform.duration_s <= max_s:
-        raise InvalidInput(
-            field, f"expected {MIN_AUDIO_S:g} to {max_s:g} s of audio, got {waveform.duration_s:.3f} s. Cut it."
-        )
+    for field, waveform in recordings.items():
+        if not MIN_AUDIO_S <= waveform.duration_s <= max_s:
+            raise InvalidInput(
+                field, f"expected {MIN_AUDIO_S:g} to {max_s:g} s of audio, got {waveform.duration_s:.3f} s. Cut it."
+            )
+    await asyncio.to_thread(_check_levels, recordings)
+
+
+def _check_levels(recordings: Mapping[str, Waveform]) -> None:
+    for field, waveform in recordings.items():
+        check_level(waveform, field)
 
 
 def check_count(count: int, field: str, most: int) -> None:

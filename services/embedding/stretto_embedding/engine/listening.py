@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import soxr
 from numpy.typing import NDArray
 from stretto_shared.audio import Waveform
+from stretto_shared.dsp.resampling import MonoResampler
 
 BLOCK_S = 1.0
 
@@ -44,11 +44,8 @@ def cut_windows(
 
 def resample(waveform: Waveform, sample_rate_hz: int) -> Iterator[NDArray[np.float32]]:
     """Blocks [S] of about a second, mixed to mono, at another rate. Equal recordings give equal blocks."""
-    rate_hz = waveform.sample_rate_hz
-    stream = None if rate_hz == sample_rate_hz else soxr.ResampleStream(rate_hz, sample_rate_hz, 1, dtype="float32")
-    step = round(BLOCK_S * rate_hz)
+    resampler = MonoResampler(waveform.sample_rate_hz, sample_rate_hz)
+    step = round(BLOCK_S * waveform.sample_rate_hz)
     for start in range(0, waveform.num_samples, step):
-        mono: NDArray[np.float32] = waveform.samples[:, start : start + step].mean(axis=0, dtype=np.float32)
-        if stream is not None:
-            mono = stream.resample_chunk(mono, last=start + step >= waveform.num_samples)
-        yield mono
+        yield resampler.push(waveform.samples[:, start : start + step])
+    yield resampler.flush()

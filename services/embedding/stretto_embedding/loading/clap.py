@@ -1,7 +1,8 @@
 """CLAP as a joint encoder, from the published layout.
 
 CLAP has no quantiser, and nothing in its checkpoint says how far texts and recordings lie apart (the modality gap), so
-its points are as published. Windows of longer audio follow one another without overlap.
+its points are as published. Windows of longer audio follow one another without overlap, but for the last, which ends
+with the recording.
 
 Legend: S samples, D width of the space.
 """

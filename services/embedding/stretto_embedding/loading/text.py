@@ -72,10 +72,16 @@ class TextEncoder:
         return rows
 
     def encode_ids(self, ids: Sequence[int]) -> TextStates:
-        """One text's states; runs the model, so it belongs on the model thread."""
+        """One text's states; runs the model, so it belongs on the model thread.
+
+        Raises:
+            RuntimeError: If they are not finite: the encoder is broken, which is nobody's input.
+        """
         with torch.inference_mode():
             states = self.model(torch.tensor([list(ids)]))  # [1, L, D]
             pooled = self.model.pool(states)
+        if not bool(states.isfinite().all()):
+            raise RuntimeError(f"encoder {self.info.model_id} gave states that are not finite")
         return TextStates(self.info.model_id, pooled[0].numpy(), states[0].numpy())
 
     def encode(self, texts: Sequence[str]) -> list[TextStates]:

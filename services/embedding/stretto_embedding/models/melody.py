@@ -139,8 +139,15 @@ class MelodyEncoder(nn.Module):
 
     @torch.inference_mode()
     def encode(self, samples: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Codes [N, U] of mono samples [S] at 24 kHz, S > 0; U is the duration in seconds, rounded up."""
-        codes: NDArray[np.int64] = self.quantizer.encode(torch.from_numpy(self.embed(samples))[None])[0].numpy()
+        """Codes [N, U] of mono samples [S] at 24 kHz, S > 0; U is the duration in seconds, rounded up.
+
+        Raises:
+            RuntimeError: If the network gives NaN or infinity, whose nearest code would mean nothing.
+        """
+        vectors = torch.from_numpy(self.embed(samples))
+        if not bool(vectors.isfinite().all()):
+            raise RuntimeError("the melody encoder gave vectors that are not finite")
+        codes: NDArray[np.int64] = self.quantizer.encode(vectors[None])[0].numpy()
         return codes
 
 

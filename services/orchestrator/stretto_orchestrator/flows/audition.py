@@ -1,7 +1,8 @@
 """`Audition`: several pieces for one request, of which the one that fits the prompt best is sent.
 
 One alone is sent while it is made. Of several, at most so many as the operator allows are made at once; they are judged
-when all are there. Knows renderings and a judge, and not what they are made of.
+when all are there. One that a full stage refuses is made anew when the stage has room, so that the others are not lost.
+Knows renderings and a judge, and not what they are made of.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from contextlib import aclosing
 
 import numpy as np
 from stretto_shared.audio import Waveform
+from stretto_shared.errors import Overloaded
 from stretto_shared.features import ModelInfo
 
 from stretto_orchestrator.clients import RankedCandidate
 from stretto_orchestrator.flows.events import PROGRESS_INTERVAL_S, AudioChunk, Herald, Progress
+from stretto_orchestrator.flows.patience import Patience
 from stretto_orchestrator.flows.rendering import Rendering
 
 Judge = Callable[[Sequence[Waveform]], Awaitable[tuple[RankedCandidate, ModelInfo]]]
@@ -26,15 +29,20 @@ class Audition:
     """The candidates of one request; once `events` has ended, `chosen`, `seed`, `similarity` and `judge` say who won.
 
     Args:
-        candidates: Renderings by seed, at least one.
+        candidates: What makes a rendering, by seed; at least one.
         judge: Who chooses among several.
         max_at_once: How many are made at the same time.
+        patience: How long one of several waits for room.
     """
 
-    def __init__(self, candidates: Mapping[int, Rendering], judge: Judge, *, max_at_once: int) -> None:
+    def __init__(
+        self, candidates: Mapping[int, Callable[[], Rendering]], judge: Judge, *, max_at_once: int, patience: Patience
+    ) -> None:
         self._seeds = list(candidates)
-        self._renderings = list(candidates.values())
+        self._makers = list(candidates.values())
+        self._renderings = [make() for make in self._makers]
         self._ask_judge = judge
+        self._patience = patience
         self._places = asyncio.Semaphore(max_at_once)
         self.similarity = 0.0
         self.judge: ModelInfo | None = None
@@ -53,33 +61,56 @@ class Audition:
                 async for event in events:
                     yield event
             return
+        takes: list[list[AudioChunk]] = [[] for _ in self._renderings]
+        async with aclosing(self._make_all(takes)) as told:
+            async for progress in told:
+                yield progress
+        yield Progress("embedding")
+        recordings = await asyncio.to_thread(lambda: [_joined(take) for take in takes])
+        best, self.judge = await self._ask_judge(recordings)
+        self._choose(best.index)
+        self.similarity = best.similarity
+        chunks = takes[best.index]
+        del recordings
+        takes.clear()  # however slowly somebody listens, only the best is kept
+        for chunk in chunks:
+            yield chunk
+
+    async def _make_all(self, takes: list[list[AudioChunk]]) -> AsyncGenerator[Progress, None]:
+        """Progress of all candidates, whose audio is in `takes` in the end."""
         herald = Herald()
-        takes = [asyncio.create_task(self._take(rendering)) for rendering in self._renderings]
+        tasks = [asyncio.create_task(self._take(index, takes)) for index in range(len(takes))]
         try:
-            pending = set(takes)
+            pending = set(tasks)
             while pending:
                 done, pending = await asyncio.wait(
                     pending, timeout=PROGRESS_INTERVAL_S, return_when=asyncio.FIRST_EXCEPTION
                 )
-                for take in done:
-                    take.result()
+                for task in done:
+                    task.result()
                 for progress in herald.news(self._progress()):
                     yield progress
         finally:
-            for take in takes:
-                take.cancel()
-            await asyncio.gather(*takes, return_exceptions=True)
-        yield Progress("embedding")
-        recordings = await asyncio.to_thread(lambda: [_joined(take.result()) for take in takes])
-        best, self.judge = await self._ask_judge(recordings)
-        self._choose(best.index)
-        self.similarity = best.similarity
-        for chunk in takes[best.index].result():
-            yield chunk
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _take(self, rendering: Rendering) -> list[AudioChunk]:
-        async with self._places, aclosing(rendering.events()) as events:
-            return [event async for event in events if isinstance(event, AudioChunk)]
+    async def _take(self, index: int, takes: list[list[AudioChunk]]) -> None:
+        """Put all audio of a candidate in its place, made anew as often as it may wait for room.
+
+        It is no task's result: those stay in memory until the garbage collector comes.
+        """
+        num_refusals = 0
+        async with self._places:
+            while True:
+                try:
+                    with self._patience.useful():
+                        takes[index] = await _all_of(self._renderings[index])
+                        return
+                except Overloaded as error:
+                    num_refusals += 1
+                    await self._patience.wait_or_raise(error, num_refusals)
+                self._renderings[index] = self._makers[index]()
 
     def _progress(self) -> list[Progress]:
         """Frames of all candidates by stage; those of one that has not begun are as many as of one that has."""
@@ -95,6 +126,11 @@ class Audition:
 
     def _choose(self, index: int) -> None:
         self.chosen, self.seed = self._renderings[index], self._seeds[index]
+
+
+async def _all_of(rendering: Rendering) -> list[AudioChunk]:
+    async with aclosing(rendering.events()) as events:
+        return [event async for event in events if isinstance(event, AudioChunk)]
 
 
 def _joined(chunks: Sequence[AudioChunk]) -> Waveform:

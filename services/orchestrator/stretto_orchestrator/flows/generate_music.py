@@ -19,6 +19,7 @@ from stretto_orchestrator.flows.composers import composer_of
 from stretto_orchestrator.flows.composing import Piece
 from stretto_orchestrator.flows.delivery import Delivery
 from stretto_orchestrator.flows.events import CascadeObserver, MusicEvent, Progress
+from stretto_orchestrator.flows.patience import Patience
 from stretto_orchestrator.flows.rendering import Rendering, RenderOptions
 from stretto_orchestrator.flows.resuming import Resumes
 from stretto_orchestrator.flows.story import PromptSpan, check_story
@@ -59,6 +60,11 @@ class MusicRequest:
             check_prompt(span.prompt, min_characters=1, field=f"story[{index}].prompt")
         self._check_candidates()
 
+    @property
+    def judged_s(self) -> float:
+        """Seconds of music that are made before anything is sent: none of one candidate."""
+        return self.num_candidates * self.duration_s if self.num_candidates > 1 else 0.0
+
     def _check_candidates(self) -> None:
         num_candidates = self.num_candidates
         if not 1 <= num_candidates <= MAX_CANDIDATES:
@@ -68,7 +74,7 @@ class MusicRequest:
                 "candidate_count",
                 f"expected 1 in real time, got {num_candidates}: the choice is made once all are there. Drop the pace.",
             )
-        if num_candidates > 1 and num_candidates * self.duration_s > MAX_JUDGED_S:
+        if self.judged_s > MAX_JUDGED_S:
             raise InvalidInput(
                 "candidate_count",
                 f"expected at most {MAX_JUDGED_S:g} s of music in all candidates, got {num_candidates} of "
@@ -93,39 +99,42 @@ async def generate_music(
         Piece(request.duration_s, (request.seed + index) % NUM_SEEDS, request.sampling, request.pacing)
         for index in range(request.num_candidates)
     ]
-    if request.pacing.is_realtime:  # a refusal should be quick, and cost no work
-        await composer.check_admission(pieces[0], is_conditional=True)
-    yield Progress("embedding")
-    brief = await composer.read(request.prompt, request.melody, request.story, request.duration_s)
-    if len(pieces) > 1 and cascade.kind != MUSICLM:  # a choice that nobody could make should cost no music
-        await stages.embedding.embed_jointly(cascade.joint_model, [request.prompt], fields=["prompt"])
-    audition = Audition(
-        {
-            piece.seed: Rendering(
-                stages.codec,
-                brief.token_stages(piece),
-                resumes,
-                max_ahead=options.max_messages_ahead,
-                duration_s=request.duration_s,
-                streams=cascade.streams,
-            )
-            for piece in pieces
-        },
-        partial(stages.embedding.rank_audio, cascade.joint_model, request.prompt, field="prompt"),
-        max_at_once=options.max_candidates_at_once,
-    )
-    async with aclosing(delivery.of(audition.events())) as events:
-        async for event in events:
-            yield event
-    yield delivery.receipt(
-        prompt=request.prompt,
-        seed=audition.seed,
-        duration_s=request.duration_s,
-        sampling=audition.chosen.sampling,
-        models=audition.models_after(brief.models),
-        source=request.melody,
-        num_resumes=resumes.count,
-        story=request.story,
-        num_candidates=len(pieces),
-        similarity=audition.similarity,
-    )
+    with options.held_music.held(request.judged_s):
+        if request.pacing.is_realtime:  # a refusal should be quick, and cost no work
+            await composer.check_admission(pieces[0], is_conditional=True)
+        yield Progress("embedding")
+        brief = await composer.read(request.prompt, request.melody, request.story, request.duration_s)
+        if len(pieces) > 1 and cascade.kind != MUSICLM:  # a choice that nobody could make should cost no music
+            await stages.embedding.embed_jointly(cascade.joint_model, [request.prompt], fields=["prompt"])
+        audition = Audition(
+            {
+                piece.seed: partial(
+                    Rendering,
+                    stages.codec,
+                    brief.token_stages(piece),
+                    resumes,
+                    max_ahead=options.max_messages_ahead,
+                    duration_s=request.duration_s,
+                    streams=cascade.streams,
+                )
+                for piece in pieces
+            },
+            partial(stages.embedding.rank_audio, cascade.joint_model, request.prompt, field="prompt"),
+            max_at_once=options.max_candidates_at_once,
+            patience=Patience(remaining_s),
+        )
+        async with aclosing(delivery.of(audition.events())) as events:
+            async for event in events:
+                yield event
+        yield delivery.receipt(
+            prompt=request.prompt,
+            seed=audition.seed,
+            duration_s=request.duration_s,
+            sampling=audition.chosen.sampling,
+            models=audition.models_after(brief.models),
+            source=request.melody,
+            num_resumes=resumes.count,
+            story=request.story,
+            num_candidates=len(pieces),
+            similarity=audition.similarity,
+        )

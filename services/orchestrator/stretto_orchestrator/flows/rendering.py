@@ -18,6 +18,7 @@ from stretto_shared.tokens import TokenMatrix
 from stretto_orchestrator.clients import CodecClient, DecodedAudio
 from stretto_orchestrator.flows.chain import Chain, TokenStage
 from stretto_orchestrator.flows.events import PROGRESS_INTERVAL_S, AudioChunk, Herald, Progress
+from stretto_orchestrator.flows.patience import HeldMusic
 from stretto_orchestrator.flows.resuming import ResumePolicy, Resumes, resumed_audio
 from stretto_orchestrator.flows.stereo import resumed_stereo
 
@@ -30,6 +31,7 @@ class RenderOptions:
 
     resume_policy: ResumePolicy
     max_messages_ahead: int
+    held_music: HeldMusic
     max_candidates_at_once: int = 2
 
 

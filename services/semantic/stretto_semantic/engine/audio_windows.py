@@ -1,7 +1,7 @@
 """`AudioWindows`: audio at any rate, in messages of any size, as the windows of a tokenizer's grid.
 
-Nothing of it may depend on where the messages were cut: the channels are mixed sample by sample, and the resampler
-gives the same samples for every cut of its input. What waits is one message and one window with its contexts.
+Nothing of it may depend on where the messages were cut, as nothing of `MonoResampler` does. What waits is one message
+and one window with its contexts.
 
 Legend: C channels, S samples.
 """
@@ -11,14 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import soxr
 from numpy.typing import NDArray
-from stretto_shared.audio import Waveform
+from stretto_shared.audio import Waveform, check_level
+from stretto_shared.dsp.resampling import MonoResampler
 from stretto_shared.errors import InvalidInput
 
 from stretto_semantic.models.tokenizer import Silence, WindowGrid
 
-MAX_LEVEL = 1e4  # of full scale: beyond it, powers of samples leave single precision
 _BLOCK_S = 1.0  # of a message that is resampled at once: a long message must not be held twice
 
 
@@ -56,7 +55,7 @@ class AudioWindows:
         self._grid = grid
         self._rate_hz = sample_rate_hz
         self._source: tuple[int, int] | None = None  # rate and channels of the first message
-        self._resampler: soxr.ResampleStream | None = None
+        self._resampler: MonoResampler | None = None
         self._message = np.zeros((1, 0), np.float32)  # [C, S], not resampled yet
         self._kept: list[NDArray[np.float32]] = []  # at the tokenizer's rate; joined when a window is whole
         self._kept_from, self._num_samples = 0, 0  # the part of the audio, in samples, that is in `_kept`
@@ -69,14 +68,19 @@ class AudioWindows:
         return int(self._message.shape[1]) + self._num_samples - self._kept_from
 
     def add(self, waveform: Waveform) -> None:
-        """Take the next message; the windows of the one before must have been taken.
+        """Take the next message; the windows of the one before must have been taken. Reads every sample.
 
         Raises:
             InvalidInput: If its rate or channels are not those of the first one, or it is too loud.
+            ValueError: If a window of the message before is still to be taken.
         """
         self._check(waveform)
-        self._message = np.concatenate([self._message, waveform.samples], axis=1) if self._source else waveform.samples
-        self._source = (waveform.sample_rate_hz, waveform.num_channels)
+        if self._message.shape[1]:
+            raise ValueError(f"expected every window to be taken first, got {self._message.shape[1]} samples left.")
+        self._message = waveform.samples
+        if self._source is None:
+            self._source = (waveform.sample_rate_hz, waveform.num_channels)
+            self._resampler = MonoResampler(waveform.sample_rate_hz, self._rate_hz)
 
     def end(self) -> None:
         """No message comes any more.
@@ -84,11 +88,11 @@ class AudioWindows:
         Raises:
             InvalidInput: If none came, or they hold less than one sample at the tokenizer's rate.
         """
-        if self._source is None:
+        if self._resampler is None:
             raise InvalidInput("waveform", "expected at least one message with audio after config, got none.")
         while self._message.shape[1]:
             self._resample_block()
-        self._keep(self._resampled(np.zeros(0, np.float32), is_last=True))
+        self._keep(self._resampler.flush())
         self._is_ended = True
         if self._num_samples == 0:
             raise InvalidInput("waveform", f"expected at least one sample at {self._rate_hz} Hz. Send more audio.")
@@ -123,20 +127,10 @@ class AudioWindows:
         return Window(samples, first, first - start, num_frames, silence)
 
     def _resample_block(self) -> None:
-        assert self._source is not None
+        assert self._source is not None and self._resampler is not None
         size = max(1, round(self._source[0] * _BLOCK_S))
         block, self._message = self._message[:, :size], self._message[:, size:]
-        mono = block[0] if len(block) == 1 else block.mean(axis=0, dtype=np.float32)
-        self._keep(self._resampled(mono, is_last=False))
-
-    def _resampled(self, mono: NDArray[np.float32], *, is_last: bool) -> NDArray[np.float32]:
-        assert self._source is not None
-        if self._source[0] == self._rate_hz:
-            return mono
-        if self._resampler is None:
-            self._resampler = soxr.ResampleStream(self._source[0], self._rate_hz, 1, dtype="float32", quality="HQ")
-        samples: NDArray[np.float32] = self._resampler.resample_chunk(mono, last=is_last)
-        return samples
+        self._keep(self._resampler.push(block))
 
     def _keep(self, samples: NDArray[np.float32]) -> None:
         self._kept.append(samples)
@@ -157,9 +151,4 @@ class AudioWindows:
                     f"expected {num_channels} as in the first message, got {waveform.num_channels}. "
                     "Send one number of channels in a stream.",
                 )
-        peak = float(np.abs(waveform.samples).max(initial=0.0))
-        if peak > MAX_LEVEL:
-            raise InvalidInput(
-                "waveform.samples",
-                f"expected samples of at most {MAX_LEVEL:g} times full scale, got {peak:g}. Scale them to [-1, 1].",
-            )
+        check_level(waveform)

@@ -47,9 +47,9 @@ class SharedWindows:
             on_pass=self._observe,
         )
 
-    async def tokens(self, window: Window) -> NDArray[np.int32]:
-        """The tokens [T] of the frames that the window wants."""
-        return await self._turns.run(window)
+    async def tokens(self, window: Window, on_start: Callable[[], None] | None = None) -> NDArray[np.int32]:
+        """The tokens [T] of the frames that the window wants; `on_start` is told on the thread when it is heard."""
+        return await self._turns.run(window, on_start)
 
     def _hear(self, windows: Sequence[Window]) -> list[NDArray[np.int32]]:
         samples = torch.from_numpy(np.stack([window.samples for window in windows]))  # [N, S]

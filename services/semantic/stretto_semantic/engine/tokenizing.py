@@ -40,7 +40,7 @@ class Meter(Protocol):
         """Whom to ask how many requests wait for a model thread; asked from any thread."""
 
     def observe_queue_wait(self, wait_s: float) -> None:
-        """How long a request waited for its first turn on the model thread."""
+        """How long the first window of a stream waited for its turn on the model thread."""
 
     def observe_rtf(self, real_time_factor: float) -> None:
         """How much work one second of audio took."""
@@ -123,13 +123,11 @@ class Tokenizing:
             NotFound: If there is no such tokenizer.
             Overloaded: If the tokenizer serves `max_requests` already.
         """
-        arrived_s = time.perf_counter()
         tokenizer = self._find(model)
         with self._admitted(tokenizer):
-            await self._threads[tokenizer.info.name].run(partial(self._observe_wait, arrived_s))
             windows = AudioWindows(tokenizer.grid, tokenizer.sample_rate_hz)
             async for waveform in audio:
-                windows.add(waveform)
+                await asyncio.to_thread(windows.add, waveform)
                 async for tokenized in self._take_all(tokenizer, windows):
                     yield tokenized
             await asyncio.to_thread(windows.end)
@@ -142,13 +140,15 @@ class Tokenizing:
         """The tokens of every window that is whole."""
         passes, info = self._passes[tokenizer.info.name], tokenizer.info
         while (window := await asyncio.to_thread(windows.take)) is not None:
-            ids = await passes.tokens(window)
+            is_first = window.first_frame == 0
+            ids = await passes.tokens(window, partial(self._observe_wait, time.perf_counter()) if is_first else None)
             tokens = TokenMatrix(ids[None], tokenizer.frame_rate_hz, info.model_id)
             yield TokenizedWindow(tokens, window.first_frame, info)
 
-    def _observe_wait(self, arrived_s: float) -> None:
+    def _observe_wait(self, queued_s: float) -> None:
+        """Report the wait of a stream: that of its first window, which is counted even if nobody takes its tokens."""
         if self._meter is not None:
-            self._meter.observe_queue_wait(time.perf_counter() - arrived_s)
+            self._meter.observe_queue_wait(time.perf_counter() - queued_s)
 
     def count_waiting(self) -> int:
         """Count the requests that wait for a model thread."""

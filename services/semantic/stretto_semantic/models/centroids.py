@@ -1,4 +1,4 @@
-"""`CentroidTokenizer`: tokens from a model that has none, as the nearest of k-means' centroids.
+"""Tokens as the nearest of k-means' centroids, and `CentroidTokenizer`, which gives them to a model that has none.
 
 `kmeans.safetensors` beside the model's weights, or in the service's own folder of that name, brings them: `centroids`
 [V, D], `mean` and `scale` [D] that normalise the features first, and `layer`, the number of layers whose output they
@@ -55,4 +55,17 @@ class CentroidTokenizer(nn.Module):
     def scores(self, samples: Tensor, silences: Sequence[Silence]) -> Tensor:
         """[N, T * hop + 2 * margin] to [N, T, V]: the nearest centroid scores highest."""
         features = (self.listener.features(samples, silences) - self.mean) * self.scale
-        return features @ self.centroids.mT - self.centroids.square().sum(1) / 2
+        return nearness(features, self.centroids)
+
+
+def nearness(features: Tensor, centroids: Tensor) -> Tensor:
+    """[..., D] and centroids [V, D] to [..., V]: highest for the nearest.
+
+    It is half the square of their distance, negative, without the feature's own share, which all centroids have alike.
+    """
+    return features @ centroids.mT - centroids.square().sum(1) / 2
+
+
+def nearest(features: Tensor, centroids: Tensor) -> Tensor:
+    """Index [...] of the centroid [V, D] nearest to each feature [..., D]."""
+    return nearness(features, centroids).argmax(-1)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import soxr
 from numpy.typing import NDArray
 
+from stretto_shared.dsp.resampling import MonoResampler
 from stretto_shared.training.corpus.records import (
     CLIP_SAMPLES,
     SAMPLE_RATE_HZ,
@@ -43,12 +43,9 @@ SILENCE_RMS = 0.003
 def read_mono(path: Path) -> NDArray[np.float32]:
     """Decode a file to mono float32 [S] at 24 kHz, block by block."""
     with soundfile.SoundFile(str(path)) as source:
-        resampler = soxr.ResampleStream(source.samplerate, SAMPLE_RATE_HZ, 1, dtype="float32", quality="HQ")
-        parts = []
-        for block in source.blocks(blocksize=source.samplerate * 10, dtype="float32", always_2d=True):
-            parts.append(resampler.resample_chunk(np.ascontiguousarray(block.mean(axis=1))))
-        parts.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-    return np.concatenate(parts)
+        resampler = MonoResampler(source.samplerate, SAMPLE_RATE_HZ)
+        blocks = source.blocks(blocksize=source.samplerate * 10, dtype="float32", always_2d=True)
+        return np.concatenate([*(resampler.push(block.T) for block in blocks), resampler.flush()])
 
 
 def recordings(data: Path) -> Iterator[tuple[str, str, Path, str]]:

@@ -10,7 +10,7 @@ MEL_FRAMES_PER_TOKEN = 4  # log-mel has 100 frames a second
 
 
 @dataclass(frozen=True)
-class WindowGrid:
+class FrameGrid:
     """Where the windows of a stream begin and what each of them hears, in frames of 25 a second from the audio's start.
 
     Window i gives the frames from `i * window` on, and hears `left` frames before and `right` after them; what lies
@@ -67,11 +67,11 @@ class W2vBertConfig:
     num_contrastive_layers: int = 12
     num_masked_layers: int = 12
     dropout: float = 0.1
-    grid: WindowGrid = WindowGrid()
+    grid: FrameGrid = FrameGrid()
 
     def __post_init__(self) -> None:
         if isinstance(self.grid, dict):  # as it comes from JSON and TOML
-            object.__setattr__(self, "grid", WindowGrid(**self.grid))
+            object.__setattr__(self, "grid", FrameGrid(**self.grid))
         if self.dim % self.num_heads or self.dim % 2:
             raise ValueError(f"num_heads must divide an even dim, got {self.num_heads} and {self.dim}. Change one.")
         if self.kernel_size % 2 == 0:

@@ -5,7 +5,7 @@ Pre-Training" (2021), https://arxiv.org/abs/2108.06209. Tokens as Borsos et al.,
 https://arxiv.org/abs/2209.03143, and Agostinelli et al., "MusicLM" (2023), https://arxiv.org/abs/2301.11325: features
 of an intermediate layer, normalised, to the nearest of k-means' centroids, 25 a second.
 
-Departures: log-mel of 24 kHz audio at 100 frames a second; a window's reach is bounded (`WindowGrid`), so that audio of
+Departures: log-mel of 24 kHz audio at 100 frames a second; a window's reach is bounded (`FrameGrid`), so that audio of
 any length can be tokenised while it comes. What only training needs, the quantizer and the losses, is in the recipe.
 
 Legend: B batch, T frames of 25 a second, M mel bands, D width.
@@ -19,7 +19,8 @@ import torch
 from stretto_shared.dsp.log_mel import log_mel
 from torch import Tensor, nn
 
-from stretto_semantic.models.w2vbert.config import MEL_FRAMES_PER_TOKEN, TokenizerConfig, W2vBertConfig, WindowGrid
+from stretto_semantic.models.centroids import nearest
+from stretto_semantic.models.w2vbert.config import MEL_FRAMES_PER_TOKEN, FrameGrid, TokenizerConfig, W2vBertConfig
 from stretto_semantic.models.w2vbert.conformer import ConformerLayer, Subsampling, distance_sinusoids
 
 
@@ -77,7 +78,7 @@ class W2vBertTokenizer(nn.Module):
         self.register_buffer("centroids", torch.randn(config.num_centroids, config.dim))
 
     @property
-    def grid(self) -> WindowGrid:
+    def grid(self) -> FrameGrid:
         """Where windows lie."""
         return self.config.grid
 
@@ -98,17 +99,12 @@ class W2vBertTokenizer(nn.Module):
         return nearest(self.features(mel), self.centroids)
 
 
-def nearest(features: Tensor, centroids: Tensor) -> Tensor:
-    """Index [...] of the centroid [K, D] nearest to each feature [..., D]."""
-    return (features @ centroids.T - centroids.square().sum(1) / 2).argmax(-1)
-
-
 def silent_mel() -> Tensor:
     """The log-mel frame [M] of silence, which lies before and after all audio."""
     return log_mel(torch.zeros(1, 240))[0, 0]
 
 
-def cut_windows(mel: Tensor, grid: WindowGrid) -> Tensor:
+def cut_windows(mel: Tensor, grid: FrameGrid) -> Tensor:
     """Log-mel [B, 4 T, M] of whole audio to its windows [B, N, 4 * reach, M], silence around it.
 
     Raises:

@@ -4,7 +4,7 @@ A window brings enough samples beyond its outermost frames that its log-mel is t
 outside the audio are silent ones exactly. So the tokens are those that the recipe gives for a whole clip, from which
 language models learn (`tests/services/semantic/test_w2vbert_windows.py`).
 
-Legend: N windows, S samples, T frames, V vocabulary.
+Legend: N windows, S samples, T frames, M mel bands, V vocabulary.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from stretto_shared.dsp.log_mel import HOP_LENGTH, SAMPLE_RATE_HZ, WINDOW_LENGTH, log_mel
 from torch import Tensor, nn
 
+from stretto_semantic.models.centroids import nearness
 from stretto_semantic.models.tokenizer import Silence, WindowGrid
 from stretto_semantic.models.w2vbert.config import FRAME_RATE_HZ, MEL_FRAMES_PER_TOKEN
 from stretto_semantic.models.w2vbert.model import W2vBertTokenizer, silent_mel
@@ -26,10 +27,12 @@ class WindowedW2vBert(nn.Module):
 
     sample_rate_hz = SAMPLE_RATE_HZ
     frame_rate_hz = FRAME_RATE_HZ
+    silence: Tensor  # a frame of log-mel [M]
 
     def __init__(self, tokenizer: W2vBertTokenizer) -> None:
         super().__init__()
         self.tokenizer = tokenizer
+        self.register_buffer("silence", silent_mel(), persistent=False)
         self.cardinality = tokenizer.config.num_centroids
         own = tokenizer.grid
         self.grid = WindowGrid(
@@ -45,7 +48,7 @@ class WindowedW2vBert(nn.Module):
         tokenizer = self.tokenizer
         mel = log_mel(samples)[:, _MARGIN_FRAMES:-_MARGIN_FRAMES]
         for row, (before, after) in zip(mel, silences, strict=True):
-            row[: before * MEL_FRAMES_PER_TOKEN] = silent_mel()
-            row[len(row) - after * MEL_FRAMES_PER_TOKEN :] = silent_mel()
+            row[: before * MEL_FRAMES_PER_TOKEN] = self.silence
+            row[len(row) - after * MEL_FRAMES_PER_TOKEN :] = self.silence
         features = (tokenizer.encoder.hear(mel)[-1] - tokenizer.mean) * tokenizer.scale
-        return features @ tokenizer.centroids.mT - tokenizer.centroids.square().sum(1) / 2
+        return nearness(features, tokenizer.centroids)
