@@ -12,7 +12,7 @@ RUNNING := .venv/.running
 DEVELOPING := .venv/.developing
 EVALUATING := .venv/.evaluating
 
-SERVICES := codec embedding semantic acoustic orchestrator
+SERVICES := codec embedding semantic acoustic transcriber orchestrator
 MEMBERS := protos shared client $(SERVICES:%=services/%)
 PYPROJECTS := $(MEMBERS:%=%/pyproject.toml)
 SOURCES := shared client services tests evals examples docs
