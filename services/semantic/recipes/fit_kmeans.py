@@ -18,10 +18,10 @@ import kmeans
 import soundfile
 import torch
 from safetensors.torch import save_file
-from stretto_semantic.engine.audio_windows import AudioWindows, Window
 from stretto_semantic.loading import load_listener
 from stretto_semantic.models.tokenizer import Listener
 from stretto_shared.audio import Waveform
+from stretto_shared.dsp.audio_windows import AudioWindows, Window
 from torch import Tensor
 
 BLOCK_S = 10.0

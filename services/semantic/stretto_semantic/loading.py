@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from stretto_shared import weights
+from stretto_shared.dsp.window_grid import Silence, WindowGrid
 from stretto_shared.engine.stage_engine import LoadedStage
 from stretto_shared.engine.stage_loading import ARCHITECTURE as STAGE_ARCHITECTURE
 from stretto_shared.engine.stage_loading import architecture_of
@@ -22,7 +23,7 @@ from stretto_shared.nn.heap import as_single, giving_memory_back
 from torch import Tensor, nn
 
 from stretto_semantic.models.centroids import CENTROIDS_FILE, CentroidTokenizer
-from stretto_semantic.models.tokenizer import Listener, Silence, Tokenizer, WindowGrid
+from stretto_semantic.models.tokenizer import Listener, Tokenizer
 from stretto_semantic.models.w2vbert.config import TokenizerConfig
 from stretto_semantic.models.w2vbert.model import W2vBertTokenizer
 from stretto_semantic.models.w2vbert.windows import WindowedW2vBert

@@ -12,9 +12,9 @@ import torch
 from stretto_semantic import loading
 from stretto_semantic.loading import LoadedTokenizer, TokenizerArchitecture, make_loaded
 from stretto_semantic.main import build
-from stretto_semantic.models.tokenizer import Silence, WindowGrid
 from stretto_semantic.settings import SemanticSettings
 from stretto_shared import weights
+from stretto_shared.dsp.window_grid import Silence, WindowGrid
 from stretto_shared.grpc.channel import open_channel
 from stretto_shared.grpc.server import StrettoServer
 from stretto_shared.grpc.settings import ChannelSettings, GrpcSettings

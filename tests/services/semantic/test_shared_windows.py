@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 from stretto_semantic.engine import Tokenizing
-from stretto_semantic.engine.audio_windows import Window
 from stretto_semantic.engine.shared_windows import SharedWindows
 from stretto_semantic.loading import LoadedTokenizer, find_max_joined
-from stretto_semantic.models.tokenizer import Silence
 from stretto_shared.audio import Waveform
+from stretto_shared.dsp.audio_windows import Window
+from stretto_shared.dsp.window_grid import Silence
 from stretto_shared.engine.thread import ModelThread
 from torch import Tensor, nn
 

@@ -20,8 +20,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from stretto.common.v1 import audio_pb2
 from stretto.semantic.v1 import semantic_pb2, semantic_pb2_grpc
 from stretto_semantic.engine import Tokenizing
-from stretto_semantic.engine.audio_windows import AudioWindows
 from stretto_shared.audio import Waveform
+from stretto_shared.dsp.audio_windows import AudioWindows
 from stretto_shared.engine.thread import ModelThread
 from stretto_shared.errors import NotFound, NotReady
 from stretto_shared.grpc.metrics import Metrics

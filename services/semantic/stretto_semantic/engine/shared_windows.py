@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from stretto_shared.dsp.audio_windows import Window
 from stretto_shared.engine.shared_turns import SharedTurns
 from stretto_shared.engine.thread import ModelThread
 
-from stretto_semantic.engine.audio_windows import Window
 from stretto_semantic.loading import LoadedTokenizer
 
 ObserveRtf = Callable[[float], None]

@@ -12,12 +12,12 @@ from typing import Protocol
 
 import torch
 from stretto_shared.audio import Waveform
+from stretto_shared.dsp.audio_windows import AudioWindows
 from stretto_shared.engine.thread import ModelThread
 from stretto_shared.errors import NotFound, NotReady, Overloaded
 from stretto_shared.features import ModelInfo
 from stretto_shared.tokens import TokenMatrix
 
-from stretto_semantic.engine.audio_windows import AudioWindows
 from stretto_semantic.engine.shared_windows import SharedWindows
 from stretto_semantic.loading import LoadedTokenizer
 

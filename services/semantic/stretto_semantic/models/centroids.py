@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from stretto_shared.dsp.window_grid import Silence
 from torch import Tensor, nn
 
-from stretto_semantic.models.tokenizer import Listener, Silence
+from stretto_semantic.models.tokenizer import Listener
 
 CENTROIDS_FILE = "kmeans.safetensors"
 

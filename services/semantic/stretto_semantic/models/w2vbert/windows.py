@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stretto_shared.dsp.log_mel import HOP_LENGTH, SAMPLE_RATE_HZ, WINDOW_LENGTH, log_mel
+from stretto_shared.dsp.window_grid import Silence, WindowGrid
 from torch import Tensor, nn
 
 from stretto_semantic.models.centroids import nearness
-from stretto_semantic.models.tokenizer import Silence, WindowGrid
 from stretto_semantic.models.w2vbert.config import FRAME_RATE_HZ, MEL_FRAMES_PER_TOKEN
 from stretto_semantic.models.w2vbert.model import W2vBertTokenizer, silent_mel
 

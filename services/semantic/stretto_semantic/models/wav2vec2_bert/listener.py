@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from stretto_shared.dsp.window_grid import Silence, WindowGrid
 from torch import Tensor, nn
 
-from stretto_semantic.models.tokenizer import Silence, WindowGrid
 from stretto_semantic.models.wav2vec2_bert.features import (
     FRAME_LENGTH,
     MEL_HOP,

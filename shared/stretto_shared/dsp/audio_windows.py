@@ -1,4 +1,4 @@
-"""`AudioWindows`: audio at any rate, in messages of any size, as the windows of a tokenizer's grid.
+"""`AudioWindows`: audio at any rate, in messages of any size, as the windows of a model's grid.
 
 Nothing of it may depend on where the messages were cut, as nothing of `MonoResampler` does. What waits is one message
 and one window with its contexts.
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from stretto_shared.audio import Waveform, check_level
 from stretto_shared.dsp.resampling import MonoResampler
+from stretto_shared.dsp.window_grid import Silence, WindowGrid
 from stretto_shared.errors import InvalidInput
-
-from stretto_semantic.models.tokenizer import Silence, WindowGrid
 
 _BLOCK_S = 1.0  # of a message that is resampled at once: a long message must not be held twice
 
@@ -26,7 +26,7 @@ class Window:
     """What is heard for some consecutive frames.
 
     Args:
-        samples: [S] at the tokenizer's rate, contexts and margins included.
+        samples: [S] at the model's rate, contexts and margins included.
         first_frame: Index in the audio of the first frame wanted.
         num_before: Frames in `samples` before it.
         num_frames: Frames wanted.
@@ -44,11 +44,11 @@ class AudioWindows:
     """One stream's audio, from message to window.
 
     Invariant: the windows are those of the whole audio, however it was cut, and what is kept does not grow with it;
-    `tests/services/semantic/test_audio_windows.py` holds it to that.
+    `tests/shared/dsp/test_audio_windows.py` holds it to that.
 
     Args:
         grid: Where windows lie.
-        sample_rate_hz: The tokenizer's rate.
+        sample_rate_hz: The model's rate.
     """
 
     def __init__(self, grid: WindowGrid, sample_rate_hz: int) -> None:
@@ -57,7 +57,7 @@ class AudioWindows:
         self._source: tuple[int, int] | None = None  # rate and channels of the first message
         self._resampler: MonoResampler | None = None
         self._message = np.zeros((1, 0), np.float32)  # [C, S], not resampled yet
-        self._kept: list[NDArray[np.float32]] = []  # at the tokenizer's rate; joined when a window is whole
+        self._kept: list[NDArray[np.float32]] = []  # at the model's rate; joined when a window is whole
         self._kept_from, self._num_samples = 0, 0  # the part of the audio, in samples, that is in `_kept`
         self._next_frame = 0
         self._is_ended = False
@@ -86,7 +86,7 @@ class AudioWindows:
         """No message comes any more.
 
         Raises:
-            InvalidInput: If none came, or they hold less than one sample at the tokenizer's rate.
+            InvalidInput: If none came, or they hold less than one sample at the model's rate.
         """
         if self._resampler is None:
             raise InvalidInput("waveform", "expected at least one message with audio after config, got none.")

@@ -11,9 +11,9 @@ import pytest
 import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stretto_semantic.engine.audio_windows import AudioWindows, Window
-from stretto_semantic.models.tokenizer import WindowGrid
 from stretto_shared.audio import Waveform
+from stretto_shared.dsp.audio_windows import AudioWindows, Window
+from stretto_shared.dsp.window_grid import WindowGrid
 from stretto_shared.errors import InvalidInput
 
 RATE_HZ = 8000
