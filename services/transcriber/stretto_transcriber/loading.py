@@ -1,0 +1,218 @@
+"""Weights to verified, built models; an explicit registry for each kind. Knows nothing of requests.
+
+Legend: N windows, S samples of a window with its contexts, T frames, P numbers that a model gives of each frame.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from stretto_shared import weights
+from stretto_shared.dsp.window_grid import WindowGrid
+from stretto_shared.engine.stage_loading import architecture_of
+from stretto_shared.errors import NotFound, NotReady
+from stretto_shared.features import ModelInfo
+from stretto_shared.nn.heap import giving_memory_back
+from stretto_shared.score import Score
+from torch import Tensor
+
+from stretto_transcriber.models.beats import TrackedBeats
+from stretto_transcriber.models.hearing import BeatListener, NoteDecoder, NoteListener
+
+NO_LICENCE_STATED = "NOASSERTION"
+_SEED = 20_021
+
+L = TypeVar("L", NoteListener, BeatListener)
+Build = Callable[[weights.ResolvedWeights], L]
+"""Verified weights to what hears; RuntimeError, TypeError or ValueError where weights and config do not fit."""
+
+# By `architecture` of `config.json`.
+NOTE_ARCHITECTURES: Mapping[str, Build[NoteListener]] = {}
+BEAT_ARCHITECTURES: Mapping[str, Build[BeatListener]] = {}
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedListener:
+    """A model ready to run; `hear` belongs on its model thread.
+
+    Args:
+        info: What the service says of it.
+        listener: What hears.
+        max_joined: Windows that may share a pass: so many were tried at load.
+    """
+
+    info: ModelInfo
+    listener: NoteListener | BeatListener
+    max_joined: int = 1
+
+    @property
+    def grid(self) -> WindowGrid:
+        return grid_of(self.listener)
+
+    @property
+    def sample_rate_hz(self) -> int:
+        return self.listener.config.sample_rate_hz
+
+    @property
+    def window_s(self) -> float:
+        """Seconds that a window gives."""
+        return self.grid.window_frames * self.grid.hop_length / self.sample_rate_hz
+
+    @torch.inference_mode()
+    def hear(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Mono windows [N, S] to what is heard in their own frames [N, T, P].
+
+        Raises:
+            RuntimeError: If the model gives NaN: it is broken, which is nobody's input.
+        """
+        heard = self.listener.hear(torch.from_numpy(samples))
+        if bool(heard.isnan().any()):
+            raise RuntimeError(f"model {self.info.model_id} gave what is no number")
+        numbers: NDArray[np.float32] = heard.float().numpy()
+        return numbers
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedTranscriber(LoadedListener):
+    """A model that hears notes, ready to run."""
+
+    listener: NoteListener
+
+    def new_decoder(self) -> NoteDecoder:
+        """What makes notes of one stream's frames."""
+        return self.listener.new_decoder()
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedTracker(LoadedListener):
+    """A model that hears beats, ready to run."""
+
+    listener: BeatListener
+
+    def track(self, frames: NDArray[np.float32]) -> TrackedBeats:
+        """The beats of a recording of which this was heard [T, P]; takes a while for a long one."""
+        return self.listener.track(frames)
+
+
+def grid_of(listener: NoteListener | BeatListener) -> WindowGrid:
+    """Where the windows lie that a model hears."""
+    config = listener.config
+    return WindowGrid(config.hop_length, config.window_frames, config.context_frames, config.context_frames)
+
+
+def list_names(weights_dir: Path) -> list[str]:
+    """The models that `default` finds in `weights_dir`, sorted; none where there is none."""
+    known = {*NOTE_ARCHITECTURES, *BEAT_ARCHITECTURES}
+    return sorted(
+        path.parent.name
+        for path in weights_dir.glob(f"*/{weights.CONFIG_FILE}")
+        if json.loads(path.read_text(encoding="utf-8")).get("architecture") in known
+    )
+
+
+def tracks_beats(name: str, source: str, weights_dir: Path) -> bool:
+    """Whether a model is one that hears beats; one that is not there is not, and fails when it is loaded."""
+    return architecture_of(name, source, weights_dir) in BEAT_ARCHITECTURES
+
+
+def load_transcriber(
+    name: str, source: str, *, weights_dir: Path, is_default: bool = False, max_joined: int = 1
+) -> LoadedTranscriber:
+    """Find, verify and build one model that hears notes.
+
+    Args:
+        name: The name that requests use.
+        source: `default`, `hf://org/name@revision` or `file:///folder`.
+        weights_dir: Where `default` looks.
+        is_default: Whether an empty `model` field selects it.
+        max_joined: Windows that may share a pass where a trial finds that they stay as alone.
+
+    Raises:
+        InvalidInput: If the name or the source is malformed, or the weights are pickled.
+        NotFound: If the architecture is not in the registry.
+        NotReady: If a file is missing or damaged, or its tensors do not fit its config.
+    """
+    with giving_memory_back():
+        resolved, listener = _built(name, source, weights_dir, NOTE_ARCHITECTURES)
+        info = _info(resolved, listener, is_default=is_default)
+        return LoadedTranscriber(info, listener, find_max_joined(listener, max_joined))
+
+
+def load_tracker(
+    name: str, source: str, *, weights_dir: Path, is_default: bool = False, max_joined: int = 1
+) -> LoadedTracker:
+    """Find, verify and build one model that hears beats; arguments and errors are those of `load_transcriber`."""
+    with giving_memory_back():
+        resolved, listener = _built(name, source, weights_dir, BEAT_ARCHITECTURES)
+        info = _info(resolved, listener, is_default=is_default)
+        return LoadedTracker(info, listener, find_max_joined(listener, max_joined))
+
+
+@torch.inference_mode()
+def find_max_joined(listener: NoteListener | BeatListener, limit: int) -> int:
+    """The most windows, at most `limit`, that get the same numbers in company as alone; so do all lesser numbers.
+
+    A kernel may sum in another order when more rows stand beside one, and then a stream's notes would depend on its
+    company (`docs/adr/0008`): tried, not believed.
+    """
+    if limit == 1:
+        return 1
+    generator = torch.Generator().manual_seed(_SEED)
+    levels = torch.logspace(-3, 0, limit)[:, None]  # neighbours of very different loudness
+    samples = torch.randn(limit, grid_of(listener).num_samples, generator=generator) * levels
+    alone = torch.cat([listener.hear(samples[each, None]) for each in range(limit)])
+    for count in range(2, limit + 1):
+        chosen = list(range(limit))[: -count - 1 : -1]  # the last ones, in reverse order
+        if not torch.equal(listener.hear(samples[chosen]), alone[chosen]):
+            return count - 1
+    return limit
+
+
+def _built(
+    name: str, source: str, weights_dir: Path, registry: Mapping[str, Build[L]]
+) -> tuple[weights.ResolvedWeights, L]:
+    resolved = weights.resolve(source, name=name, default_dir=weights_dir)
+    word = str(resolved.config.get("architecture"))
+    if word not in registry:
+        known = ", ".join(sorted([*NOTE_ARCHITECTURES, *BEAT_ARCHITECTURES])) or "no architecture yet"
+        raise NotFound("model", f"expected a model of {known}, got {word!r} from {source!r}. Name another source.")
+    try:
+        listener = registry[word](resolved)
+    except (KeyError, RuntimeError, SafetensorError, TypeError, ValueError) as error:
+        raise NotReady(
+            f"Weights of {name!r} from {source!r} do not fit together: {error} Restore them.", reason="WEIGHTS_DAMAGED"
+        ) from error
+    listener.module.eval().requires_grad_(False)
+    return resolved, listener
+
+
+def _info(resolved: weights.ResolvedWeights, listener: NoteListener | BeatListener, *, is_default: bool) -> ModelInfo:
+    return ModelInfo(
+        name=resolved.name,
+        service="transcriber",
+        digest_sha256=resolved.digest_sha256,
+        licence=str(resolved.config.get("licence", NO_LICENCE_STATED)),
+        score=str(resolved.config.get("score", "")),
+        parameter_count=sum(tensor.numel() for tensor in listener.module.parameters()),
+        is_default=is_default,
+        source=resolved.source,
+        sample_rate_hz=listener.config.sample_rate_hz,
+    )
+
+
+def as_channels(*parts: Tensor) -> Tensor:
+    """What a model gives of each frame in several tensors [N, T] or [N, T, p], as one [N, T, P]."""
+    return torch.cat([part if part.ndim == 3 else part[..., None] for part in parts], dim=-1)
+
+
+def engrave_score(performance: Score, title: str) -> tuple[Score, bytes]:
+    """A performance whose beats are known, as the score as written and as MusicXML."""
+    raise NotReady("This server has no engraver yet.")

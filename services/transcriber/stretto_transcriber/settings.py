@@ -1,0 +1,31 @@
+"""What an operator may set; the only reader of the environment in this service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class TranscriberSettings(BaseSettings):
+    """Read from `STRETTO_TRANSCRIBER_*`."""
+
+    model_config = SettingsConfigDict(env_prefix="STRETTO_TRANSCRIBER_", frozen=True, use_attribute_docstrings=True)
+
+    models: str = ""
+    """Models to serve, as `name` or `name=source`, separated by commas; the first of each kind, notes and beats, is the
+    default one. Empty serves all that are in `weights_dir`, in order of their names."""
+    weights_dir: Path = Path(__file__).resolve().parents[1] / "weights"
+    """Where the source `default` looks: `<weights_dir>/<name>/model.safetensors` and `config.json`."""
+    max_requests: int = Field(default=32, ge=1, le=4096)
+    """Streams that one model serves at once before it answers RESOURCE_EXHAUSTED. A stream counts while it is open, and
+    once accepted is never refused."""
+    max_joined: int = Field(default=4, ge=1, le=16)
+    """Windows of different streams that share one pass of a model, when they wait for it at the same moment: no more
+    than a trial at load finds to leave every window its bytes. 1 spares the trial."""
+    max_engravings: int = Field(default=8, ge=1, le=4096)
+    """Scores that wait to be engraved, one at a time, before the service answers RESOURCE_EXHAUSTED."""
+    num_threads: int = Field(default=1, ge=0, le=256)
+    """CPU threads inside one operation; 0 leaves the choice to torch. Equal requests give equal bytes only where it is
+    equal."""
