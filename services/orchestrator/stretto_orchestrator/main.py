@@ -6,6 +6,7 @@ from stretto.codec.v1 import codec_pb2
 from stretto.embedding.v1 import embedding_pb2
 from stretto.orchestrator.v1 import orchestrator_pb2_grpc
 from stretto.semantic.v1 import semantic_pb2
+from stretto.transcriber.v1 import transcriber_pb2
 from stretto_shared.grpc.channel import open_channel
 from stretto_shared.grpc.hosting import HostContext, ServiceHost
 from stretto_shared.grpc.metrics import Metrics
@@ -13,7 +14,14 @@ from stretto_shared.grpc.playout_metrics import PlayoutMetrics
 from stretto_shared.grpc.program import serve_alone
 from stretto_shared.grpc.setting_errors import InvalidSetting
 
-from stretto_orchestrator.clients import AcousticClient, CodecClient, EmbeddingClient, SemanticClient, Stages
+from stretto_orchestrator.clients import (
+    AcousticClient,
+    CodecClient,
+    EmbeddingClient,
+    SemanticClient,
+    Stages,
+    TranscriberClient,
+)
 from stretto_orchestrator.flows.cascades import cascades_with
 from stretto_orchestrator.flows.patience import HeldMusic
 from stretto_orchestrator.flows.rendering import RenderOptions
@@ -27,11 +35,13 @@ STAGE_SERVICES = {
     "semantic": "stretto.semantic.v1.SemanticService",
     "acoustic": "stretto.acoustic.v1.AcousticService",
     "codec": "stretto.codec.v1.CodecService",
+    "transcriber": "stretto.transcriber.v1.TranscriberService",
 }
 FORWARDED = {
     "embedding": embedding_pb2.DESCRIPTOR.services_by_name["EmbeddingService"],
     "semantic": semantic_pb2.DESCRIPTOR.services_by_name["SemanticService"],
     "codec": codec_pb2.DESCRIPTOR.services_by_name["CodecService"],
+    "transcriber": transcriber_pb2.DESCRIPTOR.services_by_name["TranscriberService"],
 }
 
 
@@ -80,6 +90,7 @@ def build(context: HostContext, settings: OrchestratorSettings | None = None) ->
         "semantic": settings.semantic_address,
         "acoustic": settings.acoustic_address,
         "codec": settings.codec_address,
+        "transcriber": settings.transcriber_address,
     }
     channels = {name: open_channel(address or _own_address(context, name)) for name, address in asked.items()}
     timeout_s = settings.stage_timeout_s
@@ -89,6 +100,7 @@ def build(context: HostContext, settings: OrchestratorSettings | None = None) ->
             SemanticClient(channels["semantic"], timeout_s=timeout_s),
             AcousticClient(channels["acoustic"], timeout_s=timeout_s),
             CodecClient(channels["codec"], timeout_s=timeout_s),
+            TranscriberClient(channels["transcriber"], timeout_s=timeout_s),
         ),
         cascades=cascades_with(settings.extra_cascades),
         options=RenderOptions(

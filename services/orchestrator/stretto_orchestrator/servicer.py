@@ -11,9 +11,21 @@ from typing import Any, TypeVar
 
 from google.protobuf import duration_pb2
 from stretto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
+from stretto_shared.audio import Waveform
+from stretto_shared.errors import InvalidInput
 from stretto_shared.grpc import convert
+from stretto_shared.grpc.convert_score import score_to_proto
 
-from stretto_orchestrator.clients import Pacing, Stages
+from stretto_orchestrator.clients import HeardBeats, HeardNotes, Pacing, Stages
+from stretto_orchestrator.flows.analyze_music import (
+    AnalysisEvent,
+    AnalysisProgress,
+    AnalysisReceipt,
+    AnalysisRequest,
+    AnalyzedScore,
+    Section,
+    analyze_music,
+)
 from stretto_orchestrator.flows.cascades import Cascade
 from stretto_orchestrator.flows.continue_music import ContinuationRequest, continue_music
 from stretto_orchestrator.flows.events import AudioChunk, CascadeObserver, MusicEvent, Progress, Receipt
@@ -23,6 +35,11 @@ from stretto_orchestrator.flows.rendering import RenderOptions
 from stretto_orchestrator.flows.story import DEFAULT_BLEND_S, PromptSpan
 
 Context = Any  # grpc.aio.ServicerContext; its stubs are generic in a way that generated code is not
+_SECTIONS = {
+    orchestrator_pb2.ANALYSIS_SECTION_NOTES: Section.NOTES,
+    orchestrator_pb2.ANALYSIS_SECTION_BEATS: Section.BEATS,
+    orchestrator_pb2.ANALYSIS_SECTION_SCORE: Section.SCORE,
+}
 R = TypeVar("R", orchestrator_pb2.GenerateMusicResponse, orchestrator_pb2.ContinueMusicResponse)
 
 
@@ -63,6 +80,17 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
             async for response in responses:
                 yield response
 
+    async def AnalyzeMusic(
+        self, request_iterator: AsyncIterator[orchestrator_pb2.AnalyzeMusicRequest], context: Context
+    ) -> AsyncIterator[orchestrator_pb2.AnalyzeMusicResponse]:
+        wanted = await _analysis_request(request_iterator)
+        async with (
+            aclosing(_waveforms(request_iterator)) as audio,
+            aclosing(analyze_music(self._setup.stages.transcriber, wanted, audio)) as events,
+        ):
+            async for event in events:
+                yield _analysis_to_proto(event)
+
     async def ListModels(
         self, request: orchestrator_pb2.ListModelsRequest, context: Context
     ) -> orchestrator_pb2.ListModelsResponse:
@@ -100,6 +128,70 @@ def _continuation_request(request: orchestrator_pb2.ContinueMusicRequest) -> Con
         sampling=convert.sampling_from_proto(request.sampling),
         include_recording=request.include_recording,
         pacing=Pacing(convert.is_realtime_from_proto(request.pace), request.priority),
+    )
+
+
+async def _analysis_request(requests: AsyncIterator[orchestrator_pb2.AnalyzeMusicRequest]) -> AnalysisRequest:
+    """What the first message asks for."""
+    async for request in requests:
+        if request.WhichOneof("payload") != "config":
+            break
+        config = request.config
+        for index, section in enumerate(config.sections):
+            if section not in _SECTIONS:
+                raise InvalidInput(
+                    f"config.sections[{index}]", f"expected one of {sorted(_SECTIONS)}, got {section}. Leave it out."
+                )
+        sections = tuple(_SECTIONS[section] for section in config.sections)
+        return AnalysisRequest(sections, config.note_model, config.beat_model, config.title)
+    raise InvalidInput("config", "expected the first message of the stream to carry it. Send config, then waveforms.")
+
+
+async def _waveforms(
+    requests: AsyncIterator[orchestrator_pb2.AnalyzeMusicRequest],
+) -> AsyncGenerator[Waveform, None]:
+    async for request in requests:
+        if request.WhichOneof("payload") == "config":
+            raise InvalidInput("config", "expected in the first message only, and it came again. Open another stream.")
+        yield await asyncio.to_thread(convert.waveform_from_proto, request.waveform)
+
+
+def _analysis_to_proto(event: AnalysisEvent) -> orchestrator_pb2.AnalyzeMusicResponse:
+    response = orchestrator_pb2.AnalyzeMusicResponse
+    match event:
+        case AnalysisProgress():
+            return response(progress=orchestrator_pb2.AnalysisProgress(stage=event.stage, done_s=event.done_s))
+        case HeardNotes():
+            notes = orchestrator_pb2.AnalyzedNotes(notes=score_to_proto(event.notes), complete_s=event.complete_s)
+            return response(notes=notes)
+        case HeardBeats():
+            return response(beats=_beats_to_proto(event))
+        case AnalyzedScore():
+            written = orchestrator_pb2.AnalyzedScore(score=score_to_proto(event.score), musicxml=event.musicxml)
+            return response(score=written)
+        case AnalysisReceipt():
+            return response(receipt=_analysis_receipt_to_proto(event))
+
+
+def _beats_to_proto(beats: HeardBeats) -> orchestrator_pb2.AnalyzedBeats:
+    return orchestrator_pb2.AnalyzedBeats(
+        beat_s=beats.beat_s,
+        beat_in_bar=beats.beat_in_bar,
+        tempo_bpm=beats.tempo_bpm,
+        time_signature_numerator=beats.numerator,
+        onset_s=beats.onset_s,
+    )
+
+
+def _analysis_receipt_to_proto(receipt: AnalysisReceipt) -> orchestrator_pb2.AnalysisReceipt:
+    numbers = {section: number for number, section in _SECTIONS.items()}
+    return orchestrator_pb2.AnalysisReceipt(
+        sections=[numbers[section] for section in receipt.sections],
+        models=[convert.model_info_to_proto(model) for model in receipt.models],
+        duration_s=receipt.duration_s,
+        input_sha256=receipt.input_sha256,
+        stretto_version=metadata.version("stretto-orchestrator"),
+        total_latency=_duration_to_proto(receipt.total_latency_s),
     )
 
 

@@ -1,4 +1,4 @@
-"""Both directions of a bidirectional call at once, and writing to one that the server may end first.
+"""Sending and receiving at once in a call that takes a stream, and writing to one that the server may end first.
 
 When a write fails because the call has just ended, `grpc.aio` replaces the status that the server sent by
 `INTERNAL: Internal error from Core` (https://github.com/grpc/grpc/issues/36066, open in 1.85), so that a typed refusal
@@ -69,3 +69,26 @@ async def _send(call: Any, requests: AsyncIterator[bytes]) -> None:
     except Exception:
         call.cancel()
         raise
+
+
+async def submit(call: Any, requests: AsyncIterator[bytes]) -> Any:
+    """The one response of a call that takes a stream of requests, which are serialized messages.
+
+    The requests stay their owner's to close; a call that answers or fails before they end takes no more of them.
+
+    Raises:
+        AioRpcError: If the call fails, with the server's own status.
+        Exception: What `requests` raised, which cancels the call.
+    """
+    sender = asyncio.create_task(_send(call, requests))
+    try:
+        return await call
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if sender.done() and not sender.cancelled() and not (task and task.cancelling()):
+            sender.result()
+        raise
+    finally:
+        call.cancel()
+        sender.cancel()
+        await asyncio.gather(sender, return_exceptions=True)

@@ -4,40 +4,31 @@ import asyncio
 import dataclasses
 import zlib
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 
 import grpc
 import numpy as np
+from fake_transcriber import FakeTranscriber
 from stretto.acoustic.v1 import acoustic_pb2, acoustic_pb2_grpc
 from stretto.codec.v1 import codec_pb2, codec_pb2_grpc
 from stretto.embedding.v1 import embedding_pb2, embedding_pb2_grpc
 from stretto.orchestrator.v1 import orchestrator_pb2_grpc
 from stretto.semantic.v1 import semantic_pb2, semantic_pb2_grpc
+from stretto.transcriber.v1 import transcriber_pb2_grpc
 from stretto_orchestrator import main
 from stretto_orchestrator.settings import OrchestratorSettings
 from stretto_shared.audio import Waveform
 from stretto_shared.errors import InvalidInput, NotFound, NotReady
-from stretto_shared.features import Chromagram, JointEmbedding, ModelInfo, SamplingOptions, TextStates
+from stretto_shared.features import Chromagram, JointEmbedding, SamplingOptions, TextStates
 from stretto_shared.grpc import convert
 from stretto_shared.grpc.hosting import ServiceHost
 from stretto_shared.grpc.server import StrettoServer
 from stretto_shared.grpc.settings import GrpcSettings
 from stretto_shared.tokens import TokenMatrix
+from watched import FRAME_RATE_HZ, HOP, NUM_CODEBOOKS, RATE_HZ, Watched, model_info
 
-RATE_HZ = 8_000
-FRAME_RATE_HZ = 50.0
-HOP = 160
-NUM_CODEBOOKS = 2
 SEMANTIC_RATE_HZ = 100.0
 FRAMES_PER_MESSAGE = 5
 FRAMES_PER_CHUNK = 10
-
-
-def model_info(service: str, name: str, digest: str = "a") -> ModelInfo:
-    return ModelInfo(
-        name=name, service=service, digest_sha256=digest * 64, licence="Apache-2.0", is_default=True,
-        sample_rate_hz=RATE_HZ if service == "codec" else 0, frame_rate_hz=FRAME_RATE_HZ, num_codebooks=NUM_CODEBOOKS,
-    )  # fmt: skip
 
 
 CODEC = model_info("codec", "tinycodec")
@@ -72,52 +63,6 @@ def noise(key, frames):
 
 def num_frames_of(tokens):
     return len(tokens.codes) // max(1, tokens.codebook_count)
-
-
-@dataclass
-class Watched:
-    """What the tests look at, and the faults that they set; `refusals` are those of the next calls, one each."""
-
-    num_calls: int = 0
-    num_cancelled: int = 0
-    num_active: int = 0
-    remaining_s: float | None = None
-    lose_after: list[int] = field(default_factory=list)
-    error: Exception | None = None
-    refusals: list[Exception | None] = field(default_factory=list)
-    gate: asyncio.Event | None = None
-    step_s: float = 0.0
-    num_sent: int = 0
-    info: ModelInfo | None = None
-    info_after_loss: ModelInfo | None = None
-    metadata: dict[str, str] = field(default_factory=dict)
-    requests: list = field(default_factory=list)
-    num_lost_unheard: int = 0
-
-    def lose(self, lose_after):
-        """One message was sent; raise if the stream is lost after it. Gives how many are left."""
-        self.num_sent += 1
-        if lose_after == 1:
-            self.info = self.info_after_loss or self.info
-            raise NotReady("This replica is going away.")
-        return lose_after and lose_after - 1
-
-    @asynccontextmanager
-    async def call(self, context):
-        self.num_calls += 1
-        self.num_active += 1
-        self.remaining_s = context.time_remaining()
-        self.metadata = dict(context.invocation_metadata() or ())
-        try:
-            refusal = self.refusals.pop(0) if self.refusals else self.error
-            if refusal is not None:
-                raise refusal
-            yield
-        except (asyncio.CancelledError, GeneratorExit):
-            self.num_cancelled += 1
-            raise
-        finally:
-            self.num_active -= 1
 
 
 class FakeEmbedding(embedding_pb2_grpc.EmbeddingServiceServicer):
@@ -381,6 +326,7 @@ class FakeCodec(codec_pb2_grpc.CodecServiceServicer):
 
 
 ADD = {
+    "transcriber": transcriber_pb2_grpc.add_TranscriberServiceServicer_to_server,
     "semantic": semantic_pb2_grpc.add_SemanticServiceServicer_to_server,
     "embedding": embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server,
     "acoustic": acoustic_pb2_grpc.add_AcousticServiceServicer_to_server,
@@ -410,11 +356,11 @@ async def serve(builders, port=0):
 
 
 class House:
-    """Four stages and an orchestrator on five ports, and a client's channel to the last one."""
+    """Five stages and an orchestrator on six ports, and a client's channel to the last one."""
 
     def __init__(self):
         self.embedding, self.semantic = FakeEmbedding(), FakeSemantic()
-        self.acoustic, self.codec = FakeAcoustic(), FakeCodec()
+        self.acoustic, self.codec, self.transcriber = FakeAcoustic(), FakeCodec(), FakeTranscriber()
         self.servers, self.ports = {}, {}
         self.channel = None
         self.stub = None

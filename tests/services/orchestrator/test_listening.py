@@ -9,7 +9,14 @@ import grpc
 import numpy as np
 import pytest
 from stretto.common.v1 import model_pb2
-from stretto_orchestrator.clients import AcousticClient, CodecClient, EmbeddingClient, SemanticClient, Stages
+from stretto_orchestrator.clients import (
+    AcousticClient,
+    CodecClient,
+    EmbeddingClient,
+    SemanticClient,
+    Stages,
+    TranscriberClient,
+)
 from stretto_orchestrator.flows.cascades import cascades_with
 from stretto_orchestrator.flows.events import AudioChunk
 from stretto_orchestrator.flows.generate_music import MusicRequest, generate_music
@@ -163,9 +170,9 @@ async def test_a_caller_who_takes_a_second_for_each_chunk_is_its_own_starvation(
     async with AsyncExitStack() as stack:
         channels = [
             await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{house.ports[name]}"))
-            for name in ("embedding", "semantic", "acoustic", "codec")
+            for name in ("embedding", "semantic", "acoustic", "codec", "transcriber")
         ]
-        kinds = (EmbeddingClient, SemanticClient, AcousticClient, CodecClient)
+        kinds = (EmbeddingClient, SemanticClient, AcousticClient, CodecClient, TranscriberClient)
         stages = Stages(*(kind(channel, timeout_s=60) for kind, channel in zip(kinds, channels, strict=True)))
         request = MusicRequest("", "a waltz", 1.0, 0, SamplingOptions(), None)
         options = RenderOptions(ResumePolicy(), 64, HeldMusic(600))

@@ -14,16 +14,18 @@ from stretto_orchestrator.clients.codec import CodecClient, DecodedAudio, Encode
 from stretto_orchestrator.clients.embedding import EmbeddingClient, RankedCandidate
 from stretto_orchestrator.clients.semantic import SemanticClient, SemanticRequest
 from stretto_orchestrator.clients.tokens import BEST_EFFORT, GeneratedTokens, Pacing
+from stretto_orchestrator.clients.transcriber import HeardBeats, HeardNotes, TranscriberClient
 
 
 @dataclass(frozen=True)
 class Stages:
-    """One client for each service of the cascades."""
+    """One client for each service behind the door."""
 
     embedding: EmbeddingClient
     semantic: SemanticClient
     acoustic: AcousticClient
     codec: CodecClient
+    transcriber: TranscriberClient
 
 
 __all__ = [
@@ -34,6 +36,8 @@ __all__ = [
     "EmbeddingClient",
     "EncodedAudio",
     "GeneratedTokens",
+    "HeardBeats",
+    "HeardNotes",
     "Pacing",
     "RankedCandidate",
     "RefineRequest",
@@ -41,6 +45,7 @@ __all__ = [
     "SemanticRequest",
     "Stages",
     "TokenRequest",
+    "TranscriberClient",
     "remaining_s",
     "unreachable",
 ]

@@ -8,9 +8,16 @@ from dataclasses import dataclass
 from stretto_shared.errors import NotReady
 from stretto_shared.features import ModelInfo
 
-from stretto_orchestrator.clients import AcousticClient, CodecClient, EmbeddingClient, SemanticClient, Stages
+from stretto_orchestrator.clients import (
+    AcousticClient,
+    CodecClient,
+    EmbeddingClient,
+    SemanticClient,
+    Stages,
+    TranscriberClient,
+)
 
-StageClient = AcousticClient | CodecClient | EmbeddingClient | SemanticClient
+StageClient = AcousticClient | CodecClient | EmbeddingClient | SemanticClient | TranscriberClient
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,9 @@ class Inventory:
 
 async def list_models(stages: Stages, *, timeout_s: float) -> Inventory:
     """Ask every stage at once; one that is away, loading or silent for `timeout_s` is named, and fails nobody else."""
-    clients: tuple[StageClient, ...] = (stages.acoustic, stages.codec, stages.embedding, stages.semantic)
+    clients: tuple[StageClient, ...] = (
+        stages.acoustic, stages.codec, stages.embedding, stages.semantic, stages.transcriber
+    )  # fmt: skip
     answers = await asyncio.gather(*(_models_of(client, timeout_s) for client in clients))
     models = [model for answer in answers for model in answer or ()]
     return Inventory(

@@ -3,13 +3,26 @@ import datetime
 from google.protobuf import duration_pb2 as _duration_pb2
 from stretto.common.v1 import audio_pb2 as _audio_pb2
 from stretto.common.v1 import model_pb2 as _model_pb2
+from stretto.common.v1 import score_pb2 as _score_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class AnalysisSection(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ANALYSIS_SECTION_UNSPECIFIED: _ClassVar[AnalysisSection]
+    ANALYSIS_SECTION_NOTES: _ClassVar[AnalysisSection]
+    ANALYSIS_SECTION_BEATS: _ClassVar[AnalysisSection]
+    ANALYSIS_SECTION_SCORE: _ClassVar[AnalysisSection]
+ANALYSIS_SECTION_UNSPECIFIED: AnalysisSection
+ANALYSIS_SECTION_NOTES: AnalysisSection
+ANALYSIS_SECTION_BEATS: AnalysisSection
+ANALYSIS_SECTION_SCORE: AnalysisSection
 
 class GenerateMusicRequest(_message.Message):
     __slots__ = ("cascade", "prompt", "duration_s", "seed", "sampling", "melody", "pace", "priority", "story", "candidate_count")
@@ -138,6 +151,94 @@ class Receipt(_message.Message):
     candidate_count: int
     similarity: float
     def __init__(self, cascade: _Optional[str] = ..., prompt: _Optional[str] = ..., seed: _Optional[int] = ..., duration_s: _Optional[float] = ..., sampling: _Optional[_Union[_model_pb2.SamplingOptions, _Mapping]] = ..., models: _Optional[_Iterable[_Union[_model_pb2.ModelInfo, _Mapping]]] = ..., stretto_version: _Optional[str] = ..., input_sha256: _Optional[str] = ..., output_sha256: _Optional[str] = ..., first_audio_latency: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., total_latency: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., resume_count: _Optional[int] = ..., story: _Optional[_Iterable[_Union[PromptSpan, _Mapping]]] = ..., candidate_count: _Optional[int] = ..., similarity: _Optional[float] = ...) -> None: ...
+
+class AnalyzeMusicRequest(_message.Message):
+    __slots__ = ("config", "waveform")
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    WAVEFORM_FIELD_NUMBER: _ClassVar[int]
+    config: AnalyzeConfig
+    waveform: _audio_pb2.Waveform
+    def __init__(self, config: _Optional[_Union[AnalyzeConfig, _Mapping]] = ..., waveform: _Optional[_Union[_audio_pb2.Waveform, _Mapping]] = ...) -> None: ...
+
+class AnalyzeConfig(_message.Message):
+    __slots__ = ("sections", "note_model", "beat_model", "title")
+    SECTIONS_FIELD_NUMBER: _ClassVar[int]
+    NOTE_MODEL_FIELD_NUMBER: _ClassVar[int]
+    BEAT_MODEL_FIELD_NUMBER: _ClassVar[int]
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    sections: _containers.RepeatedScalarFieldContainer[AnalysisSection]
+    note_model: str
+    beat_model: str
+    title: str
+    def __init__(self, sections: _Optional[_Iterable[_Union[AnalysisSection, str]]] = ..., note_model: _Optional[str] = ..., beat_model: _Optional[str] = ..., title: _Optional[str] = ...) -> None: ...
+
+class AnalyzeMusicResponse(_message.Message):
+    __slots__ = ("progress", "notes", "beats", "score", "receipt")
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
+    BEATS_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    progress: AnalysisProgress
+    notes: AnalyzedNotes
+    beats: AnalyzedBeats
+    score: AnalyzedScore
+    receipt: AnalysisReceipt
+    def __init__(self, progress: _Optional[_Union[AnalysisProgress, _Mapping]] = ..., notes: _Optional[_Union[AnalyzedNotes, _Mapping]] = ..., beats: _Optional[_Union[AnalyzedBeats, _Mapping]] = ..., score: _Optional[_Union[AnalyzedScore, _Mapping]] = ..., receipt: _Optional[_Union[AnalysisReceipt, _Mapping]] = ...) -> None: ...
+
+class AnalysisProgress(_message.Message):
+    __slots__ = ("stage", "done_s")
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    DONE_S_FIELD_NUMBER: _ClassVar[int]
+    stage: str
+    done_s: float
+    def __init__(self, stage: _Optional[str] = ..., done_s: _Optional[float] = ...) -> None: ...
+
+class AnalyzedNotes(_message.Message):
+    __slots__ = ("notes", "complete_s")
+    NOTES_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_S_FIELD_NUMBER: _ClassVar[int]
+    notes: _score_pb2.Score
+    complete_s: float
+    def __init__(self, notes: _Optional[_Union[_score_pb2.Score, _Mapping]] = ..., complete_s: _Optional[float] = ...) -> None: ...
+
+class AnalyzedBeats(_message.Message):
+    __slots__ = ("beat_s", "beat_in_bar", "tempo_bpm", "time_signature_numerator", "onset_s")
+    BEAT_S_FIELD_NUMBER: _ClassVar[int]
+    BEAT_IN_BAR_FIELD_NUMBER: _ClassVar[int]
+    TEMPO_BPM_FIELD_NUMBER: _ClassVar[int]
+    TIME_SIGNATURE_NUMERATOR_FIELD_NUMBER: _ClassVar[int]
+    ONSET_S_FIELD_NUMBER: _ClassVar[int]
+    beat_s: _containers.RepeatedScalarFieldContainer[float]
+    beat_in_bar: _containers.RepeatedScalarFieldContainer[int]
+    tempo_bpm: _containers.RepeatedScalarFieldContainer[float]
+    time_signature_numerator: int
+    onset_s: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, beat_s: _Optional[_Iterable[float]] = ..., beat_in_bar: _Optional[_Iterable[int]] = ..., tempo_bpm: _Optional[_Iterable[float]] = ..., time_signature_numerator: _Optional[int] = ..., onset_s: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class AnalyzedScore(_message.Message):
+    __slots__ = ("score", "musicxml")
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    MUSICXML_FIELD_NUMBER: _ClassVar[int]
+    score: _score_pb2.Score
+    musicxml: bytes
+    def __init__(self, score: _Optional[_Union[_score_pb2.Score, _Mapping]] = ..., musicxml: _Optional[bytes] = ...) -> None: ...
+
+class AnalysisReceipt(_message.Message):
+    __slots__ = ("sections", "models", "duration_s", "input_sha256", "stretto_version", "total_latency")
+    SECTIONS_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    DURATION_S_FIELD_NUMBER: _ClassVar[int]
+    INPUT_SHA256_FIELD_NUMBER: _ClassVar[int]
+    STRETTO_VERSION_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_LATENCY_FIELD_NUMBER: _ClassVar[int]
+    sections: _containers.RepeatedScalarFieldContainer[AnalysisSection]
+    models: _containers.RepeatedCompositeFieldContainer[_model_pb2.ModelInfo]
+    duration_s: float
+    input_sha256: str
+    stretto_version: str
+    total_latency: _duration_pb2.Duration
+    def __init__(self, sections: _Optional[_Iterable[_Union[AnalysisSection, str]]] = ..., models: _Optional[_Iterable[_Union[_model_pb2.ModelInfo, _Mapping]]] = ..., duration_s: _Optional[float] = ..., input_sha256: _Optional[str] = ..., stretto_version: _Optional[str] = ..., total_latency: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()

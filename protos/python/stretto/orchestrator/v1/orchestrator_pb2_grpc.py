@@ -51,6 +51,11 @@ class OrchestratorServiceStub:
                 request_serializer=stretto_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ContinueMusicRequest.SerializeToString,
                 response_deserializer=stretto_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ContinueMusicResponse.FromString,
                 _registered_method=True)
+        self.AnalyzeMusic = channel.stream_stream(
+                '/stretto.orchestrator.v1.OrchestratorService/AnalyzeMusic',
+                request_serializer=stretto_dot_orchestrator_dot_v1_dot_orchestrator__pb2.AnalyzeMusicRequest.SerializeToString,
+                response_deserializer=stretto_dot_orchestrator_dot_v1_dot_orchestrator__pb2.AnalyzeMusicResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/stretto.orchestrator.v1.OrchestratorService/ListModels',
                 request_serializer=stretto_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ListModelsRequest.SerializeToString,
@@ -82,6 +87,14 @@ class OrchestratorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AnalyzeMusic(self, request_iterator, context):
+        """What was played in a recording: notes while it comes, then beats, then the score of both. The first message carries
+        `config`, every other `waveform`. The receipt comes last.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """Lists the models of every service that this door reaches.
         """
@@ -101,6 +114,11 @@ def add_OrchestratorServiceServicer_to_server(servicer, server):
                     servicer.ContinueMusic,
                     request_deserializer=stretto_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ContinueMusicRequest.FromString,
                     response_serializer=stretto_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ContinueMusicResponse.SerializeToString,
+            ),
+            'AnalyzeMusic': grpc.stream_stream_rpc_method_handler(
+                    servicer.AnalyzeMusic,
+                    request_deserializer=stretto_dot_orchestrator_dot_v1_dot_orchestrator__pb2.AnalyzeMusicRequest.FromString,
+                    response_serializer=stretto_dot_orchestrator_dot_v1_dot_orchestrator__pb2.AnalyzeMusicResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -169,6 +187,33 @@ class OrchestratorService:
             '/stretto.orchestrator.v1.OrchestratorService/ContinueMusic',
             stretto_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ContinueMusicRequest.SerializeToString,
             stretto_dot_orchestrator_dot_v1_dot_orchestrator__pb2.ContinueMusicResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AnalyzeMusic(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/stretto.orchestrator.v1.OrchestratorService/AnalyzeMusic',
+            stretto_dot_orchestrator_dot_v1_dot_orchestrator__pb2.AnalyzeMusicRequest.SerializeToString,
+            stretto_dot_orchestrator_dot_v1_dot_orchestrator__pb2.AnalyzeMusicResponse.FromString,
             options,
             channel_credentials,
             insecure,

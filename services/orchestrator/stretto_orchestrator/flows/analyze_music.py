@@ -1,0 +1,257 @@
+"""What was played in a recording: notes while it comes, then its beats, then the score of both."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import math
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from stretto_shared.audio import Waveform
+from stretto_shared.errors import InvalidInput
+from stretto_shared.features import ModelInfo
+from stretto_shared.score import MAX_NAME_CHARACTERS, Part, Score
+
+from stretto_orchestrator.clients import HeardBeats, HeardNotes, TranscriberClient
+from stretto_orchestrator.flows.events import PROGRESS_INTERVAL_S
+from stretto_orchestrator.flows.forking import Branch, Fork
+
+NOTES_STAGE, BEATS_STAGE, SCORE_STAGE = "transcriber/notes", "transcriber/beats", "transcriber/score"
+MAX_ENGRAVED_NOTES = 20_000  # what EngraveScore takes; its proto says so
+MIN_BEATS = 2
+
+
+class Section(enum.Enum):
+    """One part of an analysis."""
+
+    NOTES = "notes"
+    BEATS = "beats"
+    SCORE = "score"
+
+
+@dataclass(frozen=True)
+class AnalysisRequest:
+    """What somebody wants to know of a recording; no section is all of them.
+
+    Raises:
+        InvalidInput: On a title above 200 characters.
+    """
+
+    sections: tuple[Section, ...] = ()
+    note_model: str = ""
+    beat_model: str = ""
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        wanted = [section for section in Section if section in self.sections or not self.sections]
+        object.__setattr__(self, "sections", tuple(wanted))
+        if len(self.title) > MAX_NAME_CHARACTERS:
+            raise InvalidInput(
+                "config.title", f"expected at most {MAX_NAME_CHARACTERS} characters, got {len(self.title)}. Shorten it."
+            )
+
+    @property
+    def hears_notes(self) -> bool:
+        return Section.NOTES in self.sections or self.wants_score
+
+    @property
+    def hears_beats(self) -> bool:
+        return Section.BEATS in self.sections or self.wants_score
+
+    @property
+    def wants_score(self) -> bool:
+        return Section.SCORE in self.sections
+
+
+@dataclass(frozen=True)
+class AnalysisProgress:
+    """How many seconds a stage is done with; 0 where it begins, or does not tell."""
+
+    stage: str
+    done_s: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class AnalyzedScore:
+    """The score as written, and as MusicXML."""
+
+    score: Score
+    musicxml: bytes
+
+
+@dataclass(frozen=True)
+class AnalysisReceipt:
+    """What made the analysis; the fields are those of `stretto.orchestrator.v1.AnalysisReceipt`."""
+
+    sections: tuple[Section, ...]
+    models: tuple[ModelInfo, ...]
+    duration_s: float
+    input_sha256: str
+    total_latency_s: float
+
+
+AnalysisEvent = AnalysisProgress | HeardNotes | HeardBeats | AnalyzedScore | AnalysisReceipt
+
+
+async def analyze_music(
+    transcriber: TranscriberClient, request: AnalysisRequest, audio: AsyncIterator[Waveform]
+) -> AsyncGenerator[AnalysisEvent, None]:
+    """Progress, the sections that were asked for, and the receipt last."""
+    began_s = time.monotonic()
+    hearing = _Hearing(transcriber, request, audio)
+    try:
+        async with aclosing(hearing.events()) as events:
+            async for event in events:
+                yield event
+        if Section.BEATS in request.sections and hearing.beats is not None:
+            yield hearing.beats
+        if request.wants_score and (performance := hearing.performance()) is not None:
+            yield AnalysisProgress(SCORE_STAGE)
+            yield AnalyzedScore(*await transcriber.engrave(performance, request.title))
+    finally:
+        await hearing.stop()
+    yield AnalysisReceipt(
+        request.sections, hearing.models, hearing.fork.heard_s, hearing.fork.sha256, time.monotonic() - began_s
+    )
+
+
+class _Hearing:
+    """The stages that hear one recording, at work at the same time."""
+
+    def __init__(
+        self, transcriber: TranscriberClient, request: AnalysisRequest, audio: AsyncIterator[Waveform]
+    ) -> None:
+        self._transcriber = transcriber
+        self._request = request
+        self.fork = Fork(audio, int(request.hears_notes) + int(request.hears_beats))
+        self._tasks: list[asyncio.Task[Any]] = [asyncio.create_task(self.fork.run())]
+        self._heard: list[HeardNotes] = []
+        self._num_notes = 0
+        self._told: dict[str, float] = {}
+        self._told_at_s = -math.inf
+        self.beats: HeardBeats | None = None
+        self.models: tuple[ModelInfo, ...] = ()
+
+    async def events(self) -> AsyncGenerator[AnalysisProgress | HeardNotes, None]:
+        """Progress, and the notes if they were asked for; ends when all was heard.
+
+        Raises:
+            StrettoError: What a stage raised, as soon as it did.
+        """
+        tracking: list[asyncio.Task[HeardBeats]] = []
+        if self._request.hears_beats:
+            tracking.append(asyncio.create_task(self._track(self.fork.branches[-1])))
+            self._tasks += tracking
+            yield AnalysisProgress(BEATS_STAGE)
+        if self._request.hears_notes:
+            yield AnalysisProgress(NOTES_STAGE)
+            heard = self._transcriber.transcribe(
+                self._request.note_model, self.fork.branches[0], field="config.note_model"
+            )
+            async with aclosing(_beside(heard, tracking)) as parts:
+                async for part in parts:
+                    if part is not None and self._keep(part):
+                        yield part
+                    for progress in self._news():
+                        yield progress
+        while tracking and not tracking[0].done():
+            await asyncio.wait(tracking, timeout=PROGRESS_INTERVAL_S)
+            for progress in self._news():
+                yield progress
+        for task in tracking:
+            self.beats = task.result()
+            self.models += (self.beats.model,)
+
+    def performance(self) -> Score | None:
+        """What is to be engraved; None where nothing can be."""
+        columns = [
+            np.concatenate([getattr(part.notes, name) for part in self._heard])
+            for name in ("onset_s", "duration_s", "pitch_midi", "velocity")
+        ]
+        if self.beats is None or len(self.beats.beat_s) < MIN_BEATS or not columns[0].size:
+            return None
+        order = np.lexsort((columns[2], columns[0]))
+        onset_s, duration_s, pitch_midi, velocity = (column[order] for column in columns)
+        return Score(
+            onset_s,
+            duration_s,
+            pitch_midi,
+            velocity,
+            np.zeros(len(order), np.int32),
+            (Part("piano"),),
+            beat_s=np.array(self.beats.beat_s),
+            beat_in_bar=np.array(self.beats.beat_in_bar, np.int32),
+        )
+
+    async def stop(self) -> None:
+        """End what is still at work."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _track(self, branch: Branch) -> HeardBeats:
+        try:
+            return await self._transcriber.track(self._request.beat_model, branch, field="config.beat_model")
+        finally:
+            branch.leave()
+
+    def _keep(self, part: HeardNotes) -> bool:
+        """Take note of what was heard; tells whether the caller wants it too."""
+        if part.model is not None:
+            self.models = (part.model, *self.models)
+        self._told[NOTES_STAGE] = part.complete_s
+        if self._request.wants_score:
+            self._heard.append(part)
+            self._num_notes += part.notes.num_notes
+            if self._num_notes > MAX_ENGRAVED_NOTES:
+                raise InvalidInput(
+                    "config.sections",
+                    f"expected at most {MAX_ENGRAVED_NOTES} notes to make a score of, heard {self._num_notes}. Ask for "
+                    "notes and beats only, or send a part of the recording.",
+                )
+        return Section.NOTES in self._request.sections
+
+    def _news(self) -> Sequence[AnalysisProgress]:
+        now_s = time.monotonic()
+        if now_s - self._told_at_s < PROGRESS_INTERVAL_S:
+            return ()
+        self._told_at_s = now_s
+        if self._request.hears_beats:
+            self._told[BEATS_STAGE] = self.fork.heard_s
+        return [AnalysisProgress(stage, done_s) for stage, done_s in self._told.items()]
+
+
+async def _beside(
+    stream: AsyncGenerator[HeardNotes, None], others: Sequence[asyncio.Task[HeardBeats]]
+) -> AsyncGenerator[HeardNotes | None, None]:
+    """The items of a stream, None whenever none came for a while; raises at once what one of the others raises."""
+    step: asyncio.Task[HeardNotes | None] | None = None
+    async with aclosing(stream):
+        try:
+            while True:
+                step = step or asyncio.create_task(_next_of(stream))
+                running = [task for task in others if not task.done()]
+                await asyncio.wait([step, *running], timeout=PROGRESS_INTERVAL_S, return_when=asyncio.FIRST_COMPLETED)
+                for task in others:
+                    if task.done():
+                        task.result()
+                if not step.done():
+                    yield None
+                    continue
+                item, step = step.result(), None
+                if item is None:
+                    return
+                yield item
+        finally:
+            if step is not None:
+                step.cancel()
+                await asyncio.gather(step, return_exceptions=True)
+
+
+async def _next_of(stream: AsyncGenerator[HeardNotes, None]) -> HeardNotes | None:
+    return await anext(stream, None)
