@@ -69,7 +69,7 @@ class FluidSynthesizer:
     """
 
     def __init__(self, soundfont: Path, sample_rate_hz: int) -> None:
-        self._library = _load_fluidsynth()
+        self._library = load_fluidsynth()
         self._sample_rate_hz = sample_rate_hz
         self._settings = self._library.new_fluid_settings()
         self._library.fluid_settings_setnum(self._settings, b"synth.sample-rate", float(sample_rate_hz))
@@ -175,7 +175,7 @@ def bundled_soundfont() -> Path:
     return Path(pretty_midi.__file__).parent / "TimGM6mb.sf2"
 
 
-def _load_fluidsynth() -> ctypes.CDLL:
+def load_fluidsynth() -> ctypes.CDLL:
     # FluidSynth takes the Vorbis decoder that is loaded first, and two of them differ in the last bit of compressed
     # SoundFonts: soundfile's own, always, so that a clip has the same bytes in every program.
     importlib.import_module("soundfile")

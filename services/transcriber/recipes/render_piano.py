@@ -1,0 +1,170 @@
+"""Render the piano corpus: excerpts of performances by several sampled pianos, each tuned in its own way, with labels.
+
+`python services/transcriber/recipes/render_piano.py --data ../shared/data --salamander corpus/piano/salamander.sf2
+--out corpus/piano --hours 24`
+
+`--data` holds `maps/train` (the sampled pianos of MAPS, FLAC or Opus and TSV) and `symbolic/{asap,pianomidi,pop909}`
+or their archives. A clip is `OUT/SPLIT/NAME.wav`, 16 kHz mono int16, with `NAME.npy`, float32 [N, 4] of onset_s,
+offset_s, pitch_midi, velocity. Offsets are pedal-extended (`sounding_ends`); those of MAPS are so as published. The
+files of MAPS are train, but for one of its pianos, `HELD_OUT_PIANO`, which is for validation.
+
+FluidSynth renders at 16 kHz at once: from 32 kHz, decimated, every band of 1 kHz has the same energy within 2 dB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tarfile
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+from piano_performances import (
+    PEDAL_DOWN,
+    Performance,
+    Piece,
+    excerpt,
+    list_pieces,
+    perturbed,
+    read_performance,
+    sounding_ends,
+)
+from piano_synthesizer import GRAIN_S, SAMPLE_RATE_HZ, PianoSynthesizer, drawn_tuning
+
+HELD_OUT_PIANO = "AkPnCGdD"
+MIN_NOTES = 20
+TAIL_S = 2.0
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One preset of one SoundFont, and how often it plays."""
+
+    soundfont: Path
+    program: int
+    share: float
+
+
+def voices(salamander: Path) -> list[Voice]:
+    """The pianos of the corpus."""
+    fluid = Path("/usr/share/sounds/sf2/FluidR3_GM.sf2")
+    muse = Path("/usr/share/sounds/sf3/MuseScore_General.sf3")
+    tim = Path("/usr/share/sounds/sf2/TimGM6mb.sf2")
+    return [
+        Voice(salamander, 0, 0.35),
+        Voice(muse, 0, 0.25),
+        Voice(fluid, 0, 0.17),
+        Voice(fluid, 1, 0.08),
+        Voice(tim, 0, 0.1),
+        Voice(tim, 1, 0.05),
+    ]
+
+
+def unpacked(symbolic: Path, target: Path) -> Path:
+    """`symbolic` itself if its archives are unpacked there, otherwise `target` with them unpacked."""
+    if (symbolic / "asap").is_dir():
+        return symbolic
+    for name in ("asap", "piano_midi_de", "pop909"):
+        with tarfile.open(symbolic / f"{name}.tar.xz") as archive:
+            archive.extractall(target, filter="data")
+    return target
+
+
+def write_clip(folder: Path, name: str, audio: NDArray[np.float32], notes: NDArray[np.float64]) -> None:
+    """One clip with its labels; the labels come last, so that a clip with labels is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    soundfile.write(folder / f"{name}.wav", audio, SAMPLE_RATE_HZ, subtype="PCM_16")
+    np.save(folder / f"{name}.npy", notes[np.lexsort((notes[:, 2], notes[:, 0]))].astype(np.float32))
+
+
+def render_excerpt(synth: PianoSynthesizer, piece: Piece, random: np.random.Generator, folder: Path, name: str) -> float:
+    """Render one excerpt; its seconds, or 0 if there was too little in it."""
+    whole = read_performance(piece.path)
+    if len(whole.notes) < MIN_NOTES:
+        return 0.0
+    length_s = random.uniform(60.0, 120.0)
+    start_s = random.uniform(0.0, max(0.0, whole.notes[-1, 0] - length_s)) if random.random() < 0.8 else 0.0
+    start_s = float(max(0.0, start_s))
+    played = excerpt(whole, start_s, length_s)
+    if len(played.notes) < MIN_NOTES:
+        return 0.0
+    played = on_grain(perturbed(played, random))
+    total_s = float(min(played.notes[-1, 1], played.notes[-1, 0] + 5.0)) + TAIL_S
+    audio = synth.render(played, total_s, drawn_tuning(random))
+    peak = float(np.abs(audio).max())
+    if peak < 1e-4:
+        return 0.0
+    ends = sounding_ends(played, total_s)
+    notes = np.stack([played.notes[:, 0], ends, played.notes[:, 2], played.notes[:, 3]], 1)
+    notes = notes[notes[:, 1] > notes[:, 0]]
+    write_clip(folder, name, audio * np.float32(random.uniform(0.3, 0.9) / peak), notes)
+    return total_s
+
+
+def on_grain(performance: Performance) -> Performance:
+    """Times as the synthesizer keeps them."""
+    notes, pedal = performance.notes.copy(), performance.pedal.copy()
+    notes[:, :2] = np.round(notes[:, :2] / GRAIN_S) * GRAIN_S
+    notes[:, 1] = np.maximum(notes[:, 1], notes[:, 0] + GRAIN_S)
+    pedal[:, 0] = np.round(pedal[:, 0] / GRAIN_S) * GRAIN_S
+    return Performance(notes, pedal)
+
+
+def convert_maps(source: Path, out: Path) -> float:
+    """MAPS's sampled pianos as clips; their hours."""
+    total = 0
+    for labels in sorted(source.glob("*.tsv")):
+        audio_path = next(path for path in source.glob(f"{labels.stem}.*") if path.suffix != ".tsv")
+        split = "valid" if labels.stem.endswith(HELD_OUT_PIANO) else "train"
+        audio, rate = soundfile.read(audio_path, dtype="float32")
+        if rate != SAMPLE_RATE_HZ:
+            import soxr
+
+            audio = soxr.resample(audio, rate, SAMPLE_RATE_HZ)
+        write_clip(out / split, labels.stem, audio, np.loadtxt(labels, ndmin=2))
+        total += len(audio)
+    return total / SAMPLE_RATE_HZ / 3600
+
+
+def render_all(symbolic: Path, salamander: Path, out: Path, hours: float, seed: int) -> None:
+    """Excerpts of all pieces in turn, each round by other voices, until there are enough hours."""
+    random = np.random.default_rng(seed)
+    pieces, choices = list_pieces(symbolic), voices(salamander)
+    synths = {voice: PianoSynthesizer(voice.soundfont, voice.program) for voice in choices}
+    shares = np.array([voice.share for voice in choices])
+    started, total_s, number = time.monotonic(), 0.0, 0
+    while total_s < hours * 3600:
+        for index in random.permutation(len(pieces)):
+            piece, number = pieces[index], number + 1
+            voice = choices[random.choice(len(choices), p=shares / shares.sum())]
+            if piece.split == "test" or (piece.split == "valid" and number > len(pieces)):
+                continue
+            name = f"{number:05}_{voice.soundfont.stem}{voice.program}_{piece.name}"
+            total_s += render_excerpt(synths[voice], piece, random, out / piece.split, name)
+            if number % 50 == 0:
+                print(f"{number} tried, {total_s / 3600:.2f} h, {time.monotonic() - started:.0f} s", flush=True)
+            if total_s >= hours * 3600:
+                break
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--salamander", type=Path, required=True, help="what sampled_piano.py wrote")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--hours", type=float, default=24.0, help="of renders, besides MAPS")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    print(f"MAPS: {convert_maps(args.data / 'maps' / 'train', args.out):.2f} h", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        symbolic = unpacked(args.data / "symbolic", Path(folder))
+        render_all(symbolic, args.salamander, args.out, args.hours, args.seed)
+
+
+if __name__ == "__main__":
+    main()
