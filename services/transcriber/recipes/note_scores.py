@@ -1,0 +1,58 @@
+"""How well notes match those of a reference, quickly: what training and the choice of thresholds watch.
+
+Of one pitch, onsets are matched in order of time, which on a line is a largest matching, so onset scores are those of
+mir_eval. With ends, of a pair that the onsets matched the end counts or not; mir_eval may find other pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from stretto_transcriber.models.notes import Notes
+
+
+@dataclass(frozen=True)
+class NoteScore:
+    """Of one clip."""
+
+    f1: float
+    precision: float
+    recall: float
+    offset_f1: float
+    onset_errors_s: NDArray[np.float64]
+    velocity_error: float
+
+
+def score_notes(heard: Notes, reference: NDArray[np.float64], tolerance_s: float = 0.05) -> NoteScore:
+    """Score notes against a reference [N, 4] of onset_s, offset_s, pitch_midi, velocity."""
+    pairs = _matched(heard, reference, tolerance_s)
+    errors = np.array([heard.onset_s[i] - reference[j, 0] for i, j in pairs])
+    ended = 0
+    for i, j in pairs:
+        reach_s = max(0.05, 0.2 * (reference[j, 1] - reference[j, 0]))
+        ended += abs(heard.offset_s[i] - reference[j, 1]) <= reach_s
+    velocity = float(np.mean([abs(heard.velocity[i] - reference[j, 3]) for i, j in pairs])) if pairs else 0.0
+    total = max(1, len(heard) + len(reference))
+    precision, recall = len(pairs) / max(1, len(heard)), len(pairs) / max(1, len(reference))
+    return NoteScore(2 * len(pairs) / total, precision, recall, 2 * ended / total, errors, velocity)
+
+
+def _matched(heard: Notes, reference: NDArray[np.float64], tolerance_s: float) -> list[tuple[int, int]]:
+    pairs = []
+    for pitch in np.unique(heard.pitch_midi):
+        ours = np.nonzero(heard.pitch_midi == pitch)[0]
+        theirs = np.nonzero(np.round(reference[:, 2]) == pitch)[0]
+        theirs = theirs[np.argsort(reference[theirs, 0], kind="stable")]
+        i = j = 0
+        while i < len(ours) and j < len(theirs):
+            gap_s = heard.onset_s[ours[i]] - reference[theirs[j], 0]
+            if abs(gap_s) <= tolerance_s:
+                pairs.append((int(ours[i]), int(theirs[j])))
+                i, j = i + 1, j + 1
+            elif gap_s < 0:
+                i += 1
+            else:
+                j += 1
+    return pairs

@@ -1,0 +1,12 @@
+"""Onsets and Frames: piano audio to notes.
+
+`network.py` is the model, `harmonic.py` and `paper.py` its two networks, `spectrum.py` what they read, `decoding.py`
+what makes notes of what they give.
+"""
+
+from stretto_transcriber.models.onsets_frames.config import OnsetsFramesConfig, maestro_config, maps_config
+from stretto_transcriber.models.onsets_frames.decoding import NoteDecoder
+from stretto_transcriber.models.onsets_frames.heads import Heads
+from stretto_transcriber.models.onsets_frames.network import OnsetsFrames
+
+__all__ = ["Heads", "NoteDecoder", "OnsetsFrames", "OnsetsFramesConfig", "maestro_config", "maps_config"]

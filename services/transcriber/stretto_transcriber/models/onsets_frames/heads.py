@@ -1,0 +1,39 @@
+"""`Heads`: what is heard of every pitch in every frame, as logits or as probabilities.
+
+Legend: B batch, T frames; 88 pitches, the first one A0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Heads:
+    """Each [B, T, 88]; `offset` is None of a network without that head. Velocity is a share of 127."""
+
+    onset: Tensor
+    offset: Tensor | None
+    frame: Tensor
+    velocity: Tensor
+
+    def probabilities(self) -> Heads:
+        """Of logits: all between 0 and 1, float32."""
+        offset = None if self.offset is None else torch.sigmoid(self.offset.float())
+        onset, frame, velocity = (torch.sigmoid(x.float()) for x in (self.onset, self.frame, self.velocity))
+        return Heads(onset, offset, frame, velocity)
+
+    def inner(self, first: int, count: int) -> Heads:
+        """`count` frames from `first` on."""
+        parts = (self.onset, self.offset, self.frame, self.velocity)
+        cut = [None if part is None else part[:, first : first + count] for part in parts]
+        assert cut[0] is not None and cut[2] is not None and cut[3] is not None
+        return Heads(cut[0], cut[1], cut[2], cut[3])
+
+    def stacked(self) -> Tensor:
+        """[B, T, 4 * 88], in the order of the fields; an offset head that is not there is zeros."""
+        offset = torch.zeros_like(self.onset) if self.offset is None else self.offset
+        return torch.cat([self.onset, offset, self.frame, self.velocity], -1)

@@ -1,0 +1,57 @@
+"""`OnsetsFrames`: audio to what is heard of each of the 88 keys in every frame, by either of two networks.
+
+Hawthorne et al. 2018 and 2019 (`paper.py`), or the house's network of the same heads and gates that shares its weights
+over pitch (`harmonic.py`), with the regression targets of Kong et al. 2021. Knows nothing of notes; `decoding.py` does.
+
+Legend: B batch, S samples, T frames, F numbers of a frame; heads are [B, T, 88].
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from stretto_transcriber.models.onsets_frames.config import OnsetsFramesConfig
+from stretto_transcriber.models.onsets_frames.harmonic import HarmonicNetwork
+from stretto_transcriber.models.onsets_frames.heads import Heads
+from stretto_transcriber.models.onsets_frames.paper import PaperNetwork
+
+
+class OnsetsFrames(nn.Module):
+    """The network with its front end.
+
+    Invariant: a window gives the same in any batch; `tests/services/transcriber/test_onsets_frames.py` holds it to that.
+    """
+
+    def __init__(self, config: OnsetsFramesConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.network = PaperNetwork(config) if config.front == "mel" else HarmonicNetwork(config)
+
+    def features(self, audio: Tensor) -> Tensor:
+        """Mono audio [B, S], S a multiple of `hop_length`, to log spectra [B, T, F] with T = S / hop_length.
+
+        Raises:
+            ValueError: On another shape.
+        """
+        hop = self.config.hop_length
+        if audio.ndim != 2 or audio.shape[1] == 0 or audio.shape[1] % hop:
+            raise ValueError(f"audio: expected [B, S] with S a positive multiple of {hop}, got {tuple(audio.shape)}.")
+        spectra: Tensor = self.network.spectrum(audio)
+        return spectra
+
+    def logits(self, features: Tensor) -> Heads:
+        """What training compares with targets."""
+        heads: Heads = self.network(features)
+        return heads
+
+    def forward(self, features: Tensor) -> Heads:
+        """Log spectra [B, T, F] to probabilities."""
+        return self.logits(features).probabilities()
+
+    def window_heads(self, audio: Tensor) -> Heads:
+        """Windows with their contexts [B, (window + 2 * context) * hop_length] to the heads of their own frames."""
+        config = self.config
+        expected = (config.window_frames + 2 * config.context_frames) * config.hop_length
+        if audio.ndim != 2 or audio.shape[1] != expected:
+            raise ValueError(f"audio: expected windows [B, {expected}], got {tuple(audio.shape)}.")
+        return self.forward(self.features(audio)).inner(config.context_frames, config.window_frames)
