@@ -1,4 +1,4 @@
-"""Windows of clips with notes, recorded anew: a room, a microphone, noise, another level; and what the heads should say.
+"""Windows of clips with notes, as another room and microphone would have them; and what the heads should say.
 
 A clip is `NAME.wav` at 16 kHz beside `NAME.npy`, as `render_piano.py` writes them.
 

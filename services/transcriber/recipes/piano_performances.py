@@ -20,10 +20,28 @@ LOWEST, HIGHEST = 21, 108
 MIN_REPEAT_S = 0.03
 """Of one key, a stroke sooner after the last is the same stroke, written in two tracks."""
 MAPS_TITLES = frozenset(
-    (
-        "alb_se2 bk_xmas4 bor_ps6 chpn_op10_e01 god_chpn_op10_e01 chpn-p19 deb_clai deb_menu grieg_butterfly "
-        "liz_et_trans5 mz_311_1 mz_331_3 mz_332_2 mz_545_3 scn15_11 scn15_12 scn16_3 scn16_4 ty_maerz ty_mai"
-    ).split()
+    [
+        "alb_se2",
+        "bk_xmas4",
+        "bor_ps6",
+        "chpn_op10_e01",
+        "god_chpn_op10_e01",
+        "chpn-p19",
+        "deb_clai",
+        "deb_menu",
+        "grieg_butterfly",
+        "liz_et_trans5",
+        "mz_311_1",
+        "mz_331_3",
+        "mz_332_2",
+        "mz_545_3",
+        "scn15_11",
+        "scn15_12",
+        "scn16_3",
+        "scn16_4",
+        "ty_maerz",
+        "ty_mai",
+    ]
 )
 """piano-midi.de's files of what the 19 Disklavier recordings of MAPS play: never to be heard in training."""
 
@@ -71,7 +89,9 @@ def read_performance(path: Path) -> Performance:
         if not track.is_drum:
             notes += [(n.time, n.time + n.duration, n.pitch, n.velocity) for n in track.notes]
             pedal += [(c.time, c.value) for c in track.controls if c.number == 64]
-    return Performance(_on_one_keyboard(np.array(notes, np.float64).reshape(-1, 4)), np.array(sorted(pedal), np.float64).reshape(-1, 2))
+    return Performance(
+        _on_one_keyboard(np.array(notes, np.float64).reshape(-1, 4)), np.array(sorted(pedal), np.float64).reshape(-1, 2)
+    )
 
 
 def _on_one_keyboard(notes: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -24,7 +24,6 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 from piano_performances import (
-    PEDAL_DOWN,
     Performance,
     Piece,
     excerpt,
@@ -81,7 +80,9 @@ def write_clip(folder: Path, name: str, audio: NDArray[np.float32], notes: NDArr
     np.save(folder / f"{name}.npy", notes[np.lexsort((notes[:, 2], notes[:, 0]))].astype(np.float32))
 
 
-def render_excerpt(synth: PianoSynthesizer, piece: Piece, random: np.random.Generator, folder: Path, name: str) -> float:
+def render_excerpt(
+    synth: PianoSynthesizer, piece: Piece, random: np.random.Generator, folder: Path, name: str
+) -> float:
     """Render one excerpt; its seconds, or 0 if there was too little in it."""
     whole = read_performance(piece.path)
     if len(whole.notes) < MIN_NOTES:

@@ -74,7 +74,11 @@ def soundfont(samples: dict[int, tuple[NDArray[np.int16], int]], name: str) -> b
             _chunk(b"shdr", headers),
         ]
     )
-    info = _chunk(b"ifil", struct.pack("<HH", 2, 1)) + _chunk(b"isng", b"EMU8000\0") + _chunk(b"INAM", text.ljust(20, b"\0"))
+    info = (
+        _chunk(b"ifil", struct.pack("<HH", 2, 1))
+        + _chunk(b"isng", b"EMU8000\0")
+        + _chunk(b"INAM", text.ljust(20, b"\0"))
+    )
     lists = [(b"INFO", info), (b"sdta", _chunk(b"smpl", bytes(data))), (b"pdta", articulation)]
     return _chunk(b"RIFF", b"sfbk" + b"".join(_chunk(b"LIST", kind + body) for kind, body in lists))
 

@@ -98,7 +98,9 @@ class Batches:
         """Audio [B, S] and what its heads should say [B, T, 88]."""
         chosen = self.random.choice(len(self.clips), self.recipe.batch_size, p=self.chances)
         windows = [self._window(self.clips[index]) for index in chosen]
-        stacked = [torch.stack([getattr(targets, f.name) for _, targets in windows]) for f in dataclasses.fields(Targets)]
+        stacked = [
+            torch.stack([getattr(targets, f.name) for _, targets in windows]) for f in dataclasses.fields(Targets)
+        ]
         return torch.from_numpy(np.stack([audio for audio, _ in windows])), Targets(*stacked)
 
     def _window(self, clip: Clip) -> tuple[np.ndarray, Targets]:

@@ -176,6 +176,7 @@ def bundled_soundfont() -> Path:
 
 
 def load_fluidsynth() -> ctypes.CDLL:
+    """FluidSynth's C library, with the signatures that are used here, and silent."""
     # FluidSynth takes the Vorbis decoder that is loaded first, and two of them differ in the last bit of compressed
     # SoundFonts: soundfile's own, always, so that a clip has the same bytes in every program.
     importlib.import_module("soundfile")

@@ -7,6 +7,16 @@ what makes notes of what they give.
 from stretto_transcriber.models.onsets_frames.config import OnsetsFramesConfig, maestro_config, maps_config
 from stretto_transcriber.models.onsets_frames.decoding import NoteDecoder
 from stretto_transcriber.models.onsets_frames.heads import Heads
+from stretto_transcriber.models.onsets_frames.layouts import build_onsets_frames, from_published
 from stretto_transcriber.models.onsets_frames.network import OnsetsFrames
 
-__all__ = ["Heads", "NoteDecoder", "OnsetsFrames", "OnsetsFramesConfig", "maestro_config", "maps_config"]
+__all__ = [
+    "Heads",
+    "NoteDecoder",
+    "OnsetsFrames",
+    "OnsetsFramesConfig",
+    "build_onsets_frames",
+    "from_published",
+    "maestro_config",
+    "maps_config",
+]

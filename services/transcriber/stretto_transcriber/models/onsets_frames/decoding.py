@@ -95,7 +95,9 @@ class NoteDecoder:
             for pitch in np.nonzero(is_onset[index])[0].tolist():
                 ended += self._begin(heard[index : index + 2 * REACH + 1], pitch)
             for pitch in list(self._sounding):
-                peak_s = self._place_s(heard[index : index + 2 * REACH + 1, 1, pitch]) if is_offset[index, pitch] else None
+                peak_s = (
+                    self._place_s(heard[index : index + 2 * REACH + 1, 1, pitch]) if is_offset[index, pitch] else None
+                )
                 ended += self._continue(pitch, bool(is_quiet[index, pitch]), peak_s)
             self._frame += 1
         return _notes_of(ended)

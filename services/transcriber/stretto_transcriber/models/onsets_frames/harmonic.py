@@ -1,13 +1,13 @@
 """Onsets and Frames whose weights are shared over pitch: one small network that looks at each key and its harmonics.
 
-After HPPNet (Wei et al. 2022, https://arxiv.org/abs/2208.14339). The spectrum's bands are a third of a semitone apart, so
-a note looks the same wherever it lies but for its register. A pitch is described by the bands at its harmonics and
+After HPPNet (Wei et al. 2022, https://arxiv.org/abs/2208.14339). The spectrum's bands are a third of a semitone apart,
+so a note looks the same wherever it lies but for its register. A pitch is described by the bands at its harmonics and
 sub-harmonics; convolutions over time, neighbours and octaves; and an LSTM over time, of every pitch by itself. What the
 network may know of the register is a bias of each pitch and channel. Onsets have a branch of their own; offsets, frames
 and velocities read the other one, and frames also the onsets and offsets, detached, as in the papers.
 
-Departures: offsets and activations share a branch; dropout is left out, since weights that are shared over 88 pitches do
-not overfit; velocity reads the onsets' branch, where the stroke is.
+Departures: offsets and activations share a branch; dropout is left out, since weights that are shared over 88 pitches
+do not overfit; velocity reads the onsets' branch, where the stroke is.
 
 Legend: B batch, C channels, T frames, P semitones or pitches, F numbers of a frame.
 """

@@ -19,7 +19,8 @@ from stretto_transcriber.models.onsets_frames.paper import PaperNetwork
 class OnsetsFrames(nn.Module):
     """The network with its front end.
 
-    Invariant: a window gives the same in any batch; `tests/services/transcriber/test_onsets_frames.py` holds it to that.
+    Invariant: a window gives the same in any batch but for rounding; `tests/services/transcriber/test_onsets_frames.py`
+    holds it to that.
     """
 
     def __init__(self, config: OnsetsFramesConfig) -> None:

@@ -62,9 +62,7 @@ class PaperNetwork(nn.Module):
 
     def __init__(self, config: OnsetsFramesConfig) -> None:
         super().__init__()
-        self.spectrum = MelSpectrum(
-            config.sample_rate_hz, config.hop_length, config.num_mel_bands, config.frame_centre
-        )
+        self.spectrum = MelSpectrum(config.sample_rate_hz, config.hop_length, config.num_mel_bands, config.frame_centre)
         self.onset_stack = _events(config)
         self.offset_stack = _events(config) if config.has_offset_head else None
         self.frame_stack = nn.Sequential(ConvStack(config), nn.Linear(config.fc_size, NUM_PITCHES))

@@ -35,7 +35,7 @@ def power_frames(audio: Tensor, window: Tensor, hop_length: int, centre: float) 
 
 
 class MelSpectrum(nn.Module):
-    """229 mel bands from 30 Hz on (HTK), the natural logarithm of the magnitude floored at 1e-5: [B, S] to [B, T, F]."""
+    """229 mel bands from 30 Hz on (HTK), the natural logarithm of magnitudes floored at 1e-5: [B, S] to [B, T, F]."""
 
     def __init__(self, sample_rate_hz: int, hop_length: int, num_bands: int, centre: float) -> None:
         super().__init__()
