@@ -9,6 +9,7 @@ from stretto_transcriber.models.onsets_frames.decoding import NoteDecoder
 from stretto_transcriber.models.onsets_frames.heads import Heads
 from stretto_transcriber.models.onsets_frames.layouts import build_onsets_frames, from_published
 from stretto_transcriber.models.onsets_frames.network import OnsetsFrames
+from stretto_transcriber.models.onsets_frames.transcription import hear_clip, transcribe_clip
 
 __all__ = [
     "Heads",
@@ -17,6 +18,8 @@ __all__ = [
     "OnsetsFramesConfig",
     "build_onsets_frames",
     "from_published",
+    "hear_clip",
     "maestro_config",
     "maps_config",
+    "transcribe_clip",
 ]

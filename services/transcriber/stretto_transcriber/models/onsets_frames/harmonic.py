@@ -87,7 +87,7 @@ class HarmonicNetwork(nn.Module):
                 nn.init.constant_(head.bias, _RARE)
 
     def forward(self, features: Tensor) -> Heads:
-        x = features.unflatten(-1, (len(HARMONIC_WINDOWS), -1)).transpose(1, 2)  # [B, W, T, 297]
+        x = torch.stack(features.chunk(len(HARMONIC_WINDOWS), -1), 1)  # [B, W, T, 297]
         x = F.relu(self.stem(x.contiguous(memory_format=torch.channels_last)))
         semitones = F.relu(self.fold(x))  # [B, C, T, 99]
         assert semitones.shape[-1] * BINS_PER_SEMITONE == x.shape[-1]
@@ -101,5 +101,5 @@ class HarmonicNetwork(nn.Module):
         heard = torch.cat([self.activation(sounding), *(event.to(sounding.dtype) for event in events)], -1)
         batch, frames, pitches, _ = heard.shape
         rows = heard.transpose(1, 2).reshape(batch * pitches, frames, -1)
-        out = self.frame_head(self.combined(rows)[0])[..., 0]  # [B * 88, T]
+        out: Tensor = self.frame_head(self.combined(rows)[0])[..., 0]  # [B * 88, T]
         return out.reshape(batch, pitches, frames).transpose(1, 2)

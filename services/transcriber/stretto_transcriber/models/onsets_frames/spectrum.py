@@ -80,7 +80,8 @@ def third_tone_bands(sample_rate_hz: int, window_length: int) -> Tensor:
     centres = _LOWEST_HZ * ratio**places  # [F]
     widths = torch.clamp(centres * math.log(ratio), min=grain)
     lines = torch.arange(window_length // 2 + 1, dtype=torch.float64) * grain
-    return (1.0 - (lines[:, None] - centres).abs() / widths).clamp(min=0.0).float()
+    bands: Tensor = (1.0 - (lines[:, None] - centres).abs() / widths).clamp(min=0.0).float()
+    return bands
 
 
 def harmonic_shifts(harmonics: Sequence[float]) -> list[int]:

@@ -1,0 +1,37 @@
+"""A whole clip at once, for recipes and evals: the same windows and the same decoder as a stream has.
+
+Legend: S samples.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stretto_transcriber.models.notes import Notes
+from stretto_transcriber.models.onsets_frames.decoding import NoteDecoder
+from stretto_transcriber.models.onsets_frames.network import OnsetsFrames
+
+
+@torch.inference_mode()
+def hear_clip(model: OnsetsFrames, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The heads of a clip [S] at the model's rate, frame by frame [T, 4 * 88], T = ceil(S / hop_length)."""
+    config = model.config
+    hop, window, context = config.hop_length, config.window_frames, config.context_frames
+    num_frames = -(-len(samples) // hop)
+    num_windows = -(-num_frames // window)
+    padded = np.zeros((num_windows * window + 2 * context) * hop, np.float32)
+    padded[context * hop : context * hop + len(samples)] = samples
+    heads = []
+    for index in range(num_windows):
+        start = index * window * hop
+        audio = torch.from_numpy(padded[start : start + (window + 2 * context) * hop])
+        heads.append(model.window_heads(audio[None]).stacked()[0].numpy())
+    return np.concatenate(heads)[:num_frames] if heads else np.zeros((0, 352), np.float32)
+
+
+def transcribe_clip(model: OnsetsFrames, samples: NDArray[np.float32]) -> Notes:
+    """The notes of a clip [S] at the model's rate."""
+    decoder = NoteDecoder(model.config)
+    return Notes.joined([decoder.push(hear_clip(model, samples)), decoder.flush()])
