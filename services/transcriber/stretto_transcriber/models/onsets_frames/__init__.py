@@ -8,6 +8,7 @@ from stretto_transcriber.models.onsets_frames.config import OnsetsFramesConfig, 
 from stretto_transcriber.models.onsets_frames.decoding import NoteDecoder
 from stretto_transcriber.models.onsets_frames.heads import Heads
 from stretto_transcriber.models.onsets_frames.layouts import build_onsets_frames, from_published
+from stretto_transcriber.models.onsets_frames.listener import note_listener
 from stretto_transcriber.models.onsets_frames.network import OnsetsFrames
 from stretto_transcriber.models.onsets_frames.transcription import hear_clip, transcribe_clip
 
@@ -21,5 +22,6 @@ __all__ = [
     "hear_clip",
     "maestro_config",
     "maps_config",
+    "note_listener",
     "transcribe_clip",
 ]

@@ -1,0 +1,18 @@
+"""`OnsetsFrames` as the engine asks for it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from stretto_transcriber.models.hearing import NoteListener
+from stretto_transcriber.models.onsets_frames.decoding import NoteDecoder
+from stretto_transcriber.models.onsets_frames.network import OnsetsFrames
+
+
+def note_listener(model: OnsetsFrames) -> NoteListener:
+    """A model in eval mode, with its grid, its heads side by side, and its decoder."""
+
+    def hear(windows: Tensor) -> Tensor:
+        return model.window_heads(windows).stacked()
+
+    return NoteListener(model.config, model, hear, lambda: NoteDecoder(model.config))
