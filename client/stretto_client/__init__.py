@@ -6,21 +6,29 @@ Needs no torch and no service. See `stretto_client.client` for the methods and R
 from stretto_shared.audio import Waveform
 from stretto_shared.errors import Conflict, InvalidInput, NotFound, NotReady, Overloaded, StrettoError
 from stretto_shared.features import Chromagram, JointEmbedding, ModelInfo, SamplingOptions, TextStates
+from stretto_shared.score import Key, Part, Score, Tempo, TimeSignature
 from stretto_shared.tokens import TokenMatrix, concatenate
 
 from stretto_client.audio_files import AudioFileWriter, open_audio, read_audio, write_audio
+from stretto_client.beat_files import write_beats
 from stretto_client.client import StrettoClient, TlsFiles
 from stretto_client.embedded import embedded_server
 from stretto_client.errors import DeadlineExceeded, RequestCancelled, ServerFailure, Unreachable
+from stretto_client.midi_files import write_midi
 from stretto_client.token_files import read_tokens, write_tokens
 from stretto_client.values import (
+    AnalysisEvent,
+    AnalysisProgress,
+    AnalysisReceipt,
     AudioChunk,
     EmbeddedAudio,
     EmbeddedMelody,
     EmbeddedText,
     EncodedAudio,
+    EngravedScore,
     ModelList,
     MusicEvent,
+    NoteChunk,
     Pace,
     Progress,
     PromptSpan,
@@ -28,8 +36,10 @@ from stretto_client.values import (
     Ranking,
     Receipt,
     ScoredTag,
+    Section,
     TagList,
     TokenChunk,
+    TrackedBeats,
 )
 
 __all__ = [
@@ -42,6 +52,11 @@ __all__ = [
     "TextStates",
     "JointEmbedding",
     "Chromagram",
+    "Score",
+    "Part",
+    "Tempo",
+    "TimeSignature",
+    "Key",
     "SamplingOptions",
     "ModelInfo",
     "Pace",
@@ -52,6 +67,13 @@ __all__ = [
     "MusicEvent",
     "EncodedAudio",
     "TokenChunk",
+    "NoteChunk",
+    "TrackedBeats",
+    "EngravedScore",
+    "Section",
+    "AnalysisProgress",
+    "AnalysisReceipt",
+    "AnalysisEvent",
     "EmbeddedText",
     "EmbeddedAudio",
     "EmbeddedMelody",
@@ -66,6 +88,8 @@ __all__ = [
     "AudioFileWriter",
     "read_tokens",
     "write_tokens",
+    "write_midi",
+    "write_beats",
     "StrettoError",
     "InvalidInput",
     "NotFound",

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 from stretto_shared.errors import InvalidInput, StrettoError
 from stretto_shared.grpc.status import error_from_rpc
-from stretto_shared.grpc.streams import exchange
+from stretto_shared.grpc.streams import exchange, submit
 
 from stretto_client.errors import DeadlineExceeded, RequestCancelled, ServerFailure, Unreachable
 
@@ -49,6 +49,19 @@ async def stream(call: Any, requests: AsyncIterator[bytes] | None = None) -> Asy
         raise as_stretto_error(error) from error
     finally:
         call.cancel()
+
+
+async def submitted(call: Any, requests: AsyncIterator[bytes]) -> Any:
+    """The one reply of a call that takes a stream of serialized messages.
+
+    Raises:
+        StrettoError: For every failure of the call.
+        Exception: What `requests` raised.
+    """
+    try:
+        return await submit(call, requests)
+    except grpc.aio.AioRpcError as error:
+        raise as_stretto_error(error) from error
 
 
 def as_stretto_error(error: grpc.aio.AioRpcError) -> StrettoError:

@@ -18,6 +18,7 @@ from stretto.codec.v1 import codec_pb2, codec_pb2_grpc
 from stretto.embedding.v1 import embedding_pb2_grpc
 from stretto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from stretto.semantic.v1 import semantic_pb2, semantic_pb2_grpc
+from stretto.transcriber.v1 import transcriber_pb2_grpc
 from stretto_shared.audio import Waveform
 from stretto_shared.features import SamplingOptions
 from stretto_shared.grpc import convert
@@ -36,13 +37,13 @@ from stretto_client.convert import (
     story_to_proto,
 )
 from stretto_client.embedding_calls import SHORT_TIMEOUT_S, EmbeddingCalls
+from stretto_client.transcription_calls import TranscriptionCalls, pieces
 from stretto_client.values import AudioChunk, EncodedAudio, ModelList, MusicEvent, Pace, PromptSpan, TokenChunk
 
 MUSIC_TIMEOUT_S = 300.0
 CODEC_TIMEOUT_S = 300.0
 TOKENIZER_TIMEOUT_S = 300.0
 FRAMES_PER_MESSAGE = 512
-MESSAGE_S = 1.0  # of audio that is streamed
 MAX_HEARD_S = 10.0  # what every cascade hears of a recording at most; the proto of ContinueMusic says so
 
 
@@ -55,7 +56,7 @@ class TlsFiles:
     key_path: Path | None = None
 
 
-class StrettoClient(EmbeddingCalls):
+class StrettoClient(EmbeddingCalls, TranscriptionCalls):
     """A connection to one Stretto door; use it as `async with StrettoClient(address) as client`.
 
     Invariant: one channel from enter to exit, shared by all calls, which may run at the same time.
@@ -79,6 +80,7 @@ class StrettoClient(EmbeddingCalls):
         self._codec = codec_pb2_grpc.CodecServiceStub(self._channel)
         self._embedding = embedding_pb2_grpc.EmbeddingServiceStub(self._channel)
         self._semantic = semantic_pb2_grpc.SemanticServiceStub(self._channel)
+        self._transcriber = transcriber_pb2_grpc.TranscriberServiceStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
         return self
 
@@ -237,7 +239,7 @@ class StrettoClient(EmbeddingCalls):
         async def requests() -> AsyncGenerator[bytes, None]:
             config = semantic_pb2.TokenizeConfig(model=model)
             yield semantic_pb2.TokenizeAudioRequest(config=config).SerializeToString()
-            async for part in _pieces(audio):
+            async for part in pieces(audio):
                 waveform = convert.waveform_to_proto(part)
                 yield semantic_pb2.TokenizeAudioRequest(waveform=waveform).SerializeToString()
 
@@ -280,17 +282,6 @@ async def _parts(tokens: TokenMatrix | AsyncIterator[TokenMatrix]) -> AsyncItera
             yield tokens.frames(start, min(start + FRAMES_PER_MESSAGE, tokens.num_frames))
     else:
         async for part in tokens:
-            yield part
-
-
-async def _pieces(audio: Waveform | AsyncIterator[Waveform]) -> AsyncIterator[Waveform]:
-    """Messages of a size that streams."""
-    if isinstance(audio, Waveform):
-        step = max(1, round(MESSAGE_S * audio.sample_rate_hz))
-        for start in range(0, audio.num_samples, step):
-            yield Waveform(audio.samples[:, start : start + step], audio.sample_rate_hz)
-    else:
-        async for part in audio:
             yield part
 
 

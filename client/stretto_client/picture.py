@@ -1,4 +1,4 @@
-"""A picture of a clip: its mel-spaced spectrogram in decibels, drawn with matplotlib into a PNG, PDF or SVG."""
+"""Pictures, drawn with matplotlib into a PNG, PDF or SVG: a clip's spectrogram in decibels, a score's piano roll."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from stretto_shared.audio import Waveform
 from stretto_shared.errors import InvalidInput
+from stretto_shared.score import Score
 
 from stretto_client.files import whole_file
 
@@ -61,6 +62,39 @@ def draw_spectrogram(path: Path, waveform: Waveform, title: str) -> None:
     )
     spectrum_axes.set_yticks([0, 250, 500, 1000, 2000, 4000, 8000], ["0", "250", "500", "1k", "2k", "4k", "8k"])
     figure.colorbar(image, ax=[wave_axes, spectrum_axes], label="dB below the loudest")
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=110, format=path.suffix.lower().removeprefix("."))
+
+
+def draw_piano_roll(path: Path, score: Score, title: str, duration_s: float) -> None:
+    """Write a picture of a score to `path`: its notes over time and pitch, coloured by velocity, and its beats.
+
+    Raises:
+        InvalidInput: If the suffix is none of `SUFFIXES`.
+    """
+    check_picture_path(path)
+    # matplotlib is slow to import, and no other command draws
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.collections import PolyCollection
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(min(40.0, max(10.0, duration_s / 4)), 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    low, high = score.pitch_midi - 0.45, score.pitch_midi + 0.45
+    begin, end = score.onset_s, score.offset_s
+    corners = np.stack([np.stack([x, y], -1) for x, y in ((begin, low), (begin, high), (end, high), (end, low))], 1)
+    notes = PolyCollection(list(corners), cmap="viridis", array=score.velocity, clim=(1, 127))
+    axes.add_collection(notes)
+    for index, beat_s in enumerate(score.beat_s):
+        is_downbeat = bool(score.beat_in_bar.size) and score.beat_in_bar[index] == 1
+        axes.axvline(beat_s, color="#bbbbbb", linewidth=0.8 if is_downbeat else 0.3, zorder=0)
+    lowest, highest = (int(score.pitch_midi.min()), int(score.pitch_midi.max())) if score.num_notes else (21, 108)
+    octaves = range(12 * (lowest // 12), highest + 13, 12)
+    axes.set_yticks(list(octaves), [f"C{pitch // 12 - 1}" for pitch in octaves])
+    axes.set(xlim=(0, max(duration_s, score.end_s)), ylim=(lowest - 2, highest + 2), xlabel="time (s)", ylabel="pitch")
+    axes.set_title(title.encode("utf-8", "replace").decode("utf-8"), parse_math=False)
+    figure.colorbar(notes, ax=axes, label="velocity")
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=110, format=path.suffix.lower().removeprefix("."))
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+from numpy.typing import NDArray
 from stretto_shared.audio import Waveform
 from stretto_shared.features import Chromagram, JointEmbedding, ModelInfo, SamplingOptions, TextStates
+from stretto_shared.score import Score
 from stretto_shared.tokens import TokenMatrix
 
 
@@ -163,6 +166,78 @@ class EmbeddedMelody:
     melody: Chromagram | None
     codes: TokenMatrix | None
     model: ModelInfo | None
+
+
+@dataclass(frozen=True, eq=False)
+class NoteChunk:
+    """Notes of a recording that are final, in no other chunk; all that begin before `complete_s` have come by now.
+
+    `model` is who heard them; None in an analysis, whose receipt names it.
+    """
+
+    notes: Score
+    complete_s: float
+    model: ModelInfo | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class TrackedBeats:
+    """The beats of a recording: B of them, and M onsets. There may be none.
+
+    Args:
+        beat_s: float64 [B], rising.
+        beat_in_bar: int32 [B], 1 on a downbeat; empty where the model tells no bars.
+        tempo_bpm: float64 [B], beats a minute around each beat.
+        numerator: How many beats most bars have; 0 where the model tells no bars.
+        onset_s: float64 [M], when something begins to sound.
+        model: Who heard them; None in an analysis, whose receipt names it.
+    """
+
+    beat_s: NDArray[np.float64]
+    beat_in_bar: NDArray[np.int32]
+    tempo_bpm: NDArray[np.float64]
+    numerator: int
+    onset_s: NDArray[np.float64]
+    model: ModelInfo | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class EngravedScore:
+    """A performance as written: times at its written tempo, and the same as MusicXML."""
+
+    score: Score
+    musicxml: bytes
+
+
+class Section(StrEnum):
+    """One part of an analysis; they come in this order."""
+
+    NOTES = "notes"
+    BEATS = "beats"
+    SCORE = "score"
+
+
+@dataclass(frozen=True)
+class AnalysisProgress:
+    """How many seconds of the recording a stage is done with; 0 where it begins, or does not tell."""
+
+    stage: str
+    done_s: float
+
+
+@dataclass(frozen=True)
+class AnalysisReceipt:
+    """What made an analysis: with the recording, enough to make it again."""
+
+    sections: tuple[Section, ...]
+    models: tuple[ModelInfo, ...]
+    duration_s: float
+    input_sha256: str
+    stretto_version: str
+    total_latency_s: float
+
+
+AnalysisEvent = AnalysisProgress | NoteChunk | TrackedBeats | EngravedScore | AnalysisReceipt
 
 
 @dataclass(frozen=True)

@@ -19,15 +19,18 @@ from stretto.common.v1 import model_pb2
 from stretto.embedding.v1 import embedding_pb2, embedding_pb2_grpc
 from stretto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from stretto.semantic.v1 import semantic_pb2, semantic_pb2_grpc
+from stretto.transcriber.v1 import transcriber_pb2, transcriber_pb2_grpc
 from stretto_client import write_audio
 from stretto_client.cli import main as cli
 from stretto_shared.audio import Waveform
 from stretto_shared.errors import Conflict, InvalidInput, NotFound, NotReady, Overloaded
 from stretto_shared.features import Chromagram, JointEmbedding, TextStates
 from stretto_shared.grpc import convert
+from stretto_shared.grpc.convert_score import score_to_proto
 from stretto_shared.grpc.hosting import HostContext, ServiceHost
 from stretto_shared.grpc.server import StrettoServer
 from stretto_shared.grpc.settings import GrpcSettings
+from stretto_shared.score import Part, Score
 from stretto_shared.tokens import TokenMatrix
 
 SAMPLE_RATE_HZ = 24_000
@@ -118,6 +121,45 @@ class Orchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):  # type: 
                 **chosen,
             )
         }
+
+    async def AnalyzeMusic(self, requests: Any, context: Any) -> Any:
+        response, sections, num_seconds = orchestrator_pb2.AnalyzeMusicResponse, list[int](), 0.0
+        note_model = title = ""
+        async for request in requests:
+            if request.WhichOneof("payload") == "config":
+                sections, note_model, title = (
+                    list(request.config.sections),
+                    request.config.note_model,
+                    request.config.title,
+                )
+                yield response(progress=orchestrator_pb2.AnalysisProgress(stage="transcriber/notes"))
+                continue
+            if note_model in ERRORS:
+                raise ERRORS[note_model]
+            notes = orchestrator_pb2.AnalyzedNotes(notes=_note_at(num_seconds), complete_s=num_seconds + 1)
+            num_seconds += convert.waveform_from_proto(request.waveform).duration_s
+            yield response(notes=notes)
+        models = [model("onsets", "transcriber")]
+        if orchestrator_pb2.ANALYSIS_SECTION_BEATS in sections:
+            models.append(model("beats", "transcriber"))
+            yield response(
+                beats=orchestrator_pb2.AnalyzedBeats(
+                    beat_s=[0.0, 0.5, 1.0], beat_in_bar=[1, 2, 1], tempo_bpm=[120.0] * 3, time_signature_numerator=2
+                )
+            )
+        if orchestrator_pb2.ANALYSIS_SECTION_SCORE in sections and title != "no score":
+            score = orchestrator_pb2.AnalyzedScore(score=_note_at(0.0), musicxml=f"<{title}/>".encode())
+            yield response(score=score)
+        yield response(
+            receipt=orchestrator_pb2.AnalysisReceipt(
+                sections=sections,
+                models=models,
+                duration_s=num_seconds,
+                input_sha256="cd" * 32,
+                stretto_version="0.1.0",
+                total_latency=duration_pb2.Duration(seconds=2),
+            )
+        )
 
     async def ListModels(self, request: Any, context: Any) -> Any:
         return orchestrator_pb2.ListModelsResponse(
@@ -261,6 +303,47 @@ class Semantic(semantic_pb2_grpc.SemanticServiceServicer):  # type: ignore[misc]
             raise InvalidInput("waveform", "expected audio, got none.")
 
 
+def _note_at(onset_s: float) -> Any:
+    return score_to_proto(Score([onset_s], [0.5], [60], [90], [0], (Part("piano"),)))  # type: ignore[arg-type]
+
+
+class Transcriber(transcriber_pb2_grpc.TranscriberServiceServicer):  # type: ignore[misc]
+    """A note at the start of each message; three beats."""
+
+    async def TranscribeAudio(self, requests: Any, context: Any) -> Any:
+        num_messages, num_seconds = 0, 0.0
+        async for request in requests:
+            if request.WhichOneof("payload") == "config":
+                if request.config.model in ERRORS:
+                    raise ERRORS[request.config.model]
+                continue
+            notes = _note_at(num_seconds)
+            num_seconds += convert.waveform_from_proto(request.waveform).duration_s
+            info = None if num_messages else model("onsets", "transcriber")
+            yield transcriber_pb2.TranscribeAudioResponse(notes=notes, complete_s=num_seconds, model=info)
+            num_messages += 1
+
+    async def TrackBeats(self, requests: Any, context: Any) -> Any:
+        num_samples = 0
+        async for request in requests:
+            if request.config.model in ERRORS:
+                raise ERRORS[request.config.model]
+            num_samples += len(request.waveform.samples) // 4
+        return transcriber_pb2.TrackBeatsResponse(
+            beat_s=[0.0, 0.5, 1.0],
+            beat_in_bar=[1, 2, 1],
+            tempo_bpm=[120.0] * 3,
+            time_signature_numerator=2,
+            onset_s=[num_samples / SAMPLE_RATE_HZ],
+            model=model("beats", "transcriber"),
+        )
+
+    async def EngraveScore(self, request: Any, context: Any) -> Any:
+        if len(request.score.beat_s) < 2:
+            raise InvalidInput("score.beat_s", "expected at least 2 beats.")
+        return transcriber_pb2.EngraveScoreResponse(score=request.score, musicxml=f"<{request.title}/>".encode())
+
+
 def _builders(seen: Seen) -> dict[str, Any]:
     async def nothing() -> None:
         return None
@@ -292,6 +375,12 @@ def _builders(seen: Seen) -> dict[str, Any]:
             "stretto.semantic.v1.SemanticService",
             semantic_pb2_grpc.add_SemanticServiceServicer_to_server,
             Semantic(),
+        ),
+        "transcriber": host(
+            "transcriber",
+            "stretto.transcriber.v1.TranscriberService",
+            transcriber_pb2_grpc.add_TranscriberServiceServicer_to_server,
+            Transcriber(),
         ),
     }
 

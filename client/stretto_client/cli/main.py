@@ -10,7 +10,7 @@ from stretto_shared.errors import StrettoError
 from stretto_shared.grpc.setting_errors import InvalidSetting, named_settings
 from typer.exceptions import TyperException
 
-from stretto_client.cli import bench, doctor, embedding, music, serving, tokenizing, tokens
+from stretto_client.cli import bench, doctor, embedding, music, serving, tokenizing, tokens, transcribing
 from stretto_client.cli.output import stderr_console
 
 EXIT_FAILED = 1
@@ -34,6 +34,8 @@ def build_app() -> typer.Typer:
     app.command("rank")(embedding.rank)
     app.command("tag")(embedding.tag)
     app.command("tokenize")(tokenizing.tokenize)
+    app.command("transcribe")(transcribing.transcribe)
+    app.command("beats")(transcribing.beats)
     app.command("models")(serving.models)
     app.command("doctor")(doctor.doctor)
     app.command("bench")(bench.bench)

@@ -14,10 +14,11 @@ from stretto_shared.tokens import concatenate
 from stretto_client.audio_files import AudioFileReader, open_audio
 from stretto_client.cli.output import model_as_json, print_json, progress_bar, stdout_console
 from stretto_client.cli.session import Address, AsJson, Timeout, run_session
-from stretto_client.client import MESSAGE_S, TOKENIZER_TIMEOUT_S, StrettoClient
+from stretto_client.client import TOKENIZER_TIMEOUT_S, StrettoClient
 from stretto_client.errors import ServerFailure
 from stretto_client.files import check_output
 from stretto_client.token_files import check_tokens_path, write_tokens
+from stretto_client.transcription_calls import MESSAGE_S
 from stretto_client.values import TokenChunk
 
 
