@@ -22,10 +22,10 @@ from stretto_shared.errors import NotFound, NotReady
 from stretto_shared.features import ModelInfo
 from stretto_shared.nn.heap import giving_memory_back
 from stretto_shared.score import Score
-from torch import Tensor
 
 from stretto_transcriber.models.beats import TrackedBeats
 from stretto_transcriber.models.hearing import BeatListener, NoteDecoder, NoteListener
+from stretto_transcriber.models.onsets_frames import build_onsets_frames, note_listener
 
 NO_LICENCE_STATED = "NOASSERTION"
 _SEED = 20_021
@@ -34,8 +34,13 @@ L = TypeVar("L", NoteListener, BeatListener)
 Build = Callable[[weights.ResolvedWeights], L]
 """Verified weights to what hears; RuntimeError, TypeError or ValueError where weights and config do not fit."""
 
+
+def _build_onsets_frames(resolved: weights.ResolvedWeights) -> NoteListener:
+    return note_listener(build_onsets_frames(resolved.config["config"], weights.load_tensors(resolved)))
+
+
 # By `architecture` of `config.json`.
-NOTE_ARCHITECTURES: Mapping[str, Build[NoteListener]] = {}
+NOTE_ARCHITECTURES: Mapping[str, Build[NoteListener]] = {"OnsetsFrames": _build_onsets_frames}
 BEAT_ARCHITECTURES: Mapping[str, Build[BeatListener]] = {}
 
 
@@ -206,11 +211,6 @@ def _info(resolved: weights.ResolvedWeights, listener: NoteListener | BeatListen
         source=resolved.source,
         sample_rate_hz=listener.config.sample_rate_hz,
     )
-
-
-def as_channels(*parts: Tensor) -> Tensor:
-    """What a model gives of each frame in several tensors [N, T] or [N, T, p], as one [N, T, P]."""
-    return torch.cat([part if part.ndim == 3 else part[..., None] for part in parts], dim=-1)
 
 
 def engrave_score(performance: Score, title: str) -> tuple[Score, bytes]:
