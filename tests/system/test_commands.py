@@ -22,6 +22,7 @@ EXAMPLES = {
     "compare_texts.py": ("a fast waltz", "a slow song", "quick dance music in three"),
     "tell_a_story.py": ("story.wav", "a calm piano", "fast drums", "--duration-s", "2"),
     "choose_the_best.py": ("a flute", "{melody}", "{melody}"),
+    "transcribe_a_recording.py": ("{melody}", "heard"),
     "handle_errors.py": (),
 }
 
@@ -53,7 +54,9 @@ def test_embed_finds_the_closer_text(run: Any, door: Any) -> None:
 def test_models_names_every_service_with_digests_and_licences(run: Any, door: Any) -> None:
     listed = json.loads(run(*STRETTO, "models", "--json", "--address", door.address).stdout)
     assert listed["unreachable_services"] == []
-    assert {model["service"] for model in listed["models"]} == {"acoustic", "codec", "embedding", "semantic"}
+    assert {model["service"] for model in listed["models"]} == {
+        "acoustic", "codec", "embedding", "semantic", "transcriber",
+    }  # fmt: skip
     for model in listed["models"]:
         assert re.fullmatch(r"[0-9a-f]{64}", model["digest_sha256"])
         assert model["licence"]

@@ -15,7 +15,7 @@ import numpy as np
 from real_server import free_port, stop, tune, wait_until_healthy
 from stretto_client import AudioChunk, StrettoClient
 
-STAGES = ("codec", "embedding", "acoustic", "semantic")
+STAGES = ("codec", "embedding", "acoustic", "semantic", "transcriber")
 
 
 async def everything(address: str) -> list[str]:
@@ -28,8 +28,11 @@ async def everything(address: str) -> list[str]:
         decoded = [chunk.waveform.samples async for chunk in client.decode_tokens(encoded.tokens)]
         states = (await client.embed_text(["a slow cello"])).states[0]
         meaning = [chunk.tokens.codes async for chunk in client.tokenize_audio(recording)]
+        notes = [chunk.notes async for chunk in client.transcribe_audio(recording)]
+        beats = await client.track_beats(recording)
+    heard = [np.concatenate([getattr(part, name) for part in notes]) for name in ("onset_s", "pitch_midi")]
     parts = [np.concatenate(music, axis=1), encoded.tokens.codes, np.concatenate(decoded, axis=1), states.pooled]
-    parts.append(np.concatenate(meaning, axis=1))
+    parts += [np.concatenate(meaning, axis=1), *heard, beats.beat_s, beats.onset_s]
     return [hashlib.sha256(np.ascontiguousarray(part).tobytes()).hexdigest() for part in parts]
 
 
@@ -69,7 +72,9 @@ async def test_a_process_for_each_service_gives_the_same_bytes_behind_one_door(d
         assert await everything(address) == await everything(door.address)
         pages = await asyncio.to_thread(methods_counted, range(metrics_port, metrics_port + len(ports)))
         assert pages[1:] == [{name} for name in STAGES]
-        assert pages[0] == {"orchestrator", "codec", "embedding", "semantic"}, "the door also passes these on"
+        assert pages[0] == {"orchestrator", "codec", "embedding", "semantic", "transcriber"}, (
+            "the door also passes these on"
+        )
         assert await asyncio.to_thread(stop, process) == 0
     finally:
         process.kill()
