@@ -2,8 +2,9 @@
 
     PYTHON evals/peers/piano_notes.py NAME OUT AUDIO...
 
-writes `OUT/STEM.npy`, float64 [N, 4] of onset_s, offset_s, pitch_midi, velocity, for every file of audio, and the
-seconds that it took as `OUT/STEM.json`; a file that has both is passed over. `NAME`, and what PYTHON must have:
+writes `OUT/STEM.npy`, float64 [N, 4] of onset_s, offset_s, pitch_midi, velocity, for every file of audio, and as
+`OUT/STEM.json` the seconds that it took, of CPU and by the clock; a file that has both is passed over. `NAME`, and what
+PYTHON must have:
 
 - `basic-pitch` (Bittner et al. 2022, Apache-2.0): `pip install --no-deps basic-pitch==0.4.0`, onnxruntime, librosa,
   mir_eval, pretty_midi, resampy, scikit-learn. Its defaults.
@@ -94,9 +95,9 @@ def main() -> None:
         notes, cost = (out / f"{Path(path).stem}{ending}" for ending in (".npy", ".json"))
         if notes.exists() and cost.exists():
             continue
-        started = time.process_time()
+        started, began = time.process_time(), time.perf_counter()
         rows = PEERS[sys.argv[1]](path)
-        cost.write_text(json.dumps({"cpu_s": time.process_time() - started}))
+        cost.write_text(json.dumps({"cpu_s": time.process_time() - started, "wall_s": time.perf_counter() - began}))
         np.save(notes, np.array(sorted(rows), np.float64).reshape(-1, 4))
 
 

@@ -173,10 +173,10 @@ def find_max_joined(listener: NoteListener | BeatListener, limit: int) -> int:
     generator = torch.Generator().manual_seed(_SEED)
     levels = torch.logspace(-3, 0, limit)[:, None]  # neighbours of very different loudness
     samples = torch.randn(limit, grid_of(listener).num_samples, generator=generator) * levels
-    alone = torch.cat([listener.hear(samples[each, None]) for each in range(limit)])
+    alone = [listener.hear(samples[:1])]
     for count in range(2, limit + 1):
-        chosen = list(range(limit))[: -count - 1 : -1]  # the last ones, in reverse order
-        if not torch.equal(listener.hear(samples[chosen]), alone[chosen]):
+        alone.append(listener.hear(samples[count - 1 : count]))
+        if not torch.equal(listener.hear(samples[:count].flip(0)), torch.cat(alone[::-1])):
             return count - 1
     return limit
 
