@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,8 +23,12 @@ from stretto_shared.errors import NotFound, NotReady
 from stretto_shared.features import ModelInfo
 from stretto_shared.nn.heap import giving_memory_back
 from stretto_shared.score import Score
+from torch import Tensor
 
+from stretto_transcriber.models.beat_tracker.decoding import detect_onsets, track_beats
+from stretto_transcriber.models.beat_tracker.weights import build_beat_tracker
 from stretto_transcriber.models.beats import TrackedBeats
+from stretto_transcriber.models.engraving import engrave, to_musicxml, to_score
 from stretto_transcriber.models.hearing import BeatListener, NoteDecoder, NoteListener
 from stretto_transcriber.models.onsets_frames import build_onsets_frames, note_listener
 
@@ -39,9 +44,33 @@ def _build_onsets_frames(resolved: weights.ResolvedWeights) -> NoteListener:
     return note_listener(build_onsets_frames(resolved.config["config"], weights.load_tensors(resolved)))
 
 
+def _build_beat_tracker(resolved: weights.ResolvedWeights) -> BeatListener:
+    tracker = build_beat_tracker(resolved.config["config"], weights.load_tensors(resolved))
+
+    def hear(windows: Tensor) -> Tensor:
+        heard = tracker.window_activations(windows)
+        return torch.stack([heard.beat, heard.downbeat, heard.onset], -1)
+
+    return BeatListener(tracker.config, tracker, hear, partial(_track, tracker.config.frame_rate_hz))
+
+
+def _track(frame_rate_hz: float, frames: NDArray[np.float32]) -> TrackedBeats:
+    """Of activations [T, 3] the beats, each later than the one before, and the onsets."""
+    beat, downbeat, onset = frames.T
+    beats = track_beats(beat, downbeat, frame_rate_hz)
+    is_later = np.diff(np.maximum.accumulate(beats.beat_s), prepend=-1.0) > 0  # two may climb to one peak
+    return TrackedBeats(
+        beats.beat_s[is_later],
+        beats.beat_in_bar[is_later],
+        beats.tempo_bpm[is_later],
+        beats.numerator,
+        detect_onsets(onset, frame_rate_hz),
+    )
+
+
 # By `architecture` of `config.json`.
 NOTE_ARCHITECTURES: Mapping[str, Build[NoteListener]] = {"OnsetsFrames": _build_onsets_frames}
-BEAT_ARCHITECTURES: Mapping[str, Build[BeatListener]] = {}
+BEAT_ARCHITECTURES: Mapping[str, Build[BeatListener]] = {"BeatTracker": _build_beat_tracker}
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,4 +244,5 @@ def _info(resolved: weights.ResolvedWeights, listener: NoteListener | BeatListen
 
 def engrave_score(performance: Score, title: str) -> tuple[Score, bytes]:
     """A performance whose beats are known, as the score as written and as MusicXML."""
-    raise NotReady("This server has no engraver yet.")
+    engraved = engrave(performance)
+    return to_score(engraved), to_musicxml(engraved, title)

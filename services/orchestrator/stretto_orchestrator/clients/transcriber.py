@@ -85,7 +85,7 @@ class TranscriberClient:
     async def engrave(self, performance: Score, title: str) -> tuple[Score, bytes]:
         """The performance as written, and as MusicXML."""
         request = transcriber_pb2.EngraveScoreRequest(score=score_to_proto(performance), title=title)
-        with errors_of(self.stage, {"title": "config.title"}):
+        with errors_of(self.stage, {"title": "config.title", "score": "score"}):
             response = await self._stub.EngraveScore(request, timeout=self._timeout_s)
         return read(score_from_proto, response.score, self.stage), response.musicxml
 

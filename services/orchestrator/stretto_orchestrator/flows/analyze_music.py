@@ -112,12 +112,23 @@ async def analyze_music(
             yield hearing.beats
         if request.wants_score and (performance := hearing.performance()) is not None:
             yield AnalysisProgress(SCORE_STAGE)
-            yield AnalyzedScore(*await transcriber.engrave(performance, request.title))
+            if (score := await _engraved(transcriber, performance, request.title)) is not None:
+                yield score
     finally:
         await hearing.stop()
     yield AnalysisReceipt(
         request.sections, hearing.models, hearing.fork.heard_s, hearing.fork.sha256, time.monotonic() - began_s
     )
+
+
+async def _engraved(transcriber: TranscriberClient, performance: Score, title: str) -> AnalyzedScore | None:
+    """The score; None where the stage finds that this performance has none, as with notes far away from all beats."""
+    try:
+        return AnalyzedScore(*await transcriber.engrave(performance, title))
+    except InvalidInput as error:
+        if error.field.partition(".")[0] != "score":
+            raise
+        return None
 
 
 class _Hearing:
