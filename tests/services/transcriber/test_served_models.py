@@ -121,6 +121,7 @@ async def test_a_performance_is_engraved_and_music21_reads_it(
         stub = transcriber_pb2_grpc.TranscriberServiceStub(channel)
         request = transcriber_pb2.EngraveScoreRequest
         engraved = await stub.EngraveScore(request(score=performance, title="A scale"), timeout=120)
+        again = await stub.EngraveScore(request(score=performance, title="A scale"), timeout=120)
         performance.ClearField("onset_s")
         for name in ("duration_s", "pitch_midi", "velocity", "part_index"):
             performance.ClearField(name)
@@ -130,6 +131,7 @@ async def test_a_performance_is_engraved_and_music21_reads_it(
             score_pb2.Score(onset_s=[1], duration_s=[1], pitch_midi=[60], velocity=[60], part_index=[0])
         )
         drums = await failure(stub.EngraveScore(request(score=performance), timeout=120))
+    assert again.musicxml == engraved.musicxml and b"encoding-date" not in engraved.musicxml
     written = engraved.score
     assert list(written.pitch_midi) == [60, 62, 64, 65, 67, 69, 71, 72] and len(written.spelling_fifths) == 8
     quarters = np.array(written.onset_s) * written.tempos[0].tempo_bpm / 60
