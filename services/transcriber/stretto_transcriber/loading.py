@@ -32,7 +32,6 @@ from stretto_transcriber.models.engraving import engrave, to_musicxml, to_score
 from stretto_transcriber.models.hearing import BeatListener, NoteDecoder, NoteListener
 from stretto_transcriber.models.onsets_frames import build_onsets_frames, note_listener
 
-NO_LICENCE_STATED = "NOASSERTION"
 _SEED = 20_021
 
 L = TypeVar("L", NoteListener, BeatListener)
@@ -233,8 +232,8 @@ def _info(resolved: weights.ResolvedWeights, listener: NoteListener | BeatListen
         name=resolved.name,
         service="transcriber",
         digest_sha256=resolved.digest_sha256,
-        licence=str(resolved.config.get("licence", NO_LICENCE_STATED)),
-        score=str(resolved.config.get("score", "")),
+        licence=resolved.licence,
+        score=resolved.score,
         parameter_count=sum(tensor.numel() for tensor in listener.module.parameters()),
         is_default=is_default,
         source=resolved.source,
