@@ -1,0 +1,78 @@
+"""The transcriber's recipe runs end to end on a corpus made in seconds, and what it exports is heard with."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from stretto_shared import weights
+from stretto_transcriber.models.onsets_frames import build_onsets_frames, transcribe_clip
+
+RECIPES = Path(__file__).parents[2] / "services/transcriber/recipes"
+
+
+def write_clip(folder: Path, name: str, seed: int) -> None:
+    """Six seconds of decaying tones, two at a time."""
+    rng = np.random.default_rng(seed)
+    times = np.arange(6 * 16_000) / 16_000
+    audio, notes = np.zeros(len(times)), []
+    for onset_s in np.arange(0.3, 5.5, 0.3):
+        for pitch in rng.choice(np.arange(50, 80), 2, replace=False):
+            since = times - onset_s
+            sounds = (since >= 0) & (since < 0.28)
+            hz = 440 * 2 ** ((pitch - 69) / 12)
+            tone = sum(np.sin(2 * np.pi * hz * k * since) / k for k in range(1, 5))
+            audio += np.where(sounds, tone * np.exp(-4 * since.clip(0)) * 0.1, 0)
+            notes.append((onset_s, onset_s + 0.28, pitch, 80))
+    folder.mkdir(parents=True, exist_ok=True)
+    soundfile.write(folder / f"{name}.wav", audio, 16_000, subtype="PCM_16")
+    np.save(folder / f"{name}.npy", np.array(notes, np.float32))
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("piano")
+    for number in range(4):
+        write_clip(folder / "train", f"{'MAPS' if number == 0 else 'clip'}_{number}", number)
+    write_clip(folder / "valid", "clip_9", 9)
+    return folder
+
+
+def train(corpus: Path, folder: Path) -> list[dict[str, float]]:
+    config = RECIPES / "onsets_frames_debug.toml"
+    command = [
+        sys.executable,
+        RECIPES / "train_transcriber.py",
+        "--config",
+        config,
+        "--corpus",
+        corpus,
+        "--run",
+        folder,
+    ]
+    subprocess.run(list(map(str, command)), check=True, timeout=900)
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_it_learns_goes_on_where_it_was_and_exports(corpus: Path, tmp_path: Path) -> None:
+    log = train(corpus, tmp_path)
+    losses = [line["onset"] for line in log if "onset" in line]
+
+    assert losses[-1] < losses[0]
+    resolved = weights.resolve("default", name="onsets_frames_debug", default_dir=tmp_path / "export")
+    model = build_onsets_frames(resolved.config["config"], weights.load_tensors(resolved))
+    assert resolved.config["architecture"] == "OnsetsFrames"
+    samples, _ = soundfile.read(corpus / "valid" / "clip_9.wav", dtype="float32")
+    transcribe_clip(model, samples)
+
+    again = train(corpus, tmp_path)
+    assert again[len(log)]["step"] == log[-1]["step"] + 1
+
+
+def test_a_corpus_without_clips_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    with pytest.raises(subprocess.CalledProcessError):
+        train(tmp_path, tmp_path / "run")
