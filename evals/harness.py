@@ -44,6 +44,7 @@ HOW_TO_GET: Mapping[str, str] = MappingProxyType(
             "Make it: python -m stretto_shared.training.corpus real --data DIR --out corpus/real"
         ),
         "The rendered corpus": "Make it: python -m stretto_shared.training.corpus render --data DIR --out corpus/v1",
+        "The piano corpus": "Make it: python services/transcriber/recipes/render_piano.py --help",
         "The features": "Make them: python services/acoustic/recipes/prepare_features.py --help",
     }
 )
