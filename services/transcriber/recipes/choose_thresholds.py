@@ -29,8 +29,8 @@ from stretto_transcriber.models.onsets_frames import (
 from train_transcriber import beginnings, summary
 
 GRIDS = {
-    "onset_threshold": (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5),
-    "frame_threshold": (0.1, 0.2, 0.3, 0.4, 0.5),
+    "onset_threshold": (0.2, 0.25, 0.3, 0.35, 0.4, 0.5),
+    "frame_threshold": (0.3, 0.4, 0.5, 0.6, 0.7),
     "offset_threshold": (0.1, 0.2, 0.3, 0.4, 0.5, 1.1),
 }
 OFFSET_SHARE = 1 / 3
