@@ -69,11 +69,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="where to write it; else the choice is only printed")
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--clips", type=int, default=40)
+    parser.add_argument("--context-frames", type=int, help="another context of its windows than the stored one")
     args = parser.parse_args()
     torch.set_num_threads(1)
     resolved = weights.resolve("default", name=args.weights.name, default_dir=args.weights.parent)
     tensors = weights.load_tensors(resolved)
-    model = build_onsets_frames(resolved.config["config"], tensors)
+    stored = dict(resolved.config)
+    if args.context_frames is not None:
+        stored["config"] = {**stored["config"], "context_frames": args.context_frames}
+    model = build_onsets_frames(stored["config"], tensors)
     started, heard = time.process_time(), []
     for samples, notes in beginnings(args.corpus / "valid", args.seconds, args.clips):
         heard.append((hear_clip(model, samples), notes))
@@ -83,7 +87,6 @@ def main() -> None:
     means = summary(scores_of(heard, config))
     print(means)
     if args.out:
-        stored = resolved.config
         weights.write(
             args.out,
             dict(tensors),

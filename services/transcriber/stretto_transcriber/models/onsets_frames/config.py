@@ -46,7 +46,7 @@ class OnsetsFramesConfig:
     hop_length: int = 320
     frame_centre: float = 0.5
     window_frames: int = 400
-    context_frames: int = 75
+    context_frames: int = 50
     num_mel_bands: int = 229
     conv_channels: int = 48
     fc_size: int = 768

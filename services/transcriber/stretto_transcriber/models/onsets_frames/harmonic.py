@@ -51,16 +51,26 @@ class HarmonicBranch(nn.Module):
         self.lstm = nn.LSTM(channels, lstm_size, batch_first=True, bidirectional=True)
 
     def forward(self, semitones: Tensor) -> Tensor:
-        below, above = -min(self.shifts), NUM_PITCHES + max(self.shifts) - NUM_SEMITONES
-        room = F.pad(semitones, (below, above))
-        stack = torch.cat([room[..., below + shift : below + shift + NUM_PITCHES] for shift in self.shifts], 1)
-        x = F.relu(self.harmonics(stack) + self.register)  # [B, C, T, 88]
+        x = F.relu(self._at_harmonics(semitones) + self.register)  # [B, C, T, 88]
         for conv in (self.near, self.octaves, self.later):
             x = F.relu(x + conv(x))
         batch, channels, frames, _ = x.shape
         rows = x.permute(0, 3, 2, 1).reshape(batch * NUM_PITCHES, frames, channels)
         known: Tensor = self.lstm(rows)[0]  # [B * 88, T, 2 * lstm_size]
         return known.reshape(batch, NUM_PITCHES, frames, -1).transpose(1, 2)
+
+    def _at_harmonics(self, semitones: Tensor) -> Tensor:
+        # `self.harmonics` of all shifted copies side by side, without making them: a third faster on a CPU.
+        conv, norm = self.harmonics
+        weights = conv.weight[:, :, 0, 0].chunk(len(self.shifts), 1)
+        below, above = -min(self.shifts), NUM_PITCHES + max(self.shifts) - NUM_SEMITONES
+        rows = F.pad(semitones.permute(0, 2, 3, 1), (0, 0, below, above))  # [B, T, P, C]
+        firsts = [below + shift for shift in self.shifts]
+        total = F.linear(rows[:, :, firsts[0] : firsts[0] + NUM_PITCHES], weights[0])
+        for first, weight in zip(firsts[1:], weights[1:], strict=True):
+            total = total + F.linear(rows[:, :, first : first + NUM_PITCHES], weight)
+        out: Tensor = norm(total.permute(0, 3, 1, 2))
+        return out
 
 
 class HarmonicNetwork(nn.Module):
