@@ -4,8 +4,8 @@
 
 The 19 Disklavier recordings of `maps/dev` (MAPS, ENSTDkCl), whole, against their labels as published. A peer runs in
 the environment that `--peer` names (`evals/peers/piano_notes.py` says what it must have); what it heard is kept under
-`--cache`, so that it runs once. Needs `mir_eval`. `--split valid --corpus corpus/piano` scores the sampled piano that
-was held out of training instead, which is where thresholds are chosen.
+`--cache`, so that it runs once. Needs `mir_eval`. `--split valid` scores the sampled piano that was held out of
+training instead.
 
 Cost: three minutes of one core without peers.
 """
@@ -16,6 +16,7 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,9 @@ from stretto_transcriber.models.notes import Notes
 from stretto_transcriber.models.onsets_frames import OnsetsFrames, build_onsets_frames, transcribe_clip
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
+sys.path.append(str(Path(__file__).resolve().parents[2] / "services/transcriber/recipes"))
 from harness import ROOT, Outcome, Row, Table, need, parser, publish
+from render_piano import HELD_OUT_PIANO, maps_labels, unpacked
 
 PEER_PROGRAM = ROOT / "evals" / "peers" / "piano_notes.py"
 SAMPLE_RATE_HZ = 16_000
@@ -45,7 +48,9 @@ PUBLISHED: Sequence[Row] = (
     ("Transkun V2, aligned ad hoc", "MAESTRO", 0.8535, 0.8849, 0.6461, 0.4446),
     ("Transkun V2 augmented, aligned ad hoc", "MAESTRO", 0.8843, 0.9219, 0.6975, 0.5495),
 )
-COLUMNS = ("note", "precision", "recall", "note_100ms", "offset", "velocity", "frame")
+COLUMNS = (
+    "note", "precision", "recall", "note_100ms", "offset", "velocity", "frame", "offset_pedal", "frame_pedal",
+)  # fmt: skip
 Found = Mapping[str, Sequence[Mapping[str, float]]]
 """By transcriber, the scores of each piece."""
 Heard = tuple[list[NDArray[np.float64]], float]
@@ -54,37 +59,38 @@ PROTOCOL = (
     "Whole files, mean over pieces. Notes: mir_eval.transcription, onsets within 50 ms (or 100 ms), pitch within 50 "
     "cents; with offset: within 20 % of the note or 50 ms; velocity: mir_eval.transcription_velocity without offsets, "
     "tolerance .1. Frames: F1 of pitches that sound on a grid of 10 ms, over all frames of a piece, which is what "
-    "mir_eval.multipitch gives for exact semitones. Labels are the published TSV as they are, pedal-extended; some "
-    "files' are late by tens of ms. Intervals: 95 % bootstrap over pieces."
+    "mir_eval.multipitch gives for exact semitones. Labels are the published TSV as they are, whose notes "
+    "end where keys are released, though the pedal is heard; some files' are late by tens of ms. `_pedal`: against "
+    "the same labels, notes lasting while the pedal (controller 64) is at 64 or above in piano-midi.de's MIDI file "
+    "of the title, or as they are where that file has other notes. Intervals: 95 % bootstrap over pieces."
 )
 
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """One recording and its labels [N, 4]: onset_s, offset_s, pitch_midi, velocity."""
+    """One recording; its labels [N, 4] of onset_s, offset_s, pitch_midi, velocity, as published and with the pedal."""
 
     path: Path
     labels: NDArray[np.float64]
+    with_pedal: NDArray[np.float64]
+    has_midi: bool
 
     @property
     def length_s(self) -> float:
         return soundfile.info(self.path).duration
 
 
-def list_pieces(folder: Path, limit: int) -> list[Piece]:
-    """All of a folder, or the first few."""
-    labels = sorted(folder.glob("*.tsv"))
+def list_pieces(paths: Sequence[Path], symbolic: Path) -> list[Piece]:
+    """Files of labels, with the audio beside them and the pedal of the MIDI files that they were played from."""
     pieces = []
-    for path in labels[: limit or None]:
-        audio = next(other for other in sorted(folder.glob(f"{path.stem}.*")) if other.suffix != ".tsv")
-        pieces.append(Piece(audio, np.loadtxt(path, ndmin=2)))
+    with tempfile.TemporaryDirectory() as folder:
+        root = unpacked(symbolic, Path(folder), ("piano_midi_de",))
+        midi = {path.stem: path for path in (root / "pianomidi").rglob("*.mid")}
+        for path in paths:
+            audio = next(other for other in sorted(path.parent.glob(f"{path.stem}.*")) if other.suffix != ".tsv")
+            labels, extended = np.loadtxt(path, ndmin=2), maps_labels(path, midi)
+            pieces.append(Piece(audio, labels, labels if extended is None else extended, extended is not None))
     return pieces
-
-
-def held_out_pieces(corpus: Path, limit: int) -> list[Piece]:
-    """The files of the sampled piano of MAPS that training did not hear."""
-    paths = sorted((corpus / "valid").glob("MAPS*.wav"))[: limit or None]
-    return [Piece(path, np.load(path.with_suffix(".npy")).astype(np.float64)) for path in paths]
 
 
 def read_model(folder: Path) -> OnsetsFrames:
@@ -122,13 +128,14 @@ def peer_notes(name: str, python: str, cache: Path, pieces: Sequence[Piece]) -> 
     return [np.load(path) for path in paths], sum(costs)
 
 
-def scores_of(heard: NDArray[np.float64], labels: NDArray[np.float64]) -> dict[str, float]:
+def scores_of(heard: NDArray[np.float64], piece: Piece) -> dict[str, float]:
     """All scores of one piece."""
+    labels, pedal = piece.labels, piece.with_pedal
     from mir_eval import transcription, transcription_velocity  # what evals need on top
 
     heard = heard[heard[:, 1] > heard[:, 0]]
     ours, theirs = heard[:, :2], labels[:, :2]
-    our_hz, their_hz = (440.0 * 2.0 ** ((table[:, 2] - 69) / 12) for table in (heard, labels))
+    our_hz, their_hz, pedal_hz = (440.0 * 2.0 ** ((table[:, 2] - 69) / 12) for table in (heard, labels, pedal))
     score = transcription.precision_recall_f1_overlap
     precision, recall, note, _ = score(theirs, their_hz, ours, our_hz, offset_ratio=None)
     wide = score(theirs, their_hz, ours, our_hz, onset_tolerance=0.1, offset_ratio=None)[2]
@@ -136,7 +143,9 @@ def scores_of(heard: NDArray[np.float64], labels: NDArray[np.float64]) -> dict[s
     velocity = transcription_velocity.precision_recall_f1_overlap(
         theirs, their_hz, labels[:, 3], ours, our_hz, heard[:, 3], offset_ratio=None
     )[2]
-    values = (note, precision, recall, wide, offset, velocity, frame_f1(heard, labels))
+    offset_pedal = score(pedal[:, :2], pedal_hz, ours, our_hz)[2]
+    frames = frame_f1(heard, labels), frame_f1(heard, pedal)
+    values = (note, precision, recall, wide, offset, velocity, frames[0], offset_pedal, frames[1])
     return dict(zip(COLUMNS, (float(value) for value in values), strict=True))
 
 
@@ -190,19 +199,17 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--weights", type=Path, help="a checkpoint's folder; else the committed one")
     options.add_argument("--split", choices=("dev", "valid"), default="dev")
-    options.add_argument("--corpus", type=Path, default=Path("corpus/piano"), help="for --split valid")
     options.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON")
     options.add_argument("--cache", type=Path, default=Path("corpus/peers"), help="what peers heard")
     args: argparse.Namespace = options.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    if args.split == "valid":
-        pieces = held_out_pieces(need(args.corpus, "The piano corpus"), args.limit)
-    else:
-        pieces = list_pieces(need(args.data / "maps" / "dev", "MAPS dev"), args.limit)
+    folder, files = ("dev", "*.tsv") if args.split == "dev" else ("train", f"*_{HELD_OUT_PIANO}.tsv")
+    paths = sorted(need(args.data / "maps" / folder, "MAPS dev").glob(files))[: args.limit or None]
+    pieces = list_pieces(paths, need(args.data / "symbolic", "The scores"))
     heard = everybody(args, pieces)
     found = {
-        name: [scores_of(notes, piece.labels) for notes, piece in zip(tables, pieces, strict=True)]
+        name: [scores_of(notes, piece) for notes, piece in zip(tables, pieces, strict=True)]
         for name, (tables, _) in heard.items()
     }
     publish(outcome(args.split, found, {name: cost for name, (_, cost) in heard.items()}, pieces), args)
@@ -227,11 +234,12 @@ def outcome(split: str, found: Found, seconds: Mapping[str, float], pieces: Sequ
     audio_s = sum(piece.length_s for piece in pieces)
     rows = rows_of(found, seconds, audio_s)
     numbers = {str(row[0]): dict(zip(map(str, rows[0][1:]), row[1:], strict=True)) for row in rows[1:]}
+    num_midi = sum(piece.has_midi for piece in pieces)
     where = "maps/dev, 19 Disklavier recordings" if split == "dev" else "MAPS, the sampled piano held out"
     return Outcome(
         name="transcription",
         protocol=PROTOCOL,
-        data=f"{where}: {len(pieces)} pieces, {audio_s / 60:.1f} min",
+        data=f"{where}: {len(pieces)} pieces, {audio_s / 60:.1f} min, {num_midi} with their MIDI files",
         tables=[
             Table("Mean over pieces", rows),
             Table("By piece, note F1", piece_rows(found, pieces)),

@@ -16,7 +16,15 @@ sys.path.append(str(Path(__file__).parents[2] / "services/transcriber/recipes"))
 import piano_performances
 from note_scores import score_notes
 from piano_clips import Clip, list_clips, notes_within, read_window, recorded, retuned, targets_of
-from piano_performances import Performance, excerpt, list_pieces, perturbed, read_performance, sounding_ends
+from piano_performances import (
+    Performance,
+    excerpt,
+    list_pieces,
+    perturbed,
+    read_performance,
+    sounding_ends,
+    with_pedal,
+)
 from sampled_piano import read_samples, soundfont
 
 CONFIG = OnsetsFramesConfig()
@@ -196,3 +204,20 @@ def test_clips_are_listed_only_once_they_have_labels(tmp_path):
 
     assert list_clips(tmp_path) == []
     assert isinstance(Clip(tmp_path / "a.wav", 1600, np.zeros((0, 4), np.float32)), Clip)
+
+
+def test_labels_of_released_keys_get_the_pedal_of_their_own_file():
+    onsets = np.arange(0.0, 5.0, 0.5)
+    notes = np.stack([onsets, onsets + 0.1, 60 + np.arange(10.0) % 3, np.full(10, 80.0)], 1)
+    labels = notes + np.array([0.25, 0.25, 0, 0])
+    extended = with_pedal(labels, Performance(notes, np.array([[0.55, 127.0], [1.3, 0.0]])))
+
+    assert extended is not None
+    assert np.allclose(extended[:, 0], labels[:, 0])
+    assert extended[1, 1] == pytest.approx(1.3 + 0.25)
+    assert extended[2, 1] == pytest.approx(1.3 + 0.25)
+    assert np.allclose(extended[3:, 1], labels[3:, 1])
+    assert with_pedal(labels + np.array([0, 0, 20, 0]), Performance(notes, np.zeros((0, 2)))) is None
+    jumbled = labels.copy()
+    jumbled[:, 0] += np.linspace(0, 9, 10)
+    assert with_pedal(jumbled, Performance(notes, np.zeros((0, 2)))) is None

@@ -19,6 +19,9 @@ PEDAL_DOWN = 64
 LOWEST, HIGHEST = 21, 108
 MIN_REPEAT_S = 0.03
 """Of one key, a stroke sooner after the last is the same stroke, written in two tracks."""
+MIN_SAME_NOTES = 0.7
+TAIL_S = 2.0
+"""What still sounds after the last key is released, where the pedal stays down."""
 MAPS_TITLES = frozenset(
     [
         "alb_se2",
@@ -145,3 +148,26 @@ def sounding_ends(performance: Performance, length_s: float) -> NDArray[np.float
         (same,) = np.nonzero(notes[:, 2] == pitch)
         ends[same[:-1]] = np.minimum(ends[same[:-1]], notes[same[1:], 0])
     return np.minimum(ends, length_s)
+
+
+def with_pedal(labels: NDArray[np.float64], performance: Performance) -> NDArray[np.float64] | None:
+    """Labels [N, 4] that end where keys are released, with the ends that the pedal of their own MIDI file gives them.
+
+    The file may begin at another time. None if its notes are others than the labels'.
+    """
+    gaps = []
+    for pitch in np.unique(labels[:, 2]):
+        theirs, ours = (np.sort(table[table[:, 2] == pitch, 0]) for table in (labels, performance.notes))
+        if len(theirs) == len(ours):
+            gaps.append(theirs - ours)
+    found = np.concatenate([*gaps, np.zeros(0)])
+    if len(found) < MIN_SAME_NOTES * len(labels):
+        return None
+    shift_s = float(np.median(found))
+    if float(np.mean(np.abs(found - shift_s) < 0.03)) < MIN_SAME_NOTES:
+        return None
+    pedal = performance.pedal + np.array([shift_s, 0.0])
+    extended = labels[np.lexsort((labels[:, 2], labels[:, 0]))].copy()
+    last_s = float(extended[:, 1].max()) + TAIL_S
+    extended[:, 1] = np.maximum(sounding_ends(Performance(extended, pedal), last_s), extended[:, 0] + 0.01)
+    return extended

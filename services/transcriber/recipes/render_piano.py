@@ -5,8 +5,9 @@
 
 `--data` holds `maps/train` (the sampled pianos of MAPS, FLAC or Opus and TSV) and `symbolic/{asap,pianomidi,pop909}`
 or their archives. A clip is `OUT/SPLIT/NAME.wav`, 16 kHz mono int16, with `NAME.npy`, float32 [N, 4] of onset_s,
-offset_s, pitch_midi, velocity. Offsets are pedal-extended (`sounding_ends`); those of MAPS are so as published. The
-files of MAPS are train, but for one of its pianos, `HELD_OUT_PIANO`, which is for validation.
+offset_s, pitch_midi, velocity. Offsets are pedal-extended (`sounding_ends`). Those of MAPS are key releases as
+published, though its pianos were played with the pedal: the pedal comes from the MIDI file of the same title, which is
+piano-midi.de's. MAPS is train, but for one of its pianos, `HELD_OUT_PIANO`, which is for validation.
 
 FluidSynth renders at 16 kHz at once: from 32 kHz, decimated, every band of 1 kHz has the same energy within 2 dB.
 """
@@ -17,6 +18,7 @@ import argparse
 import tarfile
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +26,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 from piano_performances import (
+    TAIL_S,
     Performance,
     Piece,
     excerpt,
@@ -31,12 +34,13 @@ from piano_performances import (
     perturbed,
     read_performance,
     sounding_ends,
+    with_pedal,
 )
 from piano_synthesizer import GRAIN_S, SAMPLE_RATE_HZ, PianoSynthesizer, drawn_tuning
 
 HELD_OUT_PIANO = "AkPnCGdD"
+ARCHIVES = ("asap", "piano_midi_de", "pop909")
 MIN_NOTES = 20
-TAIL_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,11 @@ def voices(salamander: Path) -> list[Voice]:
     ]
 
 
-def unpacked(symbolic: Path, target: Path) -> Path:
-    """`symbolic` itself if its archives are unpacked there, otherwise `target` with them unpacked."""
+def unpacked(symbolic: Path, target: Path, names: Sequence[str] = ARCHIVES) -> Path:
+    """`symbolic` itself if its archives are unpacked there, otherwise `target` with some of them unpacked."""
     if (symbolic / "asap").is_dir():
         return symbolic
-    for name in ("asap", "piano_midi_de", "pop909"):
+    for name in names:
         with tarfile.open(symbolic / f"{name}.tar.xz") as archive:
             archive.extractall(target, filter="data")
     return target
@@ -115,10 +119,21 @@ def on_grain(performance: Performance) -> Performance:
     return Performance(notes, pedal)
 
 
-def convert_maps(source: Path, out: Path) -> float:
+def maps_labels(path: Path, midi: dict[str, Path]) -> NDArray[np.float64] | None:
+    """The labels of a file of MAPS with the ends that the pedal gives; None without the MIDI file that it played."""
+    title = path.stem.removeprefix("MAPS_MUS-").rpartition("_")[0]
+    return with_pedal(np.loadtxt(path, ndmin=2), read_performance(midi[title])) if title in midi else None
+
+
+def convert_maps(source: Path, symbolic: Path, out: Path) -> float:
     """MAPS's sampled pianos as clips; their hours."""
     total = 0
+    midi = {path.stem: path for path in (symbolic / "pianomidi").rglob("*.mid")}
     for labels in sorted(source.glob("*.tsv")):
+        notes = maps_labels(labels, midi)
+        if notes is None:
+            print(f"{labels.stem}: not the MIDI file of this title; left out", flush=True)
+            continue
         audio_path = next(path for path in source.glob(f"{labels.stem}.*") if path.suffix != ".tsv")
         split = "valid" if labels.stem.endswith(HELD_OUT_PIANO) else "train"
         audio, rate = soundfile.read(audio_path, dtype="float32")
@@ -126,7 +141,7 @@ def convert_maps(source: Path, out: Path) -> float:
             import soxr
 
             audio = soxr.resample(audio, rate, SAMPLE_RATE_HZ)
-        write_clip(out / split, labels.stem, audio, np.loadtxt(labels, ndmin=2))
+        write_clip(out / split, labels.stem, audio, notes)
         total += len(audio)
     return total / SAMPLE_RATE_HZ / 3600
 
@@ -161,9 +176,9 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=24.0, help="of renders, besides MAPS")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    print(f"MAPS: {convert_maps(args.data / 'maps' / 'train', args.out):.2f} h", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         symbolic = unpacked(args.data / "symbolic", Path(folder))
+        print(f"MAPS: {convert_maps(args.data / 'maps' / 'train', symbolic, args.out):.2f} h", flush=True)
         render_all(symbolic, args.salamander, args.out, args.hours, args.seed)
 
 
