@@ -24,7 +24,7 @@ NAMES = (
     "musicgen_loss",
     "musiclm_loss",
     "melody",
-    "transcription",
+    "beats",
     "mulan",
     "semantic_tokens",
     "musicgen_adherence",

@@ -11,7 +11,8 @@ with log probability `-tempo_lambda * |ratio - 1|`. Departures:
     - Metres are states of one model and may change at a barline, in place of one model for each, the best of them kept.
     - A tempo may have a prior, paid at each beat in proportion to the beat's length.
 
-Back-pointers exist for possible beats only: `num_tempi * sum(beats_per_bar)` bytes a frame.
+Back-pointers exist for possible beats only: a byte a frame for each tempo of each beat of each metre, and of each barline
+where there are several metres.
 
 Legend: T frames, I tempi, K beats of all metres one after another, M metres, Q frames of one block.
 Knows nothing of seconds, networks and activations.
@@ -38,6 +39,7 @@ class BarPointer:
         tempo_lambda: How unlikely a change of tempo is.
         metre_change_log: Log probability of another metre at a barline; that of staying is taken as 0.
         beat_share: The part of a beat at its start in which it is expected to be heard.
+        free_frames: A change by so many frames is none: a beat need not take a whole number of them.
         tempo_log_prior: float64 [I], of a frame at each tempo.
         metre_log_prior: M numbers, of a frame in each metre; empty for 0.
     """
@@ -47,6 +49,7 @@ class BarPointer:
     tempo_lambda: float = 100.0
     metre_change_log: float = _NEVER
     beat_share: float = 1 / 16
+    free_frames: float = 0.0
     tempo_log_prior: Floats | None = None
     metre_log_prior: tuple[float, ...] = ()
 
@@ -81,8 +84,8 @@ class BarPointer:
     @property
     def tempo_change_log(self) -> Floats:
         """Log probability of each tempo [I, from] to follow another [to, I]; rows are the tempo that follows."""
-        ratio = self.intervals[:, None] / self.intervals[None, :]  # [to, from]
-        weight = -self.tempo_lambda * np.abs(ratio - 1)
+        then, now = self.intervals[:, None], self.intervals[None, :]  # [to, from]
+        weight = -self.tempo_lambda * np.maximum(np.abs(then - now) - self.free_frames, 0.0) / now
         normal = np.log(np.exp(weight).sum(0))
         change: Floats = weight - normal
         return change
@@ -136,12 +139,12 @@ class _Search:
         num_tempi, num_beats = len(model.intervals), model.num_beats
         self.change = model.tempo_change_log
         self.from_tempo = np.zeros((self.num_frames, num_beats, num_tempi), np.uint8)
-        self.from_metre = np.zeros((self.num_frames, len(model.beats_per_bar), num_tempi), np.uint8)
+        metres = len(model.beats_per_bar)
+        self.from_metre = np.zeros((self.num_frames if metres > 1 else 0, metres, num_tempi), np.uint8)
         self._arrivals = np.full((self.lead + self.block, num_beats, num_tempi), _NEVER)
         self._last_starts = np.full((self.lead, num_beats, num_tempi), _NEVER)
         self._options = np.zeros((self.block, num_beats, num_tempi, num_tempi))
         self.follows = np.arange(num_beats) - 1  # the beat before, within a bar
-        metres = len(model.beats_per_bar)
         self.metre_change = np.where(np.eye(metres, dtype=bool), 0.0, model.metre_change_log)
 
     def _summed(self, log: Floats) -> Floats:

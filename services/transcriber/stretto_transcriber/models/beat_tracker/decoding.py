@@ -23,6 +23,9 @@ from stretto_transcriber.models.beat_tracker.bar_pointer import BarPointer, find
 
 Floats = NDArray[np.float64]
 _FLOOR = 1e-5  # no activation is sure
+_COARSE_HZ = 75.0
+_FREE_FRAMES = 0.5  # where frames are coarse; at 100 a second it does harm
+_COARSE_LAMBDA, _FINE_LAMBDA = 20.0, 100.0
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class BeatOptions:
         max_tempo_bpm: The fastest beat.
         max_tempi: Where whole frames allow more tempi than this, so many are taken, spaced by ratio.
         tempo_lambda: How steady the tempo is: the log probability of a change by the ratio r is about
-            `-tempo_lambda * |r - 1|`.
+            `-tempo_lambda * |r - 1|`. None takes 100, or 20 below 75 frames a second, where a step to the next whole
+            number of frames is already a change of some percent.
         beats_per_bar: Metres to choose from where downbeats are given.
         metre_change_log: Log probability of another metre at a barline.
         beat_share: The part of a beat at its start in which it is expected.
@@ -42,13 +46,14 @@ class BeatOptions:
         usual_tempo_bpm: The middle of the prior on tempo.
         tempo_octaves: Its standard deviation in octaves; 0 for no prior.
         tempo_weight: The prior's weight for each second.
-        peaks: Whether beats move to the peak of the activation near them.
+        peaks: Whether beats move to the peak of the activation where they are expected.
+        climb_s: How far they may go on from there to a peak beside it.
     """
 
-    min_tempo_bpm: float = 55.0
-    max_tempo_bpm: float = 215.0
-    max_tempi: int = 60
-    tempo_lambda: float = 100.0
+    min_tempo_bpm: float = 50.0
+    max_tempo_bpm: float = 240.0
+    max_tempi: int = 100
+    tempo_lambda: float | None = None
     beats_per_bar: tuple[int, ...] = (2, 3, 4)
     metre_change_log: float = -12.0
     beat_share: float = 1 / 16
@@ -57,6 +62,7 @@ class BeatOptions:
     tempo_octaves: float = 0.0
     tempo_weight: float = 1.0
     peaks: bool = True
+    climb_s: float = 0.04
 
     def __post_init__(self) -> None:
         if not 10 <= self.min_tempo_bpm < self.max_tempo_bpm <= 600:
@@ -123,7 +129,8 @@ def track_beats(
     starts = np.maximum(path.frame[inside], 0) + first
     frames = starts.astype(np.float64)
     if options.peaks:
-        frames = np.array([_peak(heard, int(start), int(stop)) for start, stop in zip(starts, stops)])
+        climb = min(round(options.climb_s * frame_rate_hz), int(model.intervals[0]) // 4)  # never to the beat beside
+        frames = np.array([_place(heard, int(a), int(b), climb, options) for a, b in zip(starts, stops)])
     beat_s = frames / frame_rate_hz
     if bars is None:
         return Beats(beat_s, tempo_bpm=local_tempo(beat_s))
@@ -177,11 +184,16 @@ def _model(frame_rate_hz: float, options: BeatOptions, *, with_bars: bool) -> Ba
     return BarPointer(
         intervals,
         beats_per_bar=options.beats_per_bar if with_bars else (1,),
-        tempo_lambda=options.tempo_lambda,
+        tempo_lambda=_tempo_lambda(frame_rate_hz) if options.tempo_lambda is None else options.tempo_lambda,
         metre_change_log=options.metre_change_log,
         beat_share=options.beat_share,
+        free_frames=_FREE_FRAMES if frame_rate_hz < _COARSE_HZ else 0.0,
         tempo_log_prior=prior,
     )
+
+
+def _tempo_lambda(frame_rate_hz: float) -> float:
+    return _COARSE_LAMBDA if frame_rate_hz < _COARSE_HZ else _FINE_LAMBDA
 
 
 def _log_likelihoods(beat: Floats, downbeat: Floats | None, options: BeatOptions) -> Sequence[Floats]:
@@ -193,9 +205,19 @@ def _log_likelihoods(beat: Floats, downbeat: Floats | None, options: BeatOptions
     return np.log(np.maximum(beat - downbeat, _FLOOR)), np.log(np.maximum(downbeat, _FLOOR)), rest
 
 
-def _peak(heard: Floats, start: int, stop: int) -> float:
-    """The place of the highest of the frames from `start` to before `stop`, between frames where it is a peak."""
+def _place(heard: Floats, start: int, stop: int, climb: int, options: BeatOptions) -> float:
+    """Where in the frames from `start` to before `stop` a beat is: at a peak, or in their middle if there is none."""
+    if heard[start:stop].max() < options.threshold:
+        return (start + stop - 1) / 2
+    return _peak(heard, start, stop, climb)
+
+
+def _peak(heard: Floats, start: int, stop: int, climb: int = 0) -> float:
+    """The place of the peak at the highest of the frames from `start` to before `stop`, or close beside it."""
     frame = start + int(heard[start:stop].argmax())
+    for _ in range(climb):
+        around = heard[max(0, frame - 1) : frame + 2]
+        frame = max(0, frame - 1) + int(around.argmax())
     if not 0 < frame < len(heard) - 1:
         return float(frame)
     before, at, after = heard[frame - 1 : frame + 2]
