@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
 from stretto_transcriber.models.engraving import tables
 
 Array = NDArray[np.float64]
@@ -34,9 +33,9 @@ class KeyModel:
         bar_weight: How many notes' worth of evidence a full bar is.
     """
 
-    signature_change: float = 30.0
+    signature_change: float = 20.0
     mode_change: float = 4.0
-    bar_weight: float = 4.0
+    bar_weight: float = 3.0
 
 
 def key_signatures(classes: Array, model: KeyModel) -> tuple[Ints, NDArray[np.bool_]]:
