@@ -6,7 +6,7 @@ notation (rests, ties, tuplets, accidentals) is switched off, as `notation.py` h
 
 from __future__ import annotations
 
-import re
+import importlib
 from collections import defaultdict
 from collections.abc import Sequence
 from fractions import Fraction
@@ -16,17 +16,15 @@ from stretto_transcriber.models.engraving.engraved import LOWER_STAFF, UPPER_STA
 from stretto_transcriber.models.engraving.notation import Symbol, symbols_of
 
 BEAMS = {"eighth": 1, "16th": 2, "32nd": 3, "64th": 4, "128th": 5, "256th": 6}
-_ENCODING_DATE = re.compile(rb"\s*<encoding-date>[^<]*</encoding-date>")
 _SHARPS, _FLATS = "FCGDAEB", "BEADGCF"
 
 _Voices = dict[tuple[int, int, int], list[EngravedNote]]
 
 
 def to_musicxml(engraved: EngravedScore, title: str = "") -> bytes:
-    """The score as a MusicXML file, UTF-8; the same score on another day is the same file."""
-    from music21 import layout, metadata, stream
-    from music21.musicxml.m21ToXml import ScoreExporter
-
+    """The score as a MusicXML file, UTF-8."""
+    layout, metadata, stream = (_music21(name) for name in ("layout", "metadata", "stream"))
+    exporting = _music21("musicxml.m21ToXml")
     voices = _by_bar(engraved)
     parts = [_part(engraved, voices, staff) for staff in (UPPER_STAFF, LOWER_STAFF)]
     score = stream.Score()
@@ -34,10 +32,15 @@ def to_musicxml(engraved: EngravedScore, title: str = "") -> bytes:
     for part in parts:
         score.insert(0, part)
     score.insert(0, layout.StaffGroup(parts, name="Piano", symbol="brace"))
-    exporter = ScoreExporter(score, makeNotation=False)
+    exporter = exporting.ScoreExporter(score, makeNotation=False)
     exporter.parse()
     content: bytes = exporter.asBytes()
-    return _ENCODING_DATE.sub(b"", content)
+    return content
+
+
+def _music21(name: str) -> Any:
+    """A module of music21, whose functions are typed in parts only."""
+    return importlib.import_module(f"music21.{name}")
 
 
 def _by_bar(engraved: EngravedScore) -> _Voices:
@@ -55,12 +58,12 @@ def _by_bar(engraved: EngravedScore) -> _Voices:
 
 
 def _part(engraved: EngravedScore, voices: _Voices, staff: int) -> Any:
-    from music21 import clef, instrument, key, meter, stream, tempo
+    clef, instrument, key, meter, stream, tempo = (
+        _music21(name) for name in ("clef", "instrument", "key", "meter", "stream", "tempo")
+    )
 
     part = stream.PartStaff(id=f"staff{staff}")
-    piano = instrument.Piano()
-    piano.partId, piano.instrumentId = f"P{staff}", f"P{staff}-I1"  # or they would be drawn anew each time
-    part.insert(0, piano)
+    part.insert(0, instrument.Piano())
     last: Bar | None = None
     first_number = 0 if not engraved.bars[0].is_whole else 1
     for index, bar in enumerate(engraved.bars):
@@ -84,7 +87,7 @@ def _part(engraved: EngravedScore, voices: _Voices, staff: int) -> Any:
 
 
 def _fill(measure: Any, bar: Bar, voices: dict[int, list[EngravedNote]]) -> None:
-    from music21 import stream
+    stream = _music21("stream")
 
     symbols = {number: symbols_of(bar, notes) for number, notes in voices.items() if notes or number == 1}
     streams = dict.fromkeys(symbols, measure)
@@ -104,7 +107,7 @@ def _fill(measure: Any, bar: Bar, voices: dict[int, list[EngravedNote]]) -> None
 
 
 def _element(symbol: Symbol, accidentals: _Accidentals, beams: Sequence[str], whole_bar: bool) -> Any:
-    from music21 import chord, note, tie
+    chord, note, tie = (_music21(name) for name in ("chord", "note", "tie"))
 
     if not symbol.notes:
         rest = note.Rest()
@@ -128,7 +131,7 @@ def _element(symbol: Symbol, accidentals: _Accidentals, beams: Sequence[str], wh
 
 
 def _duration(symbol: Symbol) -> Any:
-    from music21 import duration
+    duration = _music21("duration")
 
     made = duration.Duration(type=symbol.type, dots=symbol.dots)
     if symbol.tuplet:
@@ -150,7 +153,7 @@ class _Accidentals:
         self._set: dict[tuple[str, int], int] = {}
 
     def pitch(self, note: EngravedNote, tied_back: bool) -> Any:
-        from music21 import pitch
+        pitch = _music21("pitch")
 
         made = pitch.Pitch(step=note.step, octave=note.octave)
         place = (note.step, note.octave)
