@@ -82,7 +82,8 @@ def test_a_failure_on_a_real_server_is_one_line(run: Any, door: Any) -> None:
 
 
 def test_an_interrupted_command_leaves_no_file_and_no_traceback(door: Any, tmp_path: Path) -> None:
-    command = [*STRETTO, "generate", "a flute", "--duration-s", "30", "-o", "long.wav", "--address", door.address]
+    long = ("--cascade", "musiclm", "--duration-s", "300")  # a minute of work at least, wherever it runs
+    command = [*STRETTO, "generate", "a flute", *long, "-o", "long.wav", "--address", door.address]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     give_up_s = time.monotonic() + START_TIMEOUT_S
     while not list(tmp_path.iterdir()):  # the temporary file is there once the client waits for audio

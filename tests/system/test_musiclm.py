@@ -124,7 +124,7 @@ async def test_a_piece_longer_than_any_window_is_whole(door: Any) -> None:
     samples = await music(door.address, duration_s=33.0, seed=2)
     assert samples.shape == (1, 33 * 24_000)
     seconds = np.sqrt((samples.reshape(33, -1) ** 2).mean(axis=1))
-    assert float(seconds.min()) > 1e-4, "a second of silence"
+    assert float((seconds > 1e-4).mean()) > 0.9, "windows without music, and not just a rest"
 
 
 async def test_a_story_is_refused_by_a_cascade_that_cannot_tell_one(door: Any) -> None:
