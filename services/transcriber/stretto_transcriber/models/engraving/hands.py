@@ -41,9 +41,9 @@ class HandModel:
 
     window_beats: float = 1.0
     spread: float = 5.0
-    reach: float = 12.0
-    reach_cost: float = 0.5
-    move_cost: float = 0.5
+    reach: float = 8.4
+    reach_cost: float = 0.7
+    move_cost: float = 0.19
     home_spread: float = 9.0
     home: float = 60.0
 

@@ -9,11 +9,14 @@ Legend: B beats, M bars.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
+
+from stretto_transcriber.models.engraving.grids import DIVISIONS, TICKS_PER_BEAT, smallest_grid
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -47,6 +50,24 @@ class UnitProfile:
         spread = np.array(self.spread)
         deviation = (features - np.array(self.mean)) / spread
         return float(self.log_share - np.log(spread).sum() - 0.5 * (deviation**2).sum())
+
+
+def beat_features(tick: Ints, beat_s: Array) -> Array:
+    """What `unit_of_beat` goes by, float64 [3], of notes at places in ticks on beats at `beat_s`.
+
+    The log of the usual length of a beat in seconds, the log of the mean number of different places in a beat that has
+    notes, and the share of beats in three parts among those that are divided.
+    """
+    places = np.unique(tick)
+    beat, phase = places // TICKS_PER_BEAT, places % TICKS_PER_BEAT
+    starts = np.flatnonzero(np.diff(beat, prepend=beat[0] - 1)) if len(beat) else np.zeros(0, np.int64)
+    grids = [smallest_grid(each) for each in np.split(phase, starts[1:])] if len(beat) else []
+    divided = [DIVISIONS[grid] for grid in grids if grid > 0]
+    num_triple = sum(all(division % 3 == 0 for division in divisions) for divisions in divided)
+    density = len(places) / max(1, len(starts))
+    return np.array(
+        [math.log(float(np.median(np.diff(beat_s)))), math.log(max(density, 1e-3)), num_triple / max(1, len(divided))]
+    )
 
 
 def signature(num_beats: int, beat: Fraction) -> tuple[int, int]:

@@ -47,13 +47,13 @@ class TimingModel:
         adapt_beats: How many beats of a piece weigh as much as all that was learnt of the grids.
     """
 
-    spread_s: float = 0.012
-    spread_beats: float = 0.025
-    interval_weight: float = 0.5
-    chord_s: float = 0.02
-    apart_s: float = 0.06
-    adapt_beats: float = 30.0
-    rhythm_weight: float = 1.0
+    spread_s: float = 0.02
+    spread_beats: float = 0.028
+    interval_weight: float = 0.25
+    chord_s: float = 0.056
+    apart_s: float = 0.118
+    adapt_beats: float = 60.0
+    rhythm_weight: float = 0.75
 
 
 def quantise(onset_s: Array, place: Array, beat_period_s: Array, grids: GridModel, timing: TimingModel) -> Ints:
