@@ -32,7 +32,9 @@ from stretto_transcriber.models.engraving.metre import beat_features
 SNAP_TICKS = 16
 """Files place tuplets by whole MIDI ticks."""
 MIN_PIECES = 2
-MIN_SPREAD = (0.25, 0.25, 0.08)
+USUAL_SPREAD = np.array([0.55, 0.35, 0.2])
+SPREAD_WEIGHT = 5.0
+"""Of few pieces, the spread is as usual: this many pieces' worth."""
 NUM_EM_STEPS = 50
 HEAD = '''"""Counts over scores and performances; `recipes/fit_engraving.py` prints this file."""
 
@@ -112,7 +114,8 @@ def profile_units(pairs: list[Pair]) -> list[tuple[int, Fraction, float, Array, 
     profiles = []
     for (num_beats, beat), found in sorted(rows.items()):
         if len(found) >= MIN_PIECES and beat.numerator in (1, 2, 3):
-            spread = np.maximum(np.std(found, axis=0), MIN_SPREAD)
+            variance = len(found) * np.var(found, axis=0) + SPREAD_WEIGHT * USUAL_SPREAD**2
+            spread = np.sqrt(variance / (len(found) + SPREAD_WEIGHT))
             share = float(np.log(len(found) / total))
             profiles.append((num_beats, beat, share, np.mean(found, axis=0), spread))
     return profiles

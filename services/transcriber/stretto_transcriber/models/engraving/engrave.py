@@ -36,7 +36,8 @@ from stretto_transcriber.models.engraving.metre import (
 )
 from stretto_transcriber.models.engraving.quantisation import TimingModel, quantise
 from stretto_transcriber.models.engraving.spelling import spell
-from stretto_transcriber.models.engraving.values import ValueModel, written_lengths
+from stretto_transcriber.models.engraving.value_weights import VALUE_WEIGHTS
+from stretto_transcriber.models.engraving.values import MAX_LENGTH_BEATS, written_lengths
 from stretto_transcriber.models.engraving.voices import VoiceModel, separate_voices
 
 Array = NDArray[np.float64]
@@ -45,8 +46,6 @@ Ints = NDArray[np.int64]
 MIN_BEATS = 2
 MAX_BEYOND_BEATS = 64.0
 """How far notes may begin before the first beat or after the last."""
-MAX_LENGTH_BEATS = 32.0
-"""The longest written note; a key that is held on is not a longer one."""
 EMPTY_TEMPO_BPM = 120.0
 
 
@@ -58,7 +57,7 @@ def _default_units() -> tuple[UnitProfile, ...]:
     return tuple(UnitProfile(*row) for row in tables.UNIT_PROFILES)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EngravingModel:
     """All that the engraver knows of music."""
 
@@ -66,13 +65,13 @@ class EngravingModel:
     timing: TimingModel = TimingModel()
     hands: HandModel = HandModel()
     voices: VoiceModel = VoiceModel()
-    values: ValueModel = ValueModel()
+    value_weights: Array = field(default_factory=lambda: np.array(VALUE_WEIGHTS))
     units: tuple[UnitProfile, ...] = field(default_factory=_default_units)
     keys: KeyModel = KeyModel()
 
 
 @dataclass(frozen=True, eq=False)
-class _Notes:
+class PlacedNotes:
     """Notes in order of place, staff and pitch, as far as they are known; arrays [N]."""
 
     source: Ints
@@ -82,8 +81,8 @@ class _Notes:
     velocity: Ints
     staff: Ints
 
-    def __getitem__(self, index: Ints) -> _Notes:
-        return _Notes(
+    def __getitem__(self, index: Ints) -> PlacedNotes:
+        return PlacedNotes(
             self.source[index],
             self.tick[index],
             self.held_until[index],
@@ -109,8 +108,8 @@ def engrave(performance: Score, model: EngravingModel | None = None) -> Engraved
     """
     model = model or EngravingModel()
     _check(performance)
-    notes = _placed(performance, model)
-    voice = _voices(notes, model)
+    notes = placed_notes(performance, model)
+    voice = voices_of(notes, model)
     length = _lengths(notes, voice, model)
     places = performance.beat_in_bar.astype(np.int64)
     if not len(places):
@@ -152,7 +151,7 @@ def _check(performance: Score) -> None:
             raise InvalidInput(f"score.parts[{index}]", "expected a piano, got drums. Leave the drums out.")
 
 
-def _placed(performance: Score, model: EngravingModel) -> _Notes:
+def placed_notes(performance: Score, model: EngravingModel) -> PlacedNotes:
     """Notes on their places and staves; of those of one pitch on one place of a staff, the longest."""
     beat_s = performance.beat_s
     place = places_of(performance.onset_s, beat_s)
@@ -178,7 +177,7 @@ def _placed(performance: Score, model: EngravingModel) -> _Notes:
     is_new[1:] = ~same
     kept = order[is_new]
     held_until = tick / TICKS_PER_BEAT + held
-    return _Notes(
+    return PlacedNotes(
         kept, tick[kept], held_until[kept], pitch[kept], performance.velocity[kept].astype(np.int64), staff[kept]
     )
 
@@ -196,7 +195,8 @@ def places_of(time_s: Array, beat_s: Array) -> Array:
     return places
 
 
-def _voices(notes: _Notes, model: EngravingModel) -> Ints:
+def voices_of(notes: PlacedNotes, model: EngravingModel) -> Ints:
+    """The voice of each note on its staff, int64 [N]."""
     voice = np.ones(len(notes), np.int64)
     for staff in (UPPER_STAFF, LOWER_STAFF):
         mine = np.flatnonzero(notes.staff == staff)
@@ -205,7 +205,7 @@ def _voices(notes: _Notes, model: EngravingModel) -> Ints:
     return voice
 
 
-def _lengths(notes: _Notes, voice: Ints, model: EngravingModel) -> Ints:
+def _lengths(notes: PlacedNotes, voice: Ints, model: EngravingModel) -> Ints:
     """Written lengths in ticks [N]; notes of a voice that begin together end together."""
     length = np.empty(len(notes), np.int64)
     for staff in (UPPER_STAFF, LOWER_STAFF):
@@ -216,12 +216,12 @@ def _lengths(notes: _Notes, voice: Ints, model: EngravingModel) -> Ints:
                 held = (notes.held_until - notes.tick / TICKS_PER_BEAT)[mine]
                 longest = np.zeros(len(tick))
                 np.maximum.at(longest, chord, held)
-                limit = int(tick[-1] + MAX_LENGTH_BEATS * TICKS_PER_BEAT)
-                length[mine] = written_lengths(tick, longest, limit, model.values)[chord]
+                limit = int(tick[-1]) + MAX_LENGTH_BEATS * TICKS_PER_BEAT
+                length[mine] = written_lengths(tick, longest, limit, model.value_weights)[chord]
     return length
 
 
-def _accents(notes: _Notes, num_beats: int) -> Array:
+def _accents(notes: PlacedNotes, num_beats: int) -> Array:
     """How much each beat is accented, float64 [B]: by how loud, how long and how low what begins there is."""
     accent = np.zeros(num_beats)
     beat, phase = notes.tick // TICKS_PER_BEAT, notes.tick % TICKS_PER_BEAT
@@ -233,7 +233,7 @@ def _accents(notes: _Notes, num_beats: int) -> Array:
 
 
 def _bars(
-    performance: Score, places: Ints, notes: _Notes, length: Ints, model: EngravingModel
+    performance: Score, places: Ints, notes: PlacedNotes, length: Ints, model: EngravingModel
 ) -> list[Bar]:  # fmt: skip
     first = int(notes.tick.min(initial=0)) // TICKS_PER_BEAT
     end = -int(-(notes.tick + length).max(initial=0) // TICKS_PER_BEAT)
@@ -249,7 +249,7 @@ def _bars(
     return bars
 
 
-def _in_keys(bars: list[Bar], notes: _Notes, length: Ints, model: EngravingModel) -> list[Bar]:
+def _in_keys(bars: list[Bar], notes: PlacedNotes, length: Ints, model: EngravingModel) -> list[Bar]:
     classes = np.zeros((len(bars), 12))
     bar_of = np.searchsorted([bar.first_beat for bar in bars], notes.tick // TICKS_PER_BEAT, side="right") - 1
     np.add.at(classes, (bar_of, notes.pitch % 12), np.minimum(length / TICKS_PER_BEAT, 4.0))

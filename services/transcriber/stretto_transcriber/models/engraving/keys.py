@@ -34,9 +34,9 @@ class KeyModel:
         bar_weight: How many notes' worth of evidence a full bar is.
     """
 
-    signature_change: float = 30.0
+    signature_change: float = 20.0
     mode_change: float = 4.0
-    bar_weight: float = 4.0
+    bar_weight: float = 3.0
 
 
 def key_signatures(classes: Array, model: KeyModel) -> tuple[Ints, NDArray[np.bool_]]:

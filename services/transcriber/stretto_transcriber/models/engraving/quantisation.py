@@ -45,6 +45,9 @@ class TimingModel:
         chord_s: The mean time between onsets of one chord.
         apart_s: The least usual time between onsets of two places.
         adapt_beats: How many beats of a piece weigh as much as all that was learnt of the grids.
+        rhythm_weight: How much the likelihood of rhythms counts beside that of timing.
+        usual_deviation: The median deviation from the places, in spreads; a piece's own scales its spread.
+        adapt_spread: The least and the most that a piece's spread may be of the usual.
     """
 
     spread_s: float = 0.02
@@ -52,8 +55,10 @@ class TimingModel:
     interval_weight: float = 0.25
     chord_s: float = 0.056
     apart_s: float = 0.118
-    adapt_beats: float = 60.0
+    adapt_beats: float = 25.0
     rhythm_weight: float = 0.75
+    usual_deviation: float = 0.35
+    adapt_spread: tuple[float, float] = (0.15, 2.5)
 
 
 def quantise(onset_s: Array, place: Array, beat_period_s: Array, grids: GridModel, timing: TimingModel) -> Ints:
@@ -74,13 +79,18 @@ def quantise(onset_s: Array, place: Array, beat_period_s: Array, grids: GridMode
     mean_place = np.add.reduceat(place, first) / count
     mean_s = np.add.reduceat(onset_s, first) / count
     states = _States.around(mean_place)
-    local = _timing_cost(states.tick / TICKS_PER_BEAT - mean_place[:, None], beat_period_s[first], timing)
-    for _ in range(2):
-        path = _viterbi(states, local, mean_s, mean_place, beat_period_s[first], grids, timing)
-        rows = np.arange(len(path))
-        beat, grid = states.beat[rows, path], states.grid[path]
-        changes = np.flatnonzero(np.diff(beat, prepend=beat[0] - 1))
-        grids = grids.adapted(np.bincount(grid[changes], minlength=len(GRIDS)).astype(float), timing.adapt_beats)
+    spread = timing.spread_beats + timing.spread_s / beat_period_s[first]
+    rows, path = np.arange(len(mean_s)), np.zeros(len(mean_s), np.int64)
+    for last in (False, True):
+        difference = states.tick / TICKS_PER_BEAT - mean_place[:, None]
+        local = _timing_cost(difference / spread[:, None])
+        path = _viterbi(states, local, mean_s, mean_place, spread, grids, timing)
+        if not last:
+            beat, grid = states.beat[rows, path], states.grid[path]
+            changes = np.flatnonzero(np.diff(beat, prepend=beat[0] - 1))
+            grids = grids.adapted(np.bincount(grid[changes], minlength=len(GRIDS)).astype(float), timing.adapt_beats)
+            usual = float(np.median(np.abs(difference[rows, path]) / spread))
+            spread = spread * np.clip(usual / timing.usual_deviation, *timing.adapt_spread)
     return states.tick[rows, path][event]
 
 
@@ -116,10 +126,9 @@ class _States:
         )
 
 
-def _timing_cost(difference_beats: Array, period_s: Array, timing: TimingModel) -> Array:
+def _timing_cost(deviation: Array) -> Array:
     """Pseudo-Huber: quadratic near 0, then linear, as pianists are now and then far off."""
-    spread = timing.spread_beats + timing.spread_s / period_s
-    cost: Array = np.sqrt(1.0 + (difference_beats / spread.reshape(-1, *[1] * (difference_beats.ndim - 1))) ** 2) - 1.0
+    cost: Array = np.sqrt(1.0 + deviation * deviation) - 1.0
     return cost
 
 
@@ -128,7 +137,7 @@ def _viterbi(
     local: Array,
     onset_s: Array,
     place: Array,
-    period_s: Array,
+    spread: Array,
     grids: GridModel,
     timing: TimingModel,
 ) -> Ints:
@@ -142,7 +151,6 @@ def _viterbi(
     gap_s = np.diff(onset_s, prepend=onset_s[0])
     same_place = gap_s / timing.chord_s
     two_places = np.maximum(0.0, timing.apart_s - gap_s) / timing.chord_s
-    spread = timing.spread_beats + timing.spread_s / period_s
     for event in range(1, num_events):
         kept = np.flatnonzero(cost < cost.min() + MAX_BEHIND)
         if len(kept) > MAX_KEPT:
@@ -155,7 +163,7 @@ def _viterbi(
         total = np.where(is_across, rest + change[kept], within) + (two_places[event] + before[event] + taken[event])
         together = step_ticks == 0
         total = np.where(together, same_place[event] + np.where(is_across, 0.0, other_grid[kept]), total)
-        total += timing.interval_weight * (np.sqrt(1.0 + drift * drift) - 1.0) + cost[kept, None]
+        total += timing.interval_weight * _timing_cost(drift) + cost[kept, None]
         total[step_ticks < 0] = np.inf
         best = total.argmin(axis=0)
         back[event] = kept[best]

@@ -1,16 +1,16 @@
 """Written lengths of notes from how long they were held.
 
-Pianists release keys early and late, and the pedal hides it, so a note's written length is first of all the time to the
-next note of its voice. It is shorter only where the note was released long before; then it is the length of those that
-end on a place of the beat's grid that is the nearest to how long notes of that length are usually held.
+Pianists release keys early and late, and the pedal hides it, so how long a key was held says little on its own. Every
+chord has a choice of lengths: up to the next chord of its voice, and shorter ones that end where its division of the
+beat or a beat does. The likeliest is written, by a conditional logit (McFadden, 1974) over what `choices` notices of
+each; `recipes/fit_note_values.py` fits its weights to ASAP's training performances and DCML's editions of the pieces.
 
-Legend: C chords of one voice, in order.
+Legend: C chords of one voice, in order; K choices; F features.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,69 +20,86 @@ from stretto_transcriber.models.engraving.grids import TICKS_PER_BEAT
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-
-@dataclass(frozen=True)
-class ValueModel:
-    """How notes are held.
-
-    Args:
-        fill: The least share of the time to the next note that a note which fills it is held.
-        fill_short: The same where the next note comes within half a beat.
-        held_share: The usual share of its written length that a note is held which does not fill.
-        longest_fill: Beats; beyond, a note does not fill unless it was held.
-    """
-
-    fill: float = 0.6
-    fill_short: float = 0.3
-    held_share: float = 0.85
-    fill_long: float = 0.7
-
-
 PARTS_OF_BEAT = (8, 6, 4, 3, 2)
 """Into which a beat is divided for the end of a note that does not fill, the finest first."""
+MAX_LENGTH_BEATS = 16
+FEATURES = (
+    "fills", "fills a long time", "fills a short time", "fills but was let go", "held shorter", "held longer",
+    "shorter, squared", "longer, squared", "ends on a beat", "ends the beat", "is a beat", "is dotted", "is long",
+    "is short", "is as the time before", "is a third", "overlaps as it fills",
+)  # fmt: skip
 
 
-def written_lengths(tick: Ints, held: Array, limit_ticks: int, model: ValueModel) -> Ints:
+def written_lengths(tick: Ints, held: Array, limit_ticks: int, weights: Array) -> Ints:
     """Lengths in ticks, int64 [C], of the chords of one voice.
 
     Args:
         tick: int64 [C], where they begin, rising.
         held: float64 [C], how long they were held, in beats.
         limit_ticks: The last chord ends by then at the latest.
-        model: What is usual.
+        weights: float64 [F].
     """
-    room = np.diff(np.append(tick, limit_ticks))
+    room = np.diff(np.append(tick, limit_ticks)).tolist()
     lengths = np.empty(len(tick), np.int64)
-    for index, (start, free, length) in enumerate(zip(tick.tolist(), room.tolist(), held.tolist())):
+    before = 0
+    for index, (start, free, length) in enumerate(zip(tick.tolist(), room, held.tolist())):
         is_last = index == len(tick) - 1
-        lengths[index] = _length(start, free, length, is_last, model)
+        candidates, features = choices(start, free, length, before, is_last)
+        lengths[index] = candidates[int((features @ weights).argmax())]
+        before = free
     return lengths
 
 
-def _length(start: int, free: int, held: float, is_last: bool, model: ValueModel) -> int:
-    share = held * TICKS_PER_BEAT / free
-    if free <= TICKS_PER_BEAT // 2:
-        least = model.fill_short
-    elif free <= TICKS_PER_BEAT:
-        least = model.fill
-    else:
-        least = model.fill_long
-    if not is_last and share >= least:
-        return free
-    wanted = math.log(max(held, 1e-3) / model.held_share)
-    return min(_candidates(start, free), key=lambda length: abs(math.log(length / TICKS_PER_BEAT) - wanted))
+def choices(start: int, free: int, held: float, before: int, is_last: bool) -> tuple[list[int], Array]:
+    """The lengths in ticks that a chord may have [K], and what there is to notice of each: float64 [K, F].
 
-
-def _candidates(start: int, free: int) -> list[int]:
-    """Lengths up to `free` that end on a beat, on half of one, or where the note's own division of the beat says."""
+    Args:
+        start: Where it begins, in ticks.
+        free: Ticks to the next chord of the voice.
+        held: Beats that it was held.
+        before: Ticks from the chord before to this one, 0 if none.
+        is_last: Whether there is no next chord.
+    """
+    found = _candidates(start, free, is_last)
     phase = start % TICKS_PER_BEAT
-    found = {free}
+    rows = []
+    for length in found:
+        beats = length / TICKS_PER_BEAT
+        ratio = math.log(max(held, 0.01) / beats)
+        shorter, longer = min(max(0.0, -ratio), 3.0), min(max(0.0, ratio), 3.0)
+        fills = length == free and not is_last
+        part = round(24 * beats) % 24 if beats < 8 else 0
+        rows.append(
+            (
+                fills,
+                fills * max(0.0, math.log2(beats)),
+                fills * max(0.0, -math.log2(beats)),
+                fills * shorter,
+                shorter,
+                longer,
+                shorter**2,
+                longer**2,
+                (start + length) % TICKS_PER_BEAT == 0,
+                length == TICKS_PER_BEAT - phase,
+                length == TICKS_PER_BEAT,
+                part in (18, 9) or (part == 12 and beats > 1),
+                max(0.0, math.log2(beats)),
+                max(0.0, -math.log2(beats)),
+                length == before,
+                part % 8 == 0 and part != 0,
+                fills * longer,
+            )
+        )
+    return found, np.array(rows, np.float64)
+
+
+def _candidates(start: int, free: int, is_last: bool) -> list[int]:
+    phase = start % TICKS_PER_BEAT
+    found = set() if is_last else {free}
     for parts in PARTS_OF_BEAT:
         unit = TICKS_PER_BEAT // parts
         if phase % unit == 0:
             found.update(length for length in (unit, 2 * unit, 3 * unit) if length <= free)
-    if phase:
-        found.add(min(free, TICKS_PER_BEAT - phase))
-    first_beat = TICKS_PER_BEAT - phase if phase else TICKS_PER_BEAT
-    found.update(range(first_beat, min(free, 16 * TICKS_PER_BEAT) + 1, TICKS_PER_BEAT))
+    first_beat = TICKS_PER_BEAT - phase
+    found.update(range(first_beat, min(free, MAX_LENGTH_BEATS * TICKS_PER_BEAT) + 1, TICKS_PER_BEAT))
     return sorted(found)
