@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 import symusic
 from numpy.typing import NDArray
-
 from stretto_shared.score import Part, Score
 
 ROOT_FOLDER = "asap/"

@@ -21,7 +21,9 @@ def note(onset: F, duration: F, pitch: int, staff: int = 1, voice: int = 1, fift
     return EngravedNote(onset, duration, pitch, int(place), 70, staff, voice, 0)
 
 
-def score(*notes: EngravedNote, num_bars: int = 2, signature: tuple[int, int] = (4, 4), sharps: int = 0) -> EngravedScore:
+def score(
+    *notes: EngravedNote, num_bars: int = 2, signature: tuple[int, int] = (4, 4), sharps: int = 0
+) -> EngravedScore:
     numerator, denominator = signature
     beat = F(3, 2) if denominator == 8 and numerator % 3 == 0 else F(4, denominator)
     num_beats = int(F(4 * numerator, denominator) / beat)
@@ -97,7 +99,15 @@ def test_every_voice_fills_its_bar(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(PIECES))
 def test_symbols_are_written_values_of_the_right_length(name: str) -> None:
     engraved = PIECES[name]
-    quarters = {"whole": F(4), "half": F(2), "quarter": F(1), "eighth": F(1, 2), "16th": F(1, 4), "32nd": F(1, 8), "128th": F(1, 32)}
+    quarters = {
+        "whole": F(4),
+        "half": F(2),
+        "quarter": F(1),
+        "eighth": F(1, 2),
+        "16th": F(1, 4),
+        "32nd": F(1, 8),
+        "128th": F(1, 32),
+    }
     for bar in engraved.bars:
         notes = [n for n in engraved.notes if n.voice == n.staff == 1 and n.onset < bar.end and n.end > bar.onset]
         for symbol in symbols_of(bar, notes):
@@ -132,7 +142,11 @@ def test_a_triplet_is_marked_where_it_begins_and_ends() -> None:
 
 
 def test_signatures_clefs_and_pickup_reach_the_file() -> None:
-    bars = (Bar(F(0), 1, BEAT, 0, 3, 4, -3, True), Bar(F(1), 3, BEAT, 1, 3, 4, -3, True), Bar(F(4), 4, BEAT, 4, 4, 4, 2))
+    bars = (
+        Bar(F(0), 1, BEAT, 0, 3, 4, -3, True),
+        Bar(F(1), 3, BEAT, 1, 3, 4, -3, True),
+        Bar(F(4), 4, BEAT, 4, 4, 4, 2),
+    )
     stream = read(EngravedScore(bars, (note(F(0), F(1), 67),), 90.0))
 
     measures = list(stream.parts[0].getElementsByClass("Measure"))

@@ -17,7 +17,6 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
-
 from stretto_shared.errors import InvalidInput
 from stretto_shared.score import Score
 from stretto_transcriber.models.engraving import tables

@@ -83,7 +83,7 @@ def _fill(measure: Any, bar: Bar, voices: dict[int, list[EngravedNote]]) -> None
     from music21 import stream
 
     symbols = {number: symbols_of(bar, notes) for number, notes in voices.items() if notes or number == 1}
-    streams = {number: measure for number in symbols}
+    streams = dict.fromkeys(symbols, measure)
     if len(symbols) > 1:
         streams = {number: stream.Voice(id=str(number)) for number in symbols}
         for each in streams.values():

@@ -165,7 +165,7 @@ def _hides_beat(bar: Bar, span: _Span) -> bool:
     A syncopation that lies evenly about the beat is read well, as in quarter notes after an eighth.
     """
     over = [line for line in _lines(bar) if span.start < line < span.end]
-    if not over or span.start % bar.beat == 0 and span.end % bar.beat == 0:
+    if not over or (span.start % bar.beat == 0 and span.end % bar.beat == 0):
         return False
     if span.start % bar.beat == 0:
         return bar.beat.numerator == 3 or len(over) > 1 or (span.end - span.start) < bar.beat

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-
 from stretto_shared.score import MAX_FIFTHS, MIN_FIFTHS
 
 Array = NDArray[np.float64]
