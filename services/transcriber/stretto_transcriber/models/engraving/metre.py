@@ -93,18 +93,15 @@ def bar_lines(num_beats: int, beat_in_bar: Ints, first: int, end: int) -> list[i
     """
     downbeats = [int(index) for index in np.flatnonzero(beat_in_bar == 1)]
     usual = usual_beats(beat_in_bar)
-    if not downbeats:
-        downbeats = [0]
-    lines = list(downbeats)
+    lines = downbeats or [0]
+    last = lines[-1] - lines[-2] if len(lines) > 1 else usual
     start = min(first, 0)
     while lines[0] - usual >= start:
         lines.insert(0, lines[0] - usual)
     if lines[0] > start:
         lines.insert(0, start)
-    while lines[-1] < max(end, lines[-2] + 1 if len(lines) > 1 else lines[0] + 1) or lines[-1] < num_beats - 1:
-        lines.append(lines[-1] + usual)
-    if len(lines) == 1:
-        lines.append(lines[0] + usual)
+    while len(lines) == 1 or lines[-1] < max(end, num_beats - 1):
+        lines.append(lines[-1] + last)
     return lines
 
 

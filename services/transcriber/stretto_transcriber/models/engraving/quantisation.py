@@ -28,6 +28,8 @@ TOGETHER_S = 0.012
 """Onsets this close are one event before anything else is asked."""
 NUM_NEAR = 2
 """Places of each grid that an onset may belong to: the nearest."""
+DEVIATION_QUANTILE = 0.25
+"""Of deviations, what stands for the piece: low, as those of a wrong first reading are large."""
 MAX_KEPT = 16
 MAX_BEHIND = 14.0
 """States of an event that the next looks back at: so many at most, and only so many nats behind the best."""
@@ -45,7 +47,7 @@ class TimingModel:
         apart_s: The least usual time between onsets of two places.
         adapt_beats: How many beats of a piece weigh as much as all that was learnt of the grids.
         rhythm_weight: How much the likelihood of rhythms counts beside that of timing.
-        usual_deviation: The median deviation from the places, in spreads; a piece's own scales its spread.
+        usual_deviation: The usual deviation from the places, in spreads; a piece's own scales its spread.
         adapt_spread: The least and the most that a piece's spread may be of the usual.
     """
 
@@ -56,7 +58,7 @@ class TimingModel:
     apart_s: float = 0.118
     adapt_beats: float = 25.0
     rhythm_weight: float = 0.75
-    usual_deviation: float = 0.35
+    usual_deviation: float = 0.165
     adapt_spread: tuple[float, float] = (0.15, 2.5)
 
 
@@ -88,7 +90,7 @@ def quantise(onset_s: Array, place: Array, beat_period_s: Array, grids: GridMode
             beat, grid = states.beat[rows, path], states.grid[path]
             changes = np.flatnonzero(np.diff(beat, prepend=beat[0] - 1))
             grids = grids.adapted(np.bincount(grid[changes], minlength=len(GRIDS)).astype(float), timing.adapt_beats)
-            usual = float(np.median(np.abs(difference[rows, path]) / spread))
+            usual = float(np.quantile(np.abs(difference[rows, path]) / spread, DEVIATION_QUANTILE))
             spread = spread * np.clip(usual / timing.usual_deviation, *timing.adapt_spread)
     return states.tick[rows, path][event]
 

@@ -1,11 +1,11 @@
 """Up to two voices on a staff, from how long the notes were held.
 
-Notes that begin together are parted by pitch: the upper into voice 1, the lower into voice 2, or all into one. A beam of
-hypotheses goes through the staff. What one costs, in nats: a voice cut short that was held on; a voice silent before its
-next note; notes of one chord held for different lengths; leaps within a voice; voices that cross; and any use of the
-second voice, so that it appears where the first cannot say it all. After Chew and Wu, "Separating voices in polyphonic
-music: a contig mapping approach" (2004), in that voices are parted where the most sound at once, and Temperley's
-preference rules (2001).
+Notes that begin together are parted by pitch: the upper into voice 1, the lower into voice 2, or all into one. A beam
+of hypotheses goes through the staff. What one costs, in nats: a voice cut short that was held on; a voice silent before
+its next note; notes of one chord held for different lengths; leaps within a voice; voices that cross; and any use of
+the second voice, so that it appears where the first cannot say it all. After Chew and Wu, "Separating voices in
+polyphonic music: a contig mapping approach" (2004), in that voices are parted where the most sound at once, and
+Temperley's preference rules (2001).
 
 Legend: E places at which notes of the staff begin.
 """
@@ -13,7 +13,6 @@ Legend: E places at which notes of the staff begin.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -162,11 +161,3 @@ def _join_cost(voice: _Voice, chord: _Chord, model: VoiceModel, silence: float) 
         cost += model.cut * math.log(held / (1.0 + model.free_overlap))
     cost += silence * model.silence * math.log1p(max(0.0, chord.onset - voice.held))
     return cost + model.leap * abs(chord.pitch - voice.pitch) / 12.0
-
-
-def groups_of(keys: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], list[int]]:
-    """Indices by key, in the order that the keys first come."""
-    found: dict[tuple[int, ...], list[int]] = {}
-    for index, key in enumerate(keys):
-        found.setdefault(key, []).append(index)
-    return found
