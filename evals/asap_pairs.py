@@ -1,10 +1,10 @@
 """ASAP's performances beside their scores, note by note, for the evals and recipes of engraving.
 
-A performance is a MIDI recording of a pianist, with its annotated beats; its score is a MIDI file that was exported from
-notation, with the same beats annotated. The two have as many beats, so beat `i` of one is beat `i` of the other, and
-every note has a place in beats, linear between two beats. Notes of a pitch are then matched in order, by the alignment
-that leaves the least difference in place, of a beat at most: first all others, so that a trill or a wrong note finds no
-partner rather than its neighbour's.
+A performance is a MIDI recording of a pianist, with its annotated beats; its score is a MIDI file that was exported
+from notation, with the same beats annotated. The two have as many beats, so beat `i` of one is beat `i` of the other,
+and every note has a place in beats, linear between two beats. Notes of a pitch are then matched in order, by the
+alignment that leaves the least difference in place, of a beat at most, so that a trill or a wrong note finds no partner
+rather than its neighbour's.
 
 What the score's MIDI does not say: voices, spelling, and the written length of staccato notes (they are shortened).
 

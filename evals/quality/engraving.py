@@ -28,22 +28,22 @@ from stretto_shared.metrics.bootstrap import bootstrap_mean
 from stretto_transcriber.models.engraving import EngravedScore, engrave
 
 TOLERANCE_BEATS = 0.011
-"""Files place tuplets by whole ticks; the finest places that are told apart are a fortieth of a beat from each other."""
+"""Files place tuplets by whole ticks; the finest places that are told apart are a fortieth of a beat apart."""
 MIDDLE_C = 60
 KRUMHANSL_MAJOR = (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88)
 KRUMHANSL_MINOR = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17)
 
 PROTOCOL = (
-    "ASAP compositions by hash of the folder's name, test part. Given: the performance's notes (key held, no pedal) and "
-    "its annotated beats and downbeats. Beat i of the performance is beat i of the score; notes of a pitch are matched "
-    "in order by the alignment of least difference in place, a beat at most, and scores are over the matched notes. "
-    "Place: the same place on the beats as in the score's MIDI, within 0.011 beats. Value: the same length within 0.02 "
-    "beats, where scores' MIDI halves staccato notes; 'edition' is against DCML's written lengths. Staff: the file's "
-    "track. Time signature and key signature: the same as annotated, bar by bar. Voices: F1 of links from a note to "
-    "those that follow it in its voice, against DCML's edition; spelling: the same name. Naive: places and lengths "
-    "rounded to quarters of the beat, staves parted at middle C, a voice each, the numerator counted and the denominator "
-    "4, the key of Krumhansl's profiles over the piece, the spelling nearest to the true key signature. Intervals: 95 % "
-    "bootstrap over compositions."
+    "ASAP compositions by hash of the folder's name. Given: the performance's notes (key held, no pedal) and its "
+    "annotated beats and downbeats. Beat i of the performance is beat i of the score; notes of a pitch are matched in "
+    "order by the alignment of least difference in place, a beat at most, and shares are of the matched notes. Place: "
+    "the same place on the beats as in the score's MIDI, within 0.011 beats. Value: the same length within 0.02 beats, "
+    "where scores' MIDI halves staccato notes; 'edition' is against DCML's written lengths. Staff: the file's track. "
+    "Time and key signature: as annotated, bar by bar. Voices: F1 of links from a note to those that follow it in its "
+    "voice, against DCML's edition; spelling: the same name. Naive: places and lengths rounded to quarters of a beat, "
+    "staves parted at middle C, a voice each, the numerator counted and the denominator 4, the key of Krumhansl's "
+    "profiles over the piece, the spelling nearest to the true key signature. Intervals: 95 % bootstrap over "
+    "compositions."
 )
 
 Array = NDArray[np.float64]

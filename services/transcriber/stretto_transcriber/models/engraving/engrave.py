@@ -1,7 +1,8 @@
 """`engrave`: a performance with its beats becomes a score.
 
-In this order: places of onsets on the beats' grids (`quantisation.py`), hands (`hands.py`), voices (`voices.py`), written
-lengths (`values.py`), bars and what a beat is written as (`metre.py`), keys (`keys.py`), spelling (`spelling.py`).
+In this order: places of onsets on the beats' grids (`quantisation.py`), hands (`hands.py`), voices (`voices.py`),
+written lengths (`values.py`), bars and what a beat is written as (`metre.py`), keys (`keys.py`), spelling
+(`spelling.py`).
 
 Notes of one pitch that fall on one place of a staff become one note, the longest: a trill that is faster than the grid
 loses notes. Ornaments are written out, not as signs.
@@ -61,12 +62,12 @@ class EngravingModel:
     """All that the engraver knows of music."""
 
     grids: GridModel = field(default_factory=_default_grids)
-    timing: TimingModel = TimingModel()
-    hands: HandModel = HandModel()
-    voices: VoiceModel = VoiceModel()
+    timing: TimingModel = field(default_factory=TimingModel)
+    hands: HandModel = field(default_factory=HandModel)
+    voices: VoiceModel = field(default_factory=VoiceModel)
     value_weights: Array = field(default_factory=lambda: np.array(VALUE_WEIGHTS))
     units: tuple[UnitProfile, ...] = field(default_factory=_default_units)
-    keys: KeyModel = KeyModel()
+    keys: KeyModel = field(default_factory=KeyModel)
 
 
 @dataclass(frozen=True, eq=False)

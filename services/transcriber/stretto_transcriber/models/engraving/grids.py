@@ -1,8 +1,8 @@
 """The grids that a beat may be divided into, and how likely each is.
 
-A grid is the set of places in a beat at which notes may begin: halves, thirds, quarters, and also two divisions at once,
-as when one hand plays triplets against the other's eighths. Places are counted in ticks, `TICKS_PER_BEAT` to a beat,
-which all of them divide, so that nothing is ever rounded.
+A grid is the set of places in a beat at which notes may begin: halves, thirds, quarters, and also two divisions at
+once, as when one hand plays triplets against the other's eighths. Places are counted in ticks, `TICKS_PER_BEAT` to a
+beat, which all of them divide, so that nothing is ever rounded.
 
 The tables are counts over the scores of ASAP's training compositions; `recipes/fit_engraving.py` makes them.
 

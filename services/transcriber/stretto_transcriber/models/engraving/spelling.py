@@ -22,7 +22,7 @@ STEP_OF_SEMITONE = np.array([0, 1, 1, 2, 2, 3, 3, 4, 5, 5, 6, 6])
 """The letters above the tonic of its harmonic chromatic scale: C D♭ D E♭ E F F♯ G A♭ A B♭ B."""
 FIFTHS_OF_LETTER = np.array([0, 2, 4, -1, 1, 3, 5])  # C D E F G A B
 CENTRE = 3
-"""The middle of what is written under a signature: three fifths above its major tonic, as leading notes of minor are."""
+"""The middle of what is written under a signature, above its major tonic: leading notes of minor are sharp."""
 DISTANCE_COST = 0.15
 """What a fifth away from the middle costs, as a share of the votes."""
 FIFTHS_PER_TURN = 12
