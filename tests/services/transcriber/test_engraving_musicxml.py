@@ -154,7 +154,7 @@ def test_signatures_clefs_and_pickup_reach_the_file() -> None:
     assert [m.timeSignature.ratioString for m in measures if m.timeSignature] == ["3/4", "4/4"]
     assert [m.keySignature.sharps for m in measures if m.keySignature] == [-3, 2]
     assert [part.flatten().getElementsByClass("Clef")[0].sign for part in stream.parts] == ["G", "F"]
-    assert [m.offset for m in measures] == [0, 1, 4]
+    assert [m.highestTime for m in measures] == [1, 3, 4]
 
 
 def test_an_accidental_is_shown_once_in_a_bar_and_undone() -> None:

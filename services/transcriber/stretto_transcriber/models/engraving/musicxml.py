@@ -6,6 +6,7 @@ notation (rests, ties, tuplets, accidentals) is switched off, as `notation.py` h
 
 from __future__ import annotations
 
+import importlib
 from collections import defaultdict
 from collections.abc import Sequence
 from fractions import Fraction
@@ -22,9 +23,8 @@ _Voices = dict[tuple[int, int, int], list[EngravedNote]]
 
 def to_musicxml(engraved: EngravedScore, title: str = "") -> bytes:
     """The score as a MusicXML file, UTF-8."""
-    from music21 import layout, metadata, stream
-    from music21.musicxml.m21ToXml import ScoreExporter
-
+    layout, metadata, stream = (_music21(name) for name in ("layout", "metadata", "stream"))
+    exporting = _music21("musicxml.m21ToXml")
     voices = _by_bar(engraved)
     parts = [_part(engraved, voices, staff) for staff in (UPPER_STAFF, LOWER_STAFF)]
     score = stream.Score()
@@ -32,10 +32,15 @@ def to_musicxml(engraved: EngravedScore, title: str = "") -> bytes:
     for part in parts:
         score.insert(0, part)
     score.insert(0, layout.StaffGroup(parts, name="Piano", symbol="brace"))
-    exporter = ScoreExporter(score, makeNotation=False)
+    exporter = exporting.ScoreExporter(score, makeNotation=False)
     exporter.parse()
     content: bytes = exporter.asBytes()
     return content
+
+
+def _music21(name: str) -> Any:
+    """A module of music21, whose functions are typed in parts only."""
+    return importlib.import_module(f"music21.{name}")
 
 
 def _by_bar(engraved: EngravedScore) -> _Voices:
@@ -53,7 +58,9 @@ def _by_bar(engraved: EngravedScore) -> _Voices:
 
 
 def _part(engraved: EngravedScore, voices: _Voices, staff: int) -> Any:
-    from music21 import clef, instrument, key, meter, stream, tempo
+    clef, instrument, key, meter, stream, tempo = (
+        _music21(name) for name in ("clef", "instrument", "key", "meter", "stream", "tempo")
+    )
 
     part = stream.PartStaff(id=f"staff{staff}")
     part.insert(0, instrument.Piano())
@@ -80,7 +87,7 @@ def _part(engraved: EngravedScore, voices: _Voices, staff: int) -> Any:
 
 
 def _fill(measure: Any, bar: Bar, voices: dict[int, list[EngravedNote]]) -> None:
-    from music21 import stream
+    stream = _music21("stream")
 
     symbols = {number: symbols_of(bar, notes) for number, notes in voices.items() if notes or number == 1}
     streams = dict.fromkeys(symbols, measure)
@@ -100,7 +107,7 @@ def _fill(measure: Any, bar: Bar, voices: dict[int, list[EngravedNote]]) -> None
 
 
 def _element(symbol: Symbol, accidentals: _Accidentals, beams: Sequence[str], whole_bar: bool) -> Any:
-    from music21 import chord, note, tie
+    chord, note, tie = (_music21(name) for name in ("chord", "note", "tie"))
 
     if not symbol.notes:
         rest = note.Rest()
@@ -124,7 +131,7 @@ def _element(symbol: Symbol, accidentals: _Accidentals, beams: Sequence[str], wh
 
 
 def _duration(symbol: Symbol) -> Any:
-    from music21 import duration
+    duration = _music21("duration")
 
     made = duration.Duration(type=symbol.type, dots=symbol.dots)
     if symbol.tuplet:
@@ -146,7 +153,7 @@ class _Accidentals:
         self._set: dict[tuple[str, int], int] = {}
 
     def pitch(self, note: EngravedNote, tied_back: bool) -> Any:
-        from music21 import pitch
+        pitch = _music21("pitch")
 
         made = pitch.Pitch(step=note.step, octave=note.octave)
         place = (note.step, note.octave)

@@ -44,7 +44,8 @@ def spell(pitch_midi: Ints, signature_fifths: Ints) -> Ints:
     score = np.roll(votes, first, axis=1) - DISTANCE_COST * np.abs(places - centre[:, None])
     best = places[np.arange(len(classes)), score.argmax(axis=1)]
     best = np.where(best < MIN_FIFTHS, best + FIFTHS_PER_TURN, best)
-    return np.where(best > MAX_FIFTHS, best - FIFTHS_PER_TURN, best)
+    within: Ints = np.where(best > MAX_FIFTHS, best - FIFTHS_PER_TURN, best)
+    return within
 
 
 def _votes(classes: Ints) -> Array:
