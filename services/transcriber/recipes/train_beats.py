@@ -1,0 +1,285 @@
+"""Train a beat tracker: `services/transcriber/recipes/train_beats.py --config beats.toml --excerpts DIR --run DIR`.
+
+The excerpts are those of `prepare_beats.py`. Each row of a batch is a stretch of one, its spectrum moved and masked.
+Beats, downbeats and onsets have a binary cross-entropy each that tolerates a shift, as in Beat This!: at a beat the
+highest logit within a few frames counts, and just beside it none. The budget is wall time; a run resumes from its
+folder; the step that decodes the validation excerpts best is exported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from prepare_beats import BEAT, DOWNBEAT, ONSET
+from stretto_shared import weights
+from stretto_shared.training import checkpoint
+from stretto_shared.training.loop import Averages, Budget, RunLog, learning_rate
+from stretto_transcriber.models.beat_tracker.config import BeatTrackerConfig
+from stretto_transcriber.models.beat_tracker.decoding import detect_onsets, track_beats
+from stretto_transcriber.models.beat_tracker.features import LOG_SCALE
+from stretto_transcriber.models.beat_tracker.network import BeatTracker
+from stretto_transcriber.models.beat_tracker.weights import ARCHITECTURE
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+FLAGS = (BEAT, DOWNBEAT, ONSET)
+TOLERANCES = (2, 2, 1)  # frames
+POSITIVE_WEIGHTS = (2.0, 4.0, 1.5)
+HEAD_WEIGHTS = (1.0, 1.0, 0.5)
+BEAT_WINDOW_S, ONSET_WINDOW_S = 0.07, 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """One TOML file."""
+
+    name: str
+    licence: str
+    minutes: float
+    model: dict[str, Any]
+    max_steps: int = 0
+    batch_size: int = 8
+    num_frames: int = 1_500
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.01
+    warmup_steps: int = 100
+    validate_every_s: float = 240.0
+    log_every: int = 50
+    bf16: bool = True
+    seed: int = 0
+
+
+class Excerpts:
+    """All excerpts of one split, in memory."""
+
+    def __init__(self, folder: Path, split: str) -> None:
+        paths = sorted(folder.glob(f"excerpts_{split}_*.npz"))
+        if not paths:
+            raise SystemExit(f"No excerpts_{split}_*.npz in {folder}. Run prepare_beats.py first.")
+        shards = [np.load(path) for path in paths]
+        self.mel = np.concatenate([shard["mel"] for shard in shards])  # [N, T, M]
+        self.targets = np.concatenate([shard["targets"] for shard in shards])
+        self.beats = []
+        for shard in shards:
+            rows = shard["beats"]
+            self.beats += [rows[rows[:, 0] == n, 1:] for n in range(len(shard["mel"]))]
+
+    def __len__(self) -> int:
+        return len(self.mel)
+
+    def draw(self, size: int, num_frames: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Stretches [B, T, M], varied, and their flags [B, T]."""
+        rows = random.choice(len(self), size, replace=size > len(self))
+        starts = random.integers(0, self.mel.shape[1] - num_frames + 1, size)
+        spans = [(row, slice(start, start + num_frames)) for row, start in zip(rows, starts)]
+        mel = np.stack([self.mel[row, span] for row, span in spans]).astype(np.float32)
+        targets = np.stack([self.targets[row, span] for row, span in spans])
+        return varied(torch.from_numpy(mel), random), torch.from_numpy(targets)
+
+
+def varied(mel: Tensor, random: np.random.Generator) -> Tensor:
+    """Spectrograms [B, T, M] with another colour and level, over noise, moved by bands, with stretches masked."""
+    batch, num_frames, num_bands = mel.shape
+    magnitude = torch.expm1(mel) / LOG_SCALE
+    knots_db = random.normal(0, 5, (batch, 1, 6))
+    colour_db = F.interpolate(torch.from_numpy(knots_db).float(), num_bands, mode="linear", align_corners=True)
+    level_db = torch.from_numpy(random.uniform(-12, 12, (batch, 1, 1))).float()
+    magnitude = magnitude * 10 ** ((colour_db + level_db) / 20)
+    noise = 10 ** (torch.from_numpy(random.uniform(-100, -60, (batch, 1, 1))).float() / 20)
+    magnitude = magnitude + noise * torch.rand(mel.shape)
+    varied_mel = torch.log1p(LOG_SCALE * magnitude)
+    for row in range(batch):
+        if move := int(random.integers(-2, 3)):
+            varied_mel[row] = torch.roll(varied_mel[row], move, 1)
+            varied_mel[row, :, :move] = 0 if move > 0 else varied_mel[row, :, :move]
+        if random.random() < 0.5:
+            start, width = int(random.integers(num_bands)), int(random.integers(1, 9))
+            varied_mel[row, :, start : start + width] = 0
+        for _ in range(int(random.integers(3))):
+            start, length = int(random.integers(num_frames)), int(random.integers(5, 60))
+            varied_mel[row, start : start + length] = 0
+    return varied_mel
+
+
+def shift_tolerant_loss(logits: Tensor, flagged: Tensor, tolerance: int, positive_weight: float) -> Tensor:
+    """Cross-entropy of logits [B, T] with bool flags [B, T] in which the highest within `tolerance` frames counts.
+
+    Frames nearer to a flag than twice the tolerance, and not flagged, do not count: their highest is the flag's own.
+    """
+
+    def highest(values: Tensor, reach: int) -> Tensor:
+        return F.max_pool1d(values[:, None], 2 * reach + 1, stride=1, padding=reach)[:, 0]
+
+    target = flagged.float()
+    counts = target + (1 - highest(target, 2 * tolerance))
+    loss = F.binary_cross_entropy_with_logits(
+        highest(logits, tolerance), target, weight=counts, pos_weight=torch.tensor(positive_weight), reduction="sum"
+    )
+    return loss / counts.sum()
+
+
+def losses(model: BeatTracker, mel: Tensor, targets: Tensor, recipe: Recipe) -> tuple[Tensor, dict[str, float]]:
+    """The loss of a batch, and its parts."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
+        heard = model.logits(mel)
+    heads = (heard.beat.float(), heard.downbeat.float(), heard.onset.float())
+    parts = [
+        shift_tolerant_loss(logits, (targets & flag) > 0, tolerance, weight)
+        for logits, flag, tolerance, weight in zip(heads, FLAGS, TOLERANCES, POSITIVE_WEIGHTS)
+    ]
+    total = torch.stack([weight * part for weight, part in zip(HEAD_WEIGHTS, parts)]).sum()
+    return total, {name: part.item() for name, part in zip(("beat", "downbeat", "onset"), parts)}
+
+
+def f_measure(found_s: np.ndarray, true_s: np.ndarray, window_s: float) -> float:
+    """Both sorted, each matched once at most; 0 where either is empty."""
+    if not len(found_s) or not len(true_s):
+        return 0.0
+    found = true = hits = 0
+    while found < len(found_s) and true < len(true_s):
+        distance_s = found_s[found] - true_s[true]
+        if abs(distance_s) <= window_s:
+            hits, found, true = hits + 1, found + 1, true + 1
+        elif distance_s < 0:
+            found += 1
+        else:
+            true += 1
+    return 2 * hits / (len(found_s) + len(true_s))
+
+
+@torch.inference_mode()
+def validate(model: BeatTracker, excerpts: Excerpts) -> dict[str, float]:
+    """Mean F-measures of decoded excerpts, and the share whose metre is named."""
+    model.eval()
+    rate_hz = model.config.frame_rate_hz
+    scores = []
+    for mel, targets, beats in zip(excerpts.mel, excerpts.targets, excerpts.beats):
+        heard = model(torch.from_numpy(mel.astype(np.float32))[None])
+        beat, downbeat, onset = (x[0].numpy() for x in (heard.beat, heard.downbeat, heard.onset))
+        found = track_beats(beat, downbeat, rate_hz)
+        onset_s = np.flatnonzero(targets & ONSET) / rate_hz
+        scores.append(
+            (
+                f_measure(found.beat_s, beats[:, 0], BEAT_WINDOW_S),
+                f_measure(found.downbeat_s, beats[beats[:, 1] == 1, 0], BEAT_WINDOW_S),
+                f_measure(detect_onsets(onset, rate_hz), onset_s, ONSET_WINDOW_S),
+                float(found.numerator == beats[:, 1].max()),
+            )
+        )
+    model.train()
+    means = np.mean(scores, axis=0)
+    return dict(zip(("beat_f", "downbeat_f", "onset_f", "numerator"), (float(mean) for mean in means)))
+
+
+def export(model: BeatTracker, recipe: Recipe, run: Path, training: dict[str, Any], score: str) -> None:
+    """Write the tracker in half precision."""
+    tensors = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    weights.write(
+        run / "export" / recipe.name,
+        tensors,
+        name=recipe.name,
+        architecture=ARCHITECTURE,
+        config=dataclasses.asdict(model.config),
+        licence=recipe.licence,
+        score=score,
+        training=training,
+    )
+
+
+def train(recipe: Recipe, folder: Path, run: Path) -> None:
+    """Train, and export the best step."""
+    torch.manual_seed(recipe.seed)
+    random = np.random.default_rng(recipe.seed)
+    excerpts, valid = Excerpts(folder, "train"), Excerpts(folder, "valid")
+    model = BeatTracker(BeatTrackerConfig(**recipe.model))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    state = checkpoint.load(run / "state.pt")
+    best: dict[str, Any] = {"score": -1.0}
+    budget = Budget(recipe.minutes, max_steps=recipe.max_steps)
+    if state is not None:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        best = state["best"]
+        budget = Budget(recipe.minutes, max_steps=recipe.max_steps, elapsed_s=state["elapsed_s"], step=state["step"])
+        random = np.random.default_rng([recipe.seed, budget.step])
+    log, averages, validated = RunLog(run), Averages(), time.monotonic()
+    log.write({"excerpts": len(excerpts), "parameters": sum(p.numel() for p in model.parameters())})
+    for step in budget.steps():
+        rate = learning_rate(recipe.learning_rate, step, budget.progress, warmup_steps=recipe.warmup_steps)
+        batch = excerpts.draw(recipe.batch_size, recipe.num_frames, random)
+        averages.add(_step(model, optimizer, *batch, recipe, rate))
+        if (step + 1) % recipe.log_every == 0:
+            log.write({"step": step + 1, "elapsed_s": budget.elapsed_s, **averages.take()})
+        if time.monotonic() - validated >= recipe.validate_every_s:
+            best = _keep_best(model, valid, best, step + 1, log)
+            _save(run, model, optimizer, best, budget)
+            validated = time.monotonic()
+    best = _keep_best(model, valid, best, budget.step, log)
+    model.load_state_dict(best["model"])
+    training = {"recipe": "train_beats.py", "steps": best["step"], "minutes": recipe.minutes, "excerpts": len(excerpts)}
+    words = ", ".join(f"{name} {best[name]:.3f}" for name in ("beat_f", "downbeat_f", "onset_f", "numerator"))
+    export(model, recipe, run, training, f"{words} on {len(valid)} validation excerpts")
+
+
+def _step(
+    model: BeatTracker, optimizer: torch.optim.Optimizer, mel: Tensor, targets: Tensor, recipe: Recipe, rate: float
+) -> dict[str, float]:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    loss, parts = losses(model, mel, targets, recipe)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return parts
+
+
+def _keep_best(model: BeatTracker, valid: Excerpts, best: dict[str, Any], step: int, log: RunLog) -> dict[str, Any]:
+    found = validate(model, valid)
+    log.write({"step": step, **{f"valid_{name}": value for name, value in found.items()}})
+    score = found["beat_f"] + 0.5 * found["downbeat_f"] + 0.5 * found["onset_f"]
+    if score < best["score"]:
+        return best
+    kept = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    return {**found, "score": score, "step": step, "model": kept}
+
+
+def _save(
+    run: Path, model: BeatTracker, optimizer: torch.optim.Optimizer, best: dict[str, Any], budget: Budget
+) -> None:
+    state = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "best": best,
+        "elapsed_s": budget.elapsed_s,
+        "step": budget.step,
+    }
+    checkpoint.save(run / "state.pt", state)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--excerpts", type=Path, required=True, help="folder of prepare_beats.py")
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    recipe = Recipe(**tomllib.loads(args.config.read_text()))
+    args.run.mkdir(parents=True, exist_ok=True)
+    (args.run / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=1) + "\n")
+    train(recipe, args.excerpts, args.run)
+
+
+if __name__ == "__main__":
+    main()
