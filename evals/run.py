@@ -24,6 +24,7 @@ NAMES = (
     "musicgen_loss",
     "musiclm_loss",
     "melody",
+    "beats",
     "mulan",
     "semantic_tokens",
     "musicgen_adherence",

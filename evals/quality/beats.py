@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mir_eval
 import numpy as np
 import soundfile
 import soxr
@@ -90,6 +89,8 @@ def beat_f(true_s: Floats, found_s: Floats, trim_s: float = 0.0) -> float:
     true_s, found_s = (times_s[times_s >= trim_s] for times_s in (true_s, found_s))
     if not len(true_s) or not len(found_s):
         return 0.0
+    import mir_eval  # only evals have it, and what is beside does without
+
     return float(mir_eval.beat.f_measure(true_s, found_s, f_measure_threshold=BEAT_WINDOW_S))
 
 
@@ -189,6 +190,8 @@ def metre_of(beat_in_bar: NDArray[np.int64]) -> int:
 
 def score(excerpt: HeldOut, heard: Heard) -> tuple[float, ...]:
     """`MEASURES` of one excerpt; the numerator's is nan where the excerpt has no whole bar."""
+    import mir_eval
+
     true_s, found_s = excerpt.beat_s, heard.beats.beat_s
     continuity = (0.0,) * 4
     if len(found_s) > 1:

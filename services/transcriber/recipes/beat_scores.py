@@ -35,6 +35,8 @@ MAPS_TITLES = frozenset(
         "Liszt/Transcendental_Etudes/5",
         "Mozart/Piano_Sonatas/11-3",
         "Mozart/Piano_Sonatas/12-2",
+        "Schumann/Kreisleriana/3",
+        "Schumann/Kreisleriana/4",
     }
 )
 _VARIANT = re.compile(r"(_no_(\w+_)?repeat|_repeat|_no_trio)$")

@@ -38,6 +38,7 @@ class BarPointer:
         tempo_lambda: How unlikely a change of tempo is.
         metre_change_log: Log probability of another metre at a barline; that of staying is taken as 0.
         beat_share: The part of a beat at its start in which it is expected to be heard.
+        free_frames: A change by so many frames is none: a beat need not take a whole number of them.
         tempo_log_prior: float64 [I], of a frame at each tempo.
         metre_log_prior: M numbers, of a frame in each metre; empty for 0.
     """
@@ -47,6 +48,7 @@ class BarPointer:
     tempo_lambda: float = 100.0
     metre_change_log: float = _NEVER
     beat_share: float = 1 / 16
+    free_frames: float = 0.0
     tempo_log_prior: Floats | None = None
     metre_log_prior: tuple[float, ...] = ()
 
@@ -81,8 +83,8 @@ class BarPointer:
     @property
     def tempo_change_log(self) -> Floats:
         """Log probability of each tempo [I, from] to follow another [to, I]; rows are the tempo that follows."""
-        ratio = self.intervals[:, None] / self.intervals[None, :]  # [to, from]
-        weight = -self.tempo_lambda * np.abs(ratio - 1)
+        then, now = self.intervals[:, None], self.intervals[None, :]  # [to, from]
+        weight = -self.tempo_lambda * np.maximum(np.abs(then - now) - self.free_frames, 0.0) / now
         normal = np.log(np.exp(weight).sum(0))
         change: Floats = weight - normal
         return change

@@ -23,6 +23,8 @@ from stretto_transcriber.models.beat_tracker.bar_pointer import BarPointer, find
 
 Floats = NDArray[np.float64]
 _FLOOR = 1e-5  # no activation is sure
+_COARSE_HZ = 75.0
+_FREE_FRAMES = 0.5  # where frames are coarse; at 100 a second it does harm
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,13 @@ class BeatOptions:
         usual_tempo_bpm: The middle of the prior on tempo.
         tempo_octaves: Its standard deviation in octaves; 0 for no prior.
         tempo_weight: The prior's weight for each second.
-        peaks: Whether beats move to the peak of the activation near them.
+        peaks: Whether beats move to the peak of the activation where they are expected.
+        climb_s: How far they may go on from there to a peak beside it.
     """
 
-    min_tempo_bpm: float = 55.0
-    max_tempo_bpm: float = 215.0
-    max_tempi: int = 60
+    min_tempo_bpm: float = 50.0
+    max_tempo_bpm: float = 240.0
+    max_tempi: int = 100
     tempo_lambda: float = 100.0
     beats_per_bar: tuple[int, ...] = (2, 3, 4)
     metre_change_log: float = -12.0
@@ -57,6 +60,7 @@ class BeatOptions:
     tempo_octaves: float = 0.0
     tempo_weight: float = 1.0
     peaks: bool = True
+    climb_s: float = 0.04
 
     def __post_init__(self) -> None:
         if not 10 <= self.min_tempo_bpm < self.max_tempo_bpm <= 600:
@@ -123,7 +127,8 @@ def track_beats(
     starts = np.maximum(path.frame[inside], 0) + first
     frames = starts.astype(np.float64)
     if options.peaks:
-        frames = np.array([_peak(heard, int(start), int(stop)) for start, stop in zip(starts, stops)])
+        climb = round(options.climb_s * frame_rate_hz)
+        frames = np.array([_place(heard, int(a), int(b), climb, options) for a, b in zip(starts, stops)])
     beat_s = frames / frame_rate_hz
     if bars is None:
         return Beats(beat_s, tempo_bpm=local_tempo(beat_s))
@@ -180,6 +185,7 @@ def _model(frame_rate_hz: float, options: BeatOptions, *, with_bars: bool) -> Ba
         tempo_lambda=options.tempo_lambda,
         metre_change_log=options.metre_change_log,
         beat_share=options.beat_share,
+        free_frames=_FREE_FRAMES if frame_rate_hz < _COARSE_HZ else 0.0,
         tempo_log_prior=prior,
     )
 
@@ -193,9 +199,19 @@ def _log_likelihoods(beat: Floats, downbeat: Floats | None, options: BeatOptions
     return np.log(np.maximum(beat - downbeat, _FLOOR)), np.log(np.maximum(downbeat, _FLOOR)), rest
 
 
-def _peak(heard: Floats, start: int, stop: int) -> float:
-    """The place of the highest of the frames from `start` to before `stop`, between frames where it is a peak."""
+def _place(heard: Floats, start: int, stop: int, climb: int, options: BeatOptions) -> float:
+    """Where in the frames from `start` to before `stop` a beat is: at a peak, or in their middle if there is none."""
+    if heard[start:stop].max() < options.threshold:
+        return (start + stop - 1) / 2
+    return _peak(heard, start, stop, climb)
+
+
+def _peak(heard: Floats, start: int, stop: int, climb: int = 0) -> float:
+    """The place of the peak at the highest of the frames from `start` to before `stop`, or close beside it."""
     frame = start + int(heard[start:stop].argmax())
+    for _ in range(climb):
+        around = heard[max(0, frame - 1) : frame + 2]
+        frame = max(0, frame - 1) + int(around.argmax())
     if not 0 < frame < len(heard) - 1:
         return float(frame)
     before, at, after = heard[frame - 1 : frame + 2]
