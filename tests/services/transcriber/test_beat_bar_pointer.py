@@ -30,9 +30,9 @@ def step_log(model: BarPointer, now: Position, then: Position) -> float:
     metre, beat, tempo, place = now
     if place < model.intervals[tempo] - 1:
         return 0.0 if then == (metre, beat, tempo, place + 1) else NEVER
-    ratios = model.intervals / model.intervals[tempo]
-    normal = np.log(np.sum(np.exp(-model.tempo_lambda * np.abs(ratios - 1))))
-    change = float(-model.tempo_lambda * abs(ratios[then[2]] - 1) - normal)
+    frames = np.maximum(np.abs(model.intervals - model.intervals[tempo]) - model.free_frames, 0)
+    costs = model.tempo_lambda * frames / model.intervals[tempo]
+    change = float(-costs[then[2]] - np.log(np.sum(np.exp(-costs))))
     if then[3] != 0:
         return NEVER
     if beat < model.beats_per_bar[metre] - 1:
@@ -54,7 +54,7 @@ def frame_log(model: BarPointer, state: Position, logs: np.ndarray, frame: int) 
 
 def plain_viterbi(model: BarPointer, logs: np.ndarray) -> float:
     states = states_of(model)
-    steps = np.array([[step_log(model, now, then) for then in states] for now in states])
+    steps = np.array([[step_log(model, now, then) for then in states] for now in states])  # [now, then]
     best = np.array([frame_log(model, state, logs, 0) for state in states])
     for frame in range(1, logs.shape[1]):
         best = (best[:, None] + steps).max(0) + [frame_log(model, state, logs, frame) for state in states]
@@ -86,6 +86,7 @@ def models(draw: st.DrawFn) -> BarPointer:
         beats_per_bar=metres,
         tempo_lambda=draw(st.floats(0.0, 12.0)),
         metre_change_log=draw(st.floats(-5.0, 0.0)),
+        free_frames=draw(st.sampled_from([0.0, 0.5, 1.0])),
         beat_share=draw(st.sampled_from([0.1, 0.25, 0.5])),
         tempo_log_prior=draw(
             st.none() | st.lists(some, min_size=len(intervals), max_size=len(intervals)).map(np.array)
@@ -104,8 +105,8 @@ def test_the_search_finds_what_a_plain_viterbi_finds(model: BarPointer, num_fram
     assert path_log(model, found, logs) == pytest.approx(best, abs=1e-8)
 
 
-def peak_bytes(num_frames: int) -> int:
-    model = BarPointer(np.arange(14, 56), beats_per_bar=(2, 3, 4))
+def peak_bytes(num_frames: int, metres: tuple[int, ...], intervals: range) -> int:
+    model = BarPointer(np.array(intervals), beats_per_bar=metres)
     rest = np.full(num_frames, -0.01)
     tracemalloc.start()
     find_beats(model, rest, rest, rest)
@@ -114,9 +115,15 @@ def peak_bytes(num_frames: int) -> int:
     return peak
 
 
-def test_an_hour_takes_tens_of_megabytes() -> None:
-    bytes_per_frame = (peak_bytes(6_000) - peak_bytes(3_000)) / 3_000
-    assert 50 * 3600 * bytes_per_frame < 100e6
+@pytest.mark.parametrize(
+    ("rate_hz", "metres", "intervals", "most_bytes"),
+    [(50, (2, 3, 4), range(12, 61), 125e6), (100, (1,), range(25, 121), 50e6), (50, (1,), range(12, 61), 20e6)],
+)
+def test_an_hour_takes_tens_of_megabytes(
+    rate_hz: int, metres: tuple[int, ...], intervals: range, most_bytes: float
+) -> None:
+    grown = peak_bytes(3_000, metres, intervals) - peak_bytes(1_500, metres, intervals)
+    assert 3_600 * rate_hz * grown / 1_500 < most_bytes
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,11 @@ def make_shard(path: Path, count: int, seed: int) -> None:
         targets.append(prepare_beats.targets_of(excerpt, 500, 50.0))
         beats.append(np.column_stack([np.full(len(excerpt.beat_s), row), excerpt.beat_s, excerpt.beat_in_bar]))
     np.savez(
-        path, mel=np.stack(mels), targets=np.stack(targets), beats=np.concatenate(beats), sources=np.array(["x"] * count)
+        path,
+        mel=np.stack(mels),
+        targets=np.stack(targets),
+        beats=np.concatenate(beats),
+        sources=np.array(["x"] * count),
     )
 
 

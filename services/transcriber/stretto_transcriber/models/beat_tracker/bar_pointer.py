@@ -11,7 +11,8 @@ with log probability `-tempo_lambda * |ratio - 1|`. Departures:
     - Metres are states of one model and may change at a barline, in place of one model for each, the best of them kept.
     - A tempo may have a prior, paid at each beat in proportion to the beat's length.
 
-Back-pointers exist for possible beats only: `num_tempi * sum(beats_per_bar)` bytes a frame.
+Back-pointers exist for possible beats only: a byte a frame for each tempo of each beat of each metre, and of each barline
+where there are several metres.
 
 Legend: T frames, I tempi, K beats of all metres one after another, M metres, Q frames of one block.
 Knows nothing of seconds, networks and activations.
@@ -138,12 +139,12 @@ class _Search:
         num_tempi, num_beats = len(model.intervals), model.num_beats
         self.change = model.tempo_change_log
         self.from_tempo = np.zeros((self.num_frames, num_beats, num_tempi), np.uint8)
-        self.from_metre = np.zeros((self.num_frames, len(model.beats_per_bar), num_tempi), np.uint8)
+        metres = len(model.beats_per_bar)
+        self.from_metre = np.zeros((self.num_frames if metres > 1 else 0, metres, num_tempi), np.uint8)
         self._arrivals = np.full((self.lead + self.block, num_beats, num_tempi), _NEVER)
         self._last_starts = np.full((self.lead, num_beats, num_tempi), _NEVER)
         self._options = np.zeros((self.block, num_beats, num_tempi, num_tempi))
         self.follows = np.arange(num_beats) - 1  # the beat before, within a bar
-        metres = len(model.beats_per_bar)
         self.metre_change = np.where(np.eye(metres, dtype=bool), 0.0, model.metre_change_log)
 
     def _summed(self, log: Floats) -> Floats:

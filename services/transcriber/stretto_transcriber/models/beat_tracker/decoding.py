@@ -25,6 +25,7 @@ Floats = NDArray[np.float64]
 _FLOOR = 1e-5  # no activation is sure
 _COARSE_HZ = 75.0
 _FREE_FRAMES = 0.5  # where frames are coarse; at 100 a second it does harm
+_COARSE_LAMBDA, _FINE_LAMBDA = 20.0, 100.0
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class BeatOptions:
         max_tempo_bpm: The fastest beat.
         max_tempi: Where whole frames allow more tempi than this, so many are taken, spaced by ratio.
         tempo_lambda: How steady the tempo is: the log probability of a change by the ratio r is about
-            `-tempo_lambda * |r - 1|`.
+            `-tempo_lambda * |r - 1|`. None takes 100, or 20 below 75 frames a second, where a step to the next whole
+            number of frames is already a change of some percent.
         beats_per_bar: Metres to choose from where downbeats are given.
         metre_change_log: Log probability of another metre at a barline.
         beat_share: The part of a beat at its start in which it is expected.
@@ -51,7 +53,7 @@ class BeatOptions:
     min_tempo_bpm: float = 50.0
     max_tempo_bpm: float = 240.0
     max_tempi: int = 100
-    tempo_lambda: float = 100.0
+    tempo_lambda: float | None = None
     beats_per_bar: tuple[int, ...] = (2, 3, 4)
     metre_change_log: float = -12.0
     beat_share: float = 1 / 16
@@ -127,7 +129,7 @@ def track_beats(
     starts = np.maximum(path.frame[inside], 0) + first
     frames = starts.astype(np.float64)
     if options.peaks:
-        climb = round(options.climb_s * frame_rate_hz)
+        climb = min(round(options.climb_s * frame_rate_hz), int(model.intervals[0]) // 4)  # never to the beat beside
         frames = np.array([_place(heard, int(a), int(b), climb, options) for a, b in zip(starts, stops)])
     beat_s = frames / frame_rate_hz
     if bars is None:
@@ -182,12 +184,16 @@ def _model(frame_rate_hz: float, options: BeatOptions, *, with_bars: bool) -> Ba
     return BarPointer(
         intervals,
         beats_per_bar=options.beats_per_bar if with_bars else (1,),
-        tempo_lambda=options.tempo_lambda,
+        tempo_lambda=_tempo_lambda(frame_rate_hz) if options.tempo_lambda is None else options.tempo_lambda,
         metre_change_log=options.metre_change_log,
         beat_share=options.beat_share,
         free_frames=_FREE_FRAMES if frame_rate_hz < _COARSE_HZ else 0.0,
         tempo_log_prior=prior,
     )
+
+
+def _tempo_lambda(frame_rate_hz: float) -> float:
+    return _COARSE_LAMBDA if frame_rate_hz < _COARSE_HZ else _FINE_LAMBDA
 
 
 def _log_likelihoods(beat: Floats, downbeat: Floats | None, options: BeatOptions) -> Sequence[Floats]:
