@@ -134,7 +134,7 @@ def clicks(interval_s: float, duration_s: float) -> Tensor:
     return torch.from_numpy(audio).float()
 
 
-@pytest.mark.parametrize("interval_s", [0.45, 0.6])
+@pytest.mark.parametrize("interval_s", [0.6, 0.7])
 def test_the_committed_tracker_follows_clicks(interval_s: float) -> None:
     torch.set_num_threads(1)
     tracker = load_beat_tracker(WEIGHTS)

@@ -11,8 +11,8 @@ with log probability `-tempo_lambda * |ratio - 1|`. Departures:
     - Metres are states of one model and may change at a barline, in place of one model for each, the best of them kept.
     - A tempo may have a prior, paid at each beat in proportion to the beat's length.
 
-Back-pointers exist for possible beats only: a byte a frame for each tempo of each beat of each metre, and of each barline
-where there are several metres.
+Back-pointers exist for possible beats only: a byte a frame for each tempo of each beat of each metre, and of each
+barline where there are several metres.
 
 Legend: T frames, I tempi, K beats of all metres one after another, M metres, Q frames of one block.
 Knows nothing of seconds, networks and activations.
@@ -69,7 +69,8 @@ class BarPointer:
     @property
     def last_beats(self) -> NDArray[np.int64]:
         """Where each metre ends: int64 [M]."""
-        return np.cumsum(self.beats_per_bar) - 1
+        ends: NDArray[np.int64] = np.cumsum(self.beats_per_bar) - 1
+        return ends
 
     @property
     def num_beats(self) -> int:

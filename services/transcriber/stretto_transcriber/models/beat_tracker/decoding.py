@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 _FLOOR = 1e-5  # no activation is sure
 _COARSE_HZ = 75.0
 _FREE_FRAMES = 0.5  # where frames are coarse; at 100 a second it does harm
-_COARSE_LAMBDA, _FINE_LAMBDA = 20.0, 100.0
+_COARSE_LAMBDA, _FINE_LAMBDA = 20.0, 115.0
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class BeatOptions:
         max_tempo_bpm: The fastest beat.
         max_tempi: Where whole frames allow more tempi than this, so many are taken, spaced by ratio.
         tempo_lambda: How steady the tempo is: the log probability of a change by the ratio r is about
-            `-tempo_lambda * |r - 1|`. None takes 100, or 20 below 75 frames a second, where a step to the next whole
+            `-tempo_lambda * |r - 1|`. None takes 115, or 20 below 75 frames a second, where a step to the next whole
             number of frames is already a change of some percent.
         beats_per_bar: Metres to choose from where downbeats are given.
         metre_change_log: Log probability of another metre at a barline.
@@ -47,7 +47,7 @@ class BeatOptions:
         tempo_octaves: Its standard deviation in octaves; 0 for no prior.
         tempo_weight: The prior's weight for each second.
         peaks: Whether beats move to the peak of the activation where they are expected.
-        climb_s: How far they may go on from there to a peak beside it.
+        climb_s: How far they may go on from there to a peak beside it, below 75 frames a second.
     """
 
     min_tempo_bpm: float = 50.0
@@ -129,7 +129,8 @@ def track_beats(
     starts = np.maximum(path.frame[inside], 0) + first
     frames = starts.astype(np.float64)
     if options.peaks:
-        climb = min(round(options.climb_s * frame_rate_hz), int(model.intervals[0]) // 4)  # never to the beat beside
+        reach_s = options.climb_s if frame_rate_hz < _COARSE_HZ else 0.0
+        climb = min(round(reach_s * frame_rate_hz), int(model.intervals[0]) // 4)  # never to the beat beside
         frames = np.array([_place(heard, int(a), int(b), climb, options) for a, b in zip(starts, stops)])
     beat_s = frames / frame_rate_hz
     if bars is None:
