@@ -103,9 +103,7 @@ async def test_served_beats_are_those_of_the_model_and_its_decoder(serve: Any, t
     assert list(served.onset_s) == detect_onsets(onset, 50.0).tolist()
 
 
-async def test_a_performance_is_engraved_and_music21_reads_it(
-    serve: Any, tmp_path: Path
-) -> None:
+async def test_a_performance_is_engraved_and_music21_reads_it(serve: Any, tmp_path: Path) -> None:
     beat_s = [0.5 + 0.52 * index for index in range(9)]
     performance = score_pb2.Score(
         onset_s=[beat + 0.01 for beat in beat_s[:8]],

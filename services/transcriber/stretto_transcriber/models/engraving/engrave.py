@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 from stretto_shared.errors import InvalidInput
 from stretto_shared.score import Score
+
 from stretto_transcriber.models.engraving import tables
 from stretto_transcriber.models.engraving.engraved import LOWER_STAFF, UPPER_STAFF, Bar, EngravedNote, EngravedScore
 from stretto_transcriber.models.engraving.grids import TICKS_PER_BEAT, GridModel

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from stretto_transcriber.models.engraving.engraved import LOWER_STAFF, UPPER_STAFF
 
 Array = NDArray[np.float64]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from stretto_transcriber.models.engraving import tables
 
 Array = NDArray[np.float64]

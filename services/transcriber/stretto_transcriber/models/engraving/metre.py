@@ -15,6 +15,7 @@ from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
+
 from stretto_transcriber.models.engraving.grids import DIVISIONS, TICKS_PER_BEAT, smallest_grid
 
 Array = NDArray[np.float64]

@@ -7,6 +7,7 @@ notation (rests, ties, tuplets, accidentals) is switched off, as `notation.py` h
 from __future__ import annotations
 
 import importlib
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from fractions import Fraction
@@ -16,13 +17,14 @@ from stretto_transcriber.models.engraving.engraved import LOWER_STAFF, UPPER_STA
 from stretto_transcriber.models.engraving.notation import Symbol, symbols_of
 
 BEAMS = {"eighth": 1, "16th": 2, "32nd": 3, "64th": 4, "128th": 5, "256th": 6}
+_ENCODING_DATE = re.compile(rb"\s*<encoding-date>[^<]*</encoding-date>")
 _SHARPS, _FLATS = "FCGDAEB", "BEADGCF"
 
 _Voices = dict[tuple[int, int, int], list[EngravedNote]]
 
 
 def to_musicxml(engraved: EngravedScore, title: str = "") -> bytes:
-    """The score as a MusicXML file, UTF-8."""
+    """The score as a MusicXML file, UTF-8; the same score on another day is the same file."""
     layout, metadata, stream = (_music21(name) for name in ("layout", "metadata", "stream"))
     exporting = _music21("musicxml.m21ToXml")
     voices = _by_bar(engraved)
@@ -35,7 +37,7 @@ def to_musicxml(engraved: EngravedScore, title: str = "") -> bytes:
     exporter = exporting.ScoreExporter(score, makeNotation=False)
     exporter.parse()
     content: bytes = exporter.asBytes()
-    return content
+    return _ENCODING_DATE.sub(b"", content)
 
 
 def _music21(name: str) -> Any:
@@ -63,7 +65,9 @@ def _part(engraved: EngravedScore, voices: _Voices, staff: int) -> Any:
     )
 
     part = stream.PartStaff(id=f"staff{staff}")
-    part.insert(0, instrument.Piano())
+    piano = instrument.Piano()
+    piano.partId, piano.instrumentId = f"P{staff}", f"P{staff}-I1"  # or they would be drawn anew each time
+    part.insert(0, piano)
     last: Bar | None = None
     first_number = 0 if not engraved.bars[0].is_whole else 1
     for index, bar in enumerate(engraved.bars):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from stretto_shared.errors import InvalidInput
 from stretto_shared.score import MAX_TEMPO_BPM, MIN_TEMPO_BPM, Key, Part, Score, Tempo, TimeSignature
+
 from stretto_transcriber.models.engraving.engraved import EngravedScore
 
 PARTS = (Part("Piano, upper staff"), Part("Piano, lower staff"))

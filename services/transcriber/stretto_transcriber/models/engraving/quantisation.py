@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from stretto_transcriber.models.engraving.grids import GRIDS, TICKS_PER_BEAT, GridModel
 
 Array = NDArray[np.float64]

@@ -14,6 +14,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+
 from stretto_transcriber.models.engraving.grids import TICKS_PER_BEAT
 
 Array = NDArray[np.float64]

@@ -62,7 +62,8 @@ class HarmonicBranch(nn.Module):
     def _at_harmonics(self, semitones: Tensor) -> Tensor:
         # `self.harmonics` of all shifted copies side by side, without making them: a third faster on a CPU.
         conv, norm = self.harmonics
-        weights = conv.weight[:, :, 0, 0].chunk(len(self.shifts), 1)
+        kernel: Tensor = conv.get_parameter("weight")
+        weights = kernel[:, :, 0, 0].chunk(len(self.shifts), 1)
         below, above = -min(self.shifts), NUM_PITCHES + max(self.shifts) - NUM_SEMITONES
         rows = F.pad(semitones.permute(0, 2, 3, 1), (0, 0, below, above))  # [B, T, P, C]
         firsts = [below + shift for shift in self.shifts]
