@@ -26,6 +26,7 @@ class TranscriberSettings(BaseSettings):
     than a trial at load finds to leave every window its bytes. 1 spares the trial."""
     max_engravings: int = Field(default=8, ge=1, le=4096)
     """Scores that wait to be engraved, one at a time, before the service answers RESOURCE_EXHAUSTED."""
-    num_threads: int = Field(default=2, ge=0, le=256)
-    """CPU threads inside one operation; 0 leaves the choice to torch. Equal requests give equal bytes only where it is
-    equal."""
+    num_threads: int = Field(default=1, ge=0, le=256)
+    """CPU threads inside one operation; 0 leaves the choice to torch. More make a lone stream faster. Equal requests
+    give equal bytes only where it is equal, and in one process with other services so do theirs: the libraries below
+    torch know one number for all threads."""

@@ -14,8 +14,6 @@ Legend: B batch, C channels, T frames, P semitones or pitches, F numbers of a fr
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -63,8 +61,9 @@ class HarmonicBranch(nn.Module):
 
     def _at_harmonics(self, semitones: Tensor) -> Tensor:
         # `self.harmonics` of all shifted copies side by side, without making them: a third faster on a CPU.
-        conv, norm = cast(nn.Conv2d, self.harmonics[0]), self.harmonics[1]
-        weights = conv.weight[:, :, 0, 0].chunk(len(self.shifts), 1)
+        conv, norm = self.harmonics
+        kernel: Tensor = conv.get_parameter("weight")
+        weights = kernel[:, :, 0, 0].chunk(len(self.shifts), 1)
         below, above = -min(self.shifts), NUM_PITCHES + max(self.shifts) - NUM_SEMITONES
         rows = F.pad(semitones.permute(0, 2, 3, 1), (0, 0, below, above))  # [B, T, P, C]
         firsts = [below + shift for shift in self.shifts]
