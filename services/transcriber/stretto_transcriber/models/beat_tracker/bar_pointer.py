@@ -80,7 +80,8 @@ class BarPointer:
     @property
     def heard_frames(self) -> NDArray[np.int64]:
         """Frames at the start of a beat in which it is expected: int64 [I]."""
-        return np.ceil(self.intervals * self.beat_share - 1e-9).astype(np.int64)
+        frames: NDArray[np.int64] = np.ceil(self.intervals * self.beat_share - 1e-9).astype(np.int64)
+        return frames
 
     @property
     def tempo_change_log(self) -> Floats:
