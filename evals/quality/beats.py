@@ -53,7 +53,7 @@ Floats = NDArray[np.float64]
 
 PROTOCOL = (
     "F-measure of beats and downbeats within 70 ms, CMLt, AMLt, onset F-measure within 50 ms by mir_eval; means. "
-    "Given activations: whole tracks, and, as mir_eval advises, without the first five seconds; the decoder's options "
+    "Given activations: whole tracks, and, as mir_eval advises and the claims have it, from 5 s on; the options "
     "were chosen on the half of the tracks whose name's SHA-256 is even in its first byte, and the odd half is told "
     "apart. Audio: excerpts of 30 s, scored whole; onsets of notes within 30 ms are one; the numerator is right if it "
     "is the number of beats of most bars of the excerpt."
@@ -255,7 +255,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found, numbers["given"] = given(args.data / "beats" / "ismir2019_beats.npz", args.limit)
         tables += found
         for corpus, values in numbers["given"].items():
-            passed[f"{corpus}: F at least the published tracker's"] = round(values["f"], 3) >= values["published"]
+            claim = f"{corpus}: F from 5 s on at least the published tracker's"
+            passed[claim] = round(values["f_from_5_s"], 3) >= values["published"]
     if args.only != "given":
         found, numbers["audio"], claims = from_audio(args)
         tables, passed = tables + found, passed | claims
