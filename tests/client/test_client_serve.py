@@ -84,7 +84,7 @@ async def answers(address: str) -> bool:
     return True
 
 
-STAGES = "codec=50052 embedding=50053 acoustic=50054 semantic=50055 transcriber=50056"
+STAGE_PORTS = "codec=50052 embedding=50053 acoustic=50054 semantic=50055 transcriber=50056"
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ STAGES = "codec=50052 embedding=50053 acoustic=50054 semantic=50055 transcriber=
         (("serve", "PORT=50099"), "stretto serve --port 50099"),
         (("serve-codec",), "stretto serve --services codec"),
         (("serve-codec", "PORT=50099"), "stretto serve --services codec --port 50099"),
-        (("up",), f"orchestrator=50051 {STAGES}"),
-        (("up", "PORT=50099"), f"orchestrator=50099 {STAGES}"),
+        (("up",), f"orchestrator=50051 {STAGE_PORTS}"),
+        (("up", "PORT=50099"), f"orchestrator=50099 {STAGE_PORTS}"),
     ],
 )
 def test_make_names_a_port_only_where_it_was_given_one(arguments: tuple[str, ...], command: str) -> None:
