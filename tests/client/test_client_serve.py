@@ -14,7 +14,8 @@ from stretto_client import StrettoClient
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = {
-    f"STRETTO_ORCHESTRATOR_{name}_ADDRESS": "127.0.0.1:1" for name in ("CODEC", "EMBEDDING", "SEMANTIC", "ACOUSTIC")
+    f"STRETTO_ORCHESTRATOR_{name}_ADDRESS": "127.0.0.1:1"
+    for name in ("CODEC", "EMBEDDING", "SEMANTIC", "ACOUSTIC", "TRANSCRIBER")
 }
 STRETTO = (sys.executable, "-c", "from stretto_client.cli.main import main; main()")
 WITHOUT_SETTINGS = {
