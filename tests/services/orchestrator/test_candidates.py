@@ -108,7 +108,7 @@ async def test_one_that_fails_ends_the_others(house, request_music, eventually):
 async def test_one_that_finds_no_room_waits_for_it_and_the_others_are_kept(house, collect, request_music, cascade):
     request = request_music(cascade=cascade, candidate_count=3)
     undisturbed = await collect(house.stub.GenerateMusic(request, timeout=60))
-    last = house.acoustic.watched if cascade == "musicgen" else house.acoustic.refining["musiclm_fine"]
+    last = house.acoustic.watched if cascade == "musicgen" else house.acoustic.refining["musiclm_coarse"]
     last.refusals = [None, None, Overloaded("Full.", retry_after_s=0.05)]
     music = await collect(house.stub.GenerateMusic(request, timeout=60))
     assert music.samples.tobytes() == undisturbed.samples.tobytes()

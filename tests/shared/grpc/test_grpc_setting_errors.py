@@ -13,7 +13,9 @@ from stretto_shared.grpc.setting_errors import InvalidSetting, named_settings
 from stretto_shared.grpc.settings import ChannelSettings, GrpcSettings
 
 CASCADES = "STRETTO_ORCHESTRATOR_EXTRA_CASCADES"
-ADDRESSES = [f"STRETTO_ORCHESTRATOR_{stage}_ADDRESS" for stage in ("EMBEDDING", "SEMANTIC", "ACOUSTIC", "CODEC")]
+ADDRESSES = [
+    f"STRETTO_ORCHESTRATOR_{stage}_ADDRESS" for stage in ("EMBEDDING", "SEMANTIC", "ACOUSTIC", "CODEC", "TRANSCRIBER")
+]
 
 
 def read(kind: type) -> None:
