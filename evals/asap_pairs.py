@@ -14,7 +14,6 @@ Legend: N notes, B beats, M bars.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -26,10 +25,9 @@ import numpy as np
 import symusic
 from numpy.typing import NDArray
 from stretto_shared.score import Part, Score
+from stretto_shared.training.asap import split_of
 
 ROOT_FOLDER = "asap/"
-SPLIT_PARTS = 20
-SPLIT_OF_PART = {0: "test", 1: "test", 2: "valid"}
 MAX_DIFFERENCE_BEATS = 1.0
 EXPORT_GATE_TICKS = 1
 """Notation programs end a note one tick before it is over."""
@@ -81,11 +79,6 @@ class _Annotation:
     beat_in_bar: Ints
     signatures: list[tuple[int, int]]
     sharps: Ints
-
-
-def split_of(composition: str) -> str:
-    """Whether a composition, the folder of the piece below the archive's root, is of train, valid or test."""
-    return SPLIT_OF_PART.get(hashlib.sha256(composition.encode()).digest()[0] % SPLIT_PARTS, "train")
 
 
 def read_pairs(archive: Path, split: str, most_per_composition: int = 0) -> Iterator[Pair]:

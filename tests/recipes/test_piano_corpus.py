@@ -53,6 +53,17 @@ def test_what_the_recordings_of_maps_play_is_not_listed(tmp_path):
     assert len(piano_performances.MAPS_TITLES) == 20
 
 
+def test_no_work_is_trained_on_whose_other_repeats_are_held_out(tmp_path):
+    numbers = [f"{number}{end}" for number in range(120) for end in ("", "_no_repeat", "_repeat")]
+    for number in numbers:
+        (tmp_path / "asap/Composer" / number).mkdir(parents=True)
+        (tmp_path / "asap/Composer" / number / "A.mid").touch()
+    works = {"train": set(), "valid": set(), "test": set()}
+    for piece in list_pieces(tmp_path):
+        works[piece.split].add(asap.work_of(str(piece.path.parent.relative_to(tmp_path / "asap"))))
+    assert all(works.values()) and not works["train"] & (works["valid"] | works["test"])
+
+
 def write_midi(path, notes, pedal=()):
     score = symusic.Score(480)
     track = symusic.Track()

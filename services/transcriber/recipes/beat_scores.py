@@ -15,8 +15,6 @@ Legend: N notes, B beats.
 from __future__ import annotations
 
 import csv
-import hashlib
-import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,20 +24,10 @@ from typing import Any
 import numpy as np
 import symusic
 from numpy.typing import NDArray
+from stretto_shared.training import asap
 from stretto_shared.training.corpus.splits import split_of
 
 ARCHIVES = ("asap", "pop909", "groove")
-MAPS_TITLES = frozenset(
-    {
-        "Chopin/Etudes_op_10/1",
-        "Liszt/Transcendental_Etudes/5",
-        "Mozart/Piano_Sonatas/11-3",
-        "Mozart/Piano_Sonatas/12-2",
-        "Schumann/Kreisleriana/3",
-        "Schumann/Kreisleriana/4",
-    }
-)
-_VARIANT = re.compile(r"(_no_(\w+_)?repeat|_repeat|_no_trio)$")
 _RUBATO = "bR"  # the annotators' mark for beats that the performance does not show
 
 
@@ -84,24 +72,13 @@ def unpack(data: Path, out: Path) -> Path:
     return out
 
 
-def composition_of(key: str) -> str:
-    """The composition of an ASAP folder, whichever of its repeats it plays."""
-    return _VARIANT.sub("", key)
-
-
-def asap_split(key: str) -> str:
-    """The split of one ASAP folder by its hash alone."""
-    place = hashlib.sha256(key.encode()).digest()[0] % 20
-    return "test" if place < 2 else "valid" if place == 2 else "train"
-
-
 def asap_folders(root: Path, split: str) -> list[str]:
     """The folders of one split, without training folders whose composition is held out."""
     keys = sorted(str(path.parent.relative_to(root)) for path in root.rglob("midi_score.mid"))
     if split != "train":
-        return [key for key in keys if asap_split(key) == split]
-    held_out = {composition_of(key) for key in keys if asap_split(key) != "train"} | MAPS_TITLES
-    return [key for key in keys if composition_of(key) not in held_out]
+        return [key for key in keys if asap.split_of(key) == split]
+    held_out = asap.held_out_works(keys)
+    return [key for key in keys if asap.work_of(key) not in held_out]
 
 
 def read_asap(root: Path, split: str) -> Iterator[Music]:

@@ -25,9 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 sys.path.append(str(Path(__file__).resolve().parents[3] / "evals"))
-from asap_pairs import Pair, read_pairs, split_of
+from asap_pairs import Pair, read_pairs
 from dcml_voices import Writing, read_notes, writing_of
 from stretto_shared.score import Score
+from stretto_shared.training.asap import split_of
 from stretto_transcriber.models.engraving.engrave import EngravingModel, placed_notes, voices_of
 from stretto_transcriber.models.engraving.grids import TICKS_PER_BEAT
 from stretto_transcriber.models.engraving.values import FEATURES, choices

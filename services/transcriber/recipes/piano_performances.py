@@ -70,11 +70,13 @@ def list_pieces(symbolic: Path, num_pop: int = 150) -> list[Piece]:
     """Every usable file below `symbolic`, where the archives `asap`, `pianomidi` and `pop909` are unpacked."""
     pieces = []
     root = symbolic / "asap"
-    for path in sorted(root.rglob("*.mid")):
-        composition = str(path.parent.relative_to(root))
-        if path.stem != "midi_score" and composition not in asap.MAPS_TITLES:
-            name = f"asap_{composition}_{path.stem}".replace("/", "_")
-            pieces.append(Piece(name, path, asap.split_of(composition)))
+    paths = [path for path in sorted(root.rglob("*.mid")) if path.stem != "midi_score"]
+    compositions = [str(path.parent.relative_to(root)) for path in paths]
+    held_out = asap.held_out_works(compositions)
+    for path, composition in zip(paths, compositions, strict=True):
+        split = asap.split_of(composition)
+        if composition not in asap.MAPS_TITLES and not (split == "train" and asap.work_of(composition) in held_out):
+            pieces.append(Piece(f"asap_{composition}_{path.stem}".replace("/", "_"), path, split))
     for path in sorted((symbolic / "pianomidi").rglob("*.mid")):
         if path.stem not in MAPS_TITLES:
             pieces.append(Piece(f"pianomidi_{path.stem}", path, "train"))

@@ -1,15 +1,19 @@
 """ASAP's compositions: the split that all rooms share, and the compositions that a test on recordings keeps out.
 
 The split is by composition, so that two performances of one piece are on one side, and by a digest, so that it needs
-no list. A composition is the folder of the piece below the archive's root, such as `Bach/Fugue/bwv_846`.
+no list. A composition is the folder of the piece below the archive's root, such as `Bach/Fugue/bwv_846`. A work may
+have several, with and without its repeats; `held_out_works` says which works no training may hear.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Iterable
 from typing import Literal
 
 Split = Literal["train", "valid", "test"]
+_VARIANT = re.compile(r"(_no_(\w+_)?repeat|_repeat|_no_trio)$")
 
 MAPS_TITLES = frozenset(
     {
@@ -30,3 +34,13 @@ def split_of(composition: str) -> Split:
     if place < 2:
         return "test"
     return "valid" if place == 2 else "train"
+
+
+def work_of(composition: str) -> str:
+    """The work of a composition, whichever of its repeats it plays."""
+    return _VARIANT.sub("", composition)
+
+
+def held_out_works(compositions: Iterable[str]) -> frozenset[str]:
+    """The works of which one of these compositions is held out, and the titles of MAPS: not for training."""
+    return frozenset(work_of(each) for each in compositions if split_of(each) != "train") | MAPS_TITLES

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from stretto_shared.training import asap
 from stretto_shared.training.corpus.render import SymusicSynthesizer, bundled_soundfont
 
 RECIPES = Path(__file__).resolve().parents[3] / "services" / "transcriber" / "recipes"
@@ -149,19 +150,19 @@ def test_bars_are_counted_from_downbeats() -> None:
     ],
 )
 def test_a_composition_is_one_with_and_without_repeats(key: str, composition: str) -> None:
-    assert beat_scores.composition_of(key) == composition
+    assert asap.work_of(key) == composition
 
 
 def test_no_composition_is_on_both_sides_of_the_split(tmp_path: Path) -> None:
     works = [f"Composer/Work/{number}{end}" for number in range(200) for end in ("", "_no_repeat")]
-    works += sorted(beat_scores.MAPS_TITLES)
+    works += sorted(asap.MAPS_TITLES)
     for key in works:
         (tmp_path / key).mkdir(parents=True)
         (tmp_path / key / "midi_score.mid").touch()
     train, valid, test = ({*beat_scores.asap_folders(tmp_path, split)} for split in ("train", "valid", "test"))
-    trained = {beat_scores.composition_of(key) for key in train}
-    held_out = {beat_scores.composition_of(key) for key in valid | test}
-    assert train and valid and test and not trained & held_out and not train & beat_scores.MAPS_TITLES
+    trained = {asap.work_of(key) for key in train}
+    held_out = {asap.work_of(key) for key in valid | test}
+    assert train and valid and test and not trained & held_out and not train & asap.MAPS_TITLES
 
 
 def test_validation_counts_each_beat_once() -> None:
