@@ -98,7 +98,7 @@ def test_the_text_tower_learns_on_and_nothing_that_recordings_need_changes(
 
 
 def test_a_code_costs_the_less_the_nearer_the_text_and_each_level_follows_the_true_one() -> None:
-    books = [torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.tensor([[0.0, 0.2], [0.0, -0.2]])]
+    books = [torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.tensor([[0.5, 0.2], [0.0, -0.2]])]
     codes = torch.tensor([[0, 1]])
     near, far = torch.tensor([[1.0, -0.2]]), torch.tensor([[-1.0, 0.2]])
     assert float(code_loss(near, codes, books, 0.1)) < 0.5 < float(code_loss(far, codes, books, 0.1))
