@@ -4,7 +4,8 @@ A call made while an RPC is being served carries that RPC's remaining time as it
 asked for), its trace context and its request id.
 
 Methods that take a stream are never retried by the channel: gRPC (grpcio 1.85.3) loses messages that are sent around
-the moment of a retry, without an error. Who sends a stream opens it again.
+the moment of a retry, without an error, or ends the process (`ILLEGAL STATE: FORWARDED_BATCH`,
+https://github.com/grpc/grpc/issues/40283). Who sends a stream opens it again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from typing import Any
 import grpc
 from stretto.acoustic.v1 import acoustic_pb2
 from stretto.codec.v1 import codec_pb2
+from stretto.embedding.v1 import embedding_pb2
+from stretto.orchestrator.v1 import orchestrator_pb2
 from stretto.semantic.v1 import semantic_pb2
+from stretto.transcriber.v1 import transcriber_pb2
 
 from stretto_shared.errors import InvalidInput
 from stretto_shared.grpc.call import REQUEST_ID_KEY, current_call
@@ -27,7 +31,7 @@ from stretto_shared.grpc.tracing import outgoing_trace_headers
 MAX_BACKOFF_S = 2.0
 _STREAMED_TO = [
     {"service": service.full_name, "method": method.name}
-    for file in (acoustic_pb2, codec_pb2, semantic_pb2)
+    for file in (acoustic_pb2, codec_pb2, embedding_pb2, orchestrator_pb2, semantic_pb2, transcriber_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
     if method.client_streaming

@@ -192,7 +192,7 @@ async def test_the_deadline_of_the_call_reaches_the_stages(house):
     error = await failure(house.stub.AnalyzeMusic(iter(requests_of(noise(2.0))), timeout=3))
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     for watched in (house.transcriber.noting, house.transcriber.tracking):
-        assert 0 < watched.remaining_s < 3
+        assert 0 < watched.remaining_s < 3.5, "each hop rounds up a little; a stage alone would get 600 s"
     await none_active(house)
 
 

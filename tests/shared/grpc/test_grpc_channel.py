@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
+from pathlib import Path
 
 import grpc
 import pytest
 from stretto.codec.v1 import codec_pb2, codec_pb2_grpc
 from stretto_shared.errors import InvalidInput
 from stretto_shared.grpc.channel import open_channel
+from stretto_shared.grpc.settings import ChannelSettings
 
 REQUEST = codec_pb2.EncodeAudioRequest()
 # A timeout of 10 to 100 s travels with three digits, rounded up: each hop may add a tenth of a second.
@@ -209,6 +212,45 @@ async def test_a_call_that_takes_a_stream_is_not_tried_again(serve):
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call.read()
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE and len(tries) == 1
+
+
+def streamed_to():
+    """Full names of all methods of the wire that take a stream, as its protos say."""
+    for path in sorted((Path(__file__).parents[3] / "protos/stretto").glob("*/v1/*.proto")):
+        text = path.read_text()
+        for service, body in re.findall(r"^service (\w+) \{(.*?)^\}", text, re.DOTALL | re.MULTILINE):
+            package = re.search(r"^package ([\w.]+);", text, re.MULTILINE).group(1)
+            yield from (f"/{package}.{service}/{method}" for method in re.findall(r"rpc (\w+)\(stream", body))
+
+
+class Unavailable(grpc.GenericRpcHandler):
+    """Answers every method that takes a stream with UNAVAILABLE, and counts how often each was tried."""
+
+    def __init__(self):
+        self.tried = Counter()
+
+    def service(self, details):
+        async def refuse(requests, context):
+            self.tried[details.method] += 1
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "Loading.")
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+async def test_no_method_of_the_wire_that_takes_a_stream_is_tried_again():
+    handler, server = Unavailable(), grpc.aio.server()
+    server.add_generic_rpc_handlers([handler])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    methods = list(streamed_to())
+    settings = ChannelSettings(health_checking=False, max_attempts=4, initial_backoff_s=0.01)
+    async with open_channel(f"127.0.0.1:{port}", settings) as channel:
+        for method in methods:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await channel.stream_stream(method)(iter([b""]), timeout=20).read()
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    await server.stop(None)
+    assert len(methods) >= 6 and handler.tried == dict.fromkeys(methods, 1)
 
 
 async def test_other_errors_are_not_tried_again(serve):
