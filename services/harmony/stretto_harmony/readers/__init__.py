@@ -1,0 +1,1 @@
+"""Files as scores and analyses: each reader takes bytes and raises `InvalidInput` on what it cannot read."""
