@@ -17,8 +17,8 @@ from stretto_harmony.writers.written import WrittenAnalysis
 
 COLUMNS = (
     "mc", "mn", "quarterbeats", "duration_qb", "mc_onset", "mn_onset", "timesig", "staff", "voice", "label",
-    "globalkey", "localkey", "chord", "numeral", "form", "figbass", "changes", "relativeroot", "chord_type", "globalkey_is_minor",
-    "localkey_is_minor", "chord_tones", "added_tones", "root", "bass_note",
+    "globalkey", "localkey", "chord", "numeral", "form", "figbass", "changes", "relativeroot", "chord_type",
+    "globalkey_is_minor", "localkey_is_minor", "chord_tones", "added_tones", "root", "bass_note",
 )  # fmt: skip
 CHORD_TYPES = {
     ChordType.MAJOR: "M",
