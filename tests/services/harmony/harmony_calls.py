@@ -18,7 +18,9 @@ WHITE = np.array([0, 2, 4, 5, 7, 9, 11])
 SPELLING = {0: 0, 1: 7, 2: 2, 3: -3, 4: 4, 5: -1, 6: 6, 7: 1, 8: -4, 9: 3, 10: -2, 11: 5}
 
 
-def make_score(num_measures: int = NUM_MEASURES, *, seed: int = 0, empty: tuple[int, ...] = (), pickup: int = 0) -> Score:
+def make_score(
+    num_measures: int = NUM_MEASURES, *, seed: int = 0, empty: tuple[int, ...] = (), pickup: int = 0
+) -> Score:
     """Two notes a quarter in 3/4; a measure has its notes from its own number, so that an edit is local."""
     quarter, notes, lengths = TICKS_PER_QUARTER, [], []
     for index in range(num_measures):
@@ -62,7 +64,9 @@ def musicxml_of(score: Score, *, divisions: int = 4) -> bytes:
             for place, note in enumerate(here):
                 onset, chord = int(score.onset[note]), place > 0 and score.onset[note] == score.onset[here[place - 1]]
                 if not chord and onset > at:
-                    body.append(f"<forward><duration>{(onset - at) * divisions // TICKS_PER_QUARTER}</duration></forward>")
+                    body.append(
+                        f"<forward><duration>{(onset - at) * divisions // TICKS_PER_QUARTER}</duration></forward>"
+                    )
                 body.append(_note(score, int(note), divisions, chord=bool(chord)))
                 at = onset + int(score.duration[note])
             signature = (

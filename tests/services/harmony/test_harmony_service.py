@@ -55,7 +55,9 @@ async def test_labels_are_those_of_each_window_with_its_context_and_nothing_else
     alone = [
         label
         for index in range(grid.num_windows(score.num_measures))
-        for label in analyze_window(TinyAnalyzer(len("first")).analyze, score, grid.window(index, score.num_measures)).labels
+        for label in analyze_window(
+            TinyAnalyzer(len("first")).analyze, score, grid.window(index, score.num_measures)
+        ).labels
     ]
     assert [(each.start_ticks, each.end_ticks, each.numeral, each.confidence) for each in served] == [
         (label.start, label.end, label.numeral, label.confidence) for label in alone
@@ -121,9 +123,12 @@ async def test_windows_come_while_later_ones_are_still_to_be_analysed(serve: Any
         made["first"].before = lambda: len(made["first"].calls) < 3 or gate.wait(60)
         call = stub.AnalyzeHarmony(Request(score=typed(score)), timeout=60)
         kinds = [(await call.read()).WhichOneof("payload") for _ in range(3)]
-        assert kinds == ["outline", "window", "window"] and len(made["first"].calls) == 3
+        assert kinds == ["outline", "window", "window"] and len(made["first"].calls) <= 3
         gate.set()
-        assert len(await consume(call)) == 5
+        later = 0
+        while await call.read() is not grpc.aio.EOF:
+            later += 1
+    assert later == 5
 
 
 @pytest.mark.parametrize("ending", ["cancelled", "late"])

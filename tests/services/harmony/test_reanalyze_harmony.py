@@ -62,7 +62,9 @@ async def test_an_amended_analysis_is_that_of_the_edited_score_byte_for_byte(ser
             assert [label.SerializeToString(deterministic=True) for label in before] != wanted, measure
 
 
-async def test_only_the_windows_that_the_edit_touches_are_computed_however_long_the_piece(serve: Any, made: Any) -> None:
+async def test_only_the_windows_that_the_edit_touches_are_computed_however_long_the_piece(
+    serve: Any, made: Any
+) -> None:
     seen = {}
     async with serve() as stub:
         for num_measures in (24, 240, 2400):
@@ -79,7 +81,9 @@ async def test_only_the_windows_that_the_edit_touches_are_computed_however_long_
     assert seen[24][2] == 2 and sum(seen[24][0]) <= 2 * (WINDOW + 2 * CONTEXT)
 
 
-@pytest.mark.parametrize(("first", "count", "windows"), [(0, 1, 1), (5, 1, 2), (6, 1, 2), (3, 6, 3), (0, 21, 6), (20, 1, 2)])
+@pytest.mark.parametrize(
+    ("first", "count", "windows"), [(0, 1, 1), (5, 1, 2), (6, 1, 2), (3, 6, 3), (0, 21, 6), (20, 1, 2)]
+)
 async def test_an_edit_touches_the_windows_whose_measures_or_context_hold_it(
     serve: Any, made: Any, first: int, count: int, windows: int
 ) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 
 from stretto_shared.errors import InvalidInput
 
+from stretto_harmony.readers import musicxml
 from stretto_harmony.scores.score import Score
 
-READERS: Mapping[str, Callable[[bytes], Score]] = {}
+READERS: Mapping[str, Callable[[bytes], Score]] = {"musicxml": musicxml.read_score}
 
 
 def read_score(data: bytes, suffix: str) -> Score:

@@ -46,15 +46,15 @@ def write_musicxml(analysis: WrittenAnalysis) -> bytes:
     parts = root.findall("part")
     if root.tag != "score-partwise" or not parts:
         raise InvalidInput(FIELD, f"expected a score-partwise with parts, got <{root.tag}>. Save it as such.")
-    measures = parts[-1].findall("measure")
-    if len(measures) != analysis.score.num_measures:
+    num_measures = max(len(part.findall("measure")) for part in parts)
+    if num_measures != analysis.score.num_measures:
         raise InvalidInput(
             FIELD,
-            f"expected {analysis.score.num_measures} measures, as the score has, got {len(measures)} in the lowest "
-            "part. Send the file that was analysed.",
+            f"expected {analysis.score.num_measures} measures, as the score has, got {num_measures}. Send the file "
+            "that was analysed.",
         )
     marks, divisions, num_staves = dict(_marks(analysis)), 1, 1
-    for index, measure in enumerate(measures):
+    for index, measure in enumerate(parts[-1].findall("measure")):
         divisions = _last_number(measure, "divisions", divisions)
         num_staves = _last_number(measure, "staves", num_staves)
         if index in marks:
