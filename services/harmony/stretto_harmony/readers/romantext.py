@@ -78,7 +78,9 @@ def read_events(text: str) -> list[Event]:
             for event in _events(int(measure[1]), measure[2], measure[4], reading):
                 reading.add(event)
     if not num_measures:
-        raise InvalidInput("analysis", "expected RomanText with lines such as 'm1 C: I', got no measure. Send RomanText.")
+        raise InvalidInput(
+            "analysis", "expected RomanText with lines such as 'm1 C: I', got no measure. Send RomanText."
+        )
     return reading.events
 
 
@@ -130,9 +132,7 @@ def _label(start: int, end: int, event: Event) -> HarmonyLabel | None:
             return None
         chord: Chord = parse(event.figure, event.key)
         numeral = figure_of(event.key, chord.tonicised, chord.root, chord.quality, chord.inversion)
-        return HarmonyLabel(
-            start, end, event.key, numeral, chord.tonicised, chord.root, chord.quality, chord.inversion
-        )
+        return HarmonyLabel(start, end, event.key, numeral, chord.tonicised, chord.root, chord.quality, chord.inversion)
     except (ValueError, InvalidInput):
         return None
 
