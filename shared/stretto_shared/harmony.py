@@ -82,7 +82,9 @@ class HarmonyLabel:
 
     def __post_init__(self) -> None:
         if not 0 <= self.start_ticks < self.end_ticks:
-            raise InvalidInput("label.end_ticks", f"expected above start {self.start_ticks}, from 0, got {self.end_ticks}.")
+            raise InvalidInput(
+                "label.end_ticks", f"expected above {self.start_ticks}, the start, got {self.end_ticks}."
+            )
         _check_place("label.root_fifths", self.root_fifths)
         if not 0 <= self.inversion <= 3:
             raise InvalidInput("label.inversion", f"expected 0 to 3, got {self.inversion}. Name a chord tone.")

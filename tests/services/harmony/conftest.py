@@ -29,7 +29,7 @@ def made() -> dict[str, tiny_analyzers.TinyAnalyzer]:
 
 @pytest.fixture
 def weights_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Any) -> Path:
-    """A folder with `first`, which has no modules, and `second`, which has, of architectures registered for the test."""
+    """A folder with `first`, which has no modules, and `second`, of architectures registered for the test."""
     for word, modules in (("TinyAnalyzer", False), ("TinyModular", True)):
         builder = partial(tiny_analyzers.build, made=made, modules=modules)
         monkeypatch.setitem(loading.ARCHITECTURES, word, builder)  # type: ignore[arg-type]

@@ -90,8 +90,9 @@ def _note(score: Score, note: int, divisions: int, *, chord: bool) -> str:
     octave = int(octave_of(score.midi[note : note + 1], score.fifths[note : note + 1])[0])
     alter = f"<alter>{accidentals}</alter>" if accidentals else ""
     length = int(score.duration[note]) * divisions // TICKS_PER_QUARTER
+    head = "<note><chord/>" if chord else "<note>"
     return (
-        f"<note>{'<chord/>' if chord else ''}<pitch><step>{LETTERS[letter]}</step>{alter}<octave>{octave}</octave></pitch>"
+        f"{head}<pitch><step>{LETTERS[letter]}</step>{alter}<octave>{octave}</octave></pitch>"
         f"<duration>{length}</duration></note>"
     )
 

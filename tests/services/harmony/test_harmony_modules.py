@@ -14,6 +14,7 @@ from stretto_harmony.scores.labels import NUM_CHORDS, Key, chord_of_index
 from tiny_analyzers import label_of
 
 SCORE = make_score(3)
+NAN = float("nan")
 INPUT = typed(score_to_proto(SCORE))
 LABELS = labels_to_proto([label_of(0, 5_000, 12_345), label_of(5_000, 9_000, 54_321)], SCORE)
 
@@ -102,7 +103,7 @@ async def test_wrong_questions_are_refused_by_field(serve: Any) -> None:
             (stub.PredictChord, predict(score=INPUT, labels=[changed(end_ticks=0)]), "labels[0].end_ticks"),
             (stub.PredictChord, predict(score=INPUT, labels=[changed(end_ticks=2**40)]), "labels[0].end_ticks"),
             (stub.PredictChord, predict(score=INPUT, labels=[changed(numeral="x" * 65)]), "labels[0].numeral"),
-            (stub.PredictChord, predict(score=INPUT, labels=[changed(confidence=float("nan"))]), "labels[0].confidence"),
+            (stub.PredictChord, predict(score=INPUT, labels=[changed(confidence=NAN)]), "labels[0].confidence"),
             (stub.PredictChord, predict(score=INPUT, labels=[changed(key=far)]), "labels[0].key.tonic_fifths"),
             (stub.PredictKey, keys(score=INPUT, labels=LABELS, candidate_count=71), "candidate_count"),
             (stub.FindKeyChanges, harmony_pb2.FindKeyChangesRequest(labels=LABELS), "score"),

@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping
 
 from stretto_shared.errors import InvalidInput
 
-from stretto_harmony.readers import musicxml
+from stretto_harmony.readers import humdrum, musicxml
 from stretto_harmony.scores.score import Score
 
-READERS: Mapping[str, Callable[[bytes], Score]] = {"musicxml": musicxml.read_score}
+READERS: Mapping[str, Callable[[bytes], Score]] = {
+    "musicxml": musicxml.read_score,
+    "krn": humdrum.read_score,
+}
 
 
 def read_score(data: bytes, suffix: str) -> Score:
