@@ -1,11 +1,13 @@
 """BPS-FH's note lists as written scores (Chen and Su 2018): `notes.csv` and the tables of beats and downbeats.
 
-The lists unfold repeats; here each bar stands once, as its first pass has it. A note is onset, MIDI pitch, morphetic
-pitch (60 is C4, seven to the octave), duration in quarter notes, staff and bar.
+The lists unfold repeats; here each bar stands once, as its first pass has it. They count endings through; here the
+bars that a repeat passes over, its first ending, get the numbers of the second with an `a`. A note is onset, MIDI
+pitch, morphetic pitch (60 is C4, seven to the octave), duration in quarter notes, staff and bar.
 """
 
 from __future__ import annotations
 
+import collections
 import zipfile
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +18,7 @@ from stretto_harmony.scores import pitch
 from stretto_harmony.scores.score import TICKS_PER_WHOLE, Score
 
 _SHEET = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
+MAX_ENDING_BARS = 8
 _METRES = {1.0: (1, 4), 2.0: (1, 2), 0.5: (1, 8), 1.5: (3, 8), 0.75: (3, 16)}
 """What the signature gains by a beat of so many quarter notes."""
 
@@ -31,8 +34,10 @@ def read_score(folder: Path) -> Score:
     starts = ([first] if first < downbeats[0] else []) + downbeats
     ends = [*starts[1:], max(starts[-1] + starts[-1] - starts[-2], max(row[0] for row in rows))]
     builder, notes = ScoreBuilder(), []
-    length_of_beat = min(later - before for before, later in zip(beats, beats[1:], strict=False) if later > before)
+    steps = collections.Counter(later - before for before, later in zip(beats, beats[1:], strict=False))
+    length_of_beat = steps.most_common(1)[0][0]
     numerator, denominator = _METRES[float(length_of_beat)]
+    number_of = _numbers([int(row[5]) for row in rows])
     last_bar = -1
     for place, (start, end) in enumerate(zip(starts, ends, strict=True)):
         inside = [row for row in rows if start <= row[0] < end]
@@ -42,11 +47,28 @@ def read_score(folder: Path) -> Score:
         last_bar = bar
         notes += [_note(row, builder.num_ticks - ticks_of(start)) for row in inside]
         num_beats = round((end - start) / length_of_beat) if place or start in downbeats else 0
-        _add_bar(builder, end - start, num_beats * numerator, denominator, bar)
+        _add_bar(builder, end - start, num_beats * numerator, denominator, number_of.get(bar, str(bar)))
     return builder.build(joined((note, False) for note in notes))
 
 
-def _add_bar(builder: ScoreBuilder, length: Fraction, numerator: int, denominator: int, bar: int) -> None:
+def _numbers(bars: list[int]) -> dict[int, str]:
+    """The printed number of each bar that notes are in, given in the order of playing."""
+    played = [bar for place, bar in enumerate(bars) if place == 0 or bars[place - 1] != bar]
+    first_ending: set[int] = set()
+    for place, bar in enumerate(played[1:], 1):
+        last, again = played[place - 1], set(played[place:])
+        ending = range(max(bar, last - MAX_ENDING_BARS) + 1, last + 1)
+        if bar < last - 1 and bar in played[:place] and ending[0] - 1 in again:
+            first_ending |= {passed for passed in ending if passed not in again}
+    numbers, passed_over = {}, 0
+    for bar in range(max(played) + 1):
+        numbers[bar] = f"{bar - passed_over}a" if bar in first_ending else str(bar - passed_over)
+        if bar in first_ending and bar + 1 not in first_ending:
+            passed_over += sum(other <= bar for other in first_ending) - passed_over
+    return numbers
+
+
+def _add_bar(builder: ScoreBuilder, length: Fraction, numerator: int, denominator: int, number: str) -> None:
     ticks = ticks_of(length)
     nominal = numerator * TICKS_PER_WHOLE // denominator
     builder.add_measure(
@@ -55,7 +77,7 @@ def _add_bar(builder: ScoreBuilder, length: Fraction, numerator: int, denominato
         numerator=max(1, numerator),
         denominator=denominator,
         key_signature=0,
-        number=str(bar),
+        number=number,
     )
 
 

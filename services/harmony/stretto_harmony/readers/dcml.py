@@ -1,8 +1,8 @@
 """The tables of the DCML corpora: `notes` and `measures` as a score, `harmonies` as its analysis.
 
-The format is ms3's (Hentschel et al. 2021): tab-separated, places in fractions of a whole note within `mc`, the running
-number of a bar in the file. Measures stand as they are written: repeats are not unfolded, every ending is there, and the
-parts of a bar that a repeat splits are measures of their own with the lacking front as their offset.
+The format is ms3's (Hentschel et al. 2021): tab-separated, places in fractions of a whole note within `mc`, the
+running number of a bar in the file. Measures stand as they are written: repeats are not unfolded, every ending is there,
+and the parts of a bar that a repeat splits are measures of their own with the lacking front as their offset.
 """
 
 from __future__ import annotations

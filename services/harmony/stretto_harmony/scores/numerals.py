@@ -1,14 +1,14 @@
 """Roman numerals: a figure in a key as a spelled chord, and a chord as the figure that names it.
 
-Two spellings are known. RomanText (Tymoczko et al. 2019) as music21 reads it: sevenths are diatonic unless the figure says
-otherwise (`IV7` in major is a major seventh, `IVd7` a dominant one), and in minor the sixth and seventh degrees are raised
-under minor and diminished chords (`viio7` stands on the leading note, `VII` below it; a written `#vii` or `bVI` changes
-nothing). DCML (Neuwirth et al. 2018): degrees are those of the natural minor scale (`#viio7`), and a major chord with a
-plain `7` is a dominant seventh (`IM7` for the other).
+Two spellings are known. RomanText (Tymoczko et al. 2019) as music21 reads it: sevenths are diatonic unless the figure
+says otherwise (`IV7` in major is a major seventh, `IVd7` a dominant one), and in minor the sixth and seventh degrees are
+raised under minor and diminished chords (`viio7` stands on the leading note, `VII` below it; a written `#vii` or `bVI`
+changes nothing). DCML (Neuwirth et al. 2018): degrees are those of the natural minor scale (`#viio7`), and a major chord
+with a plain `7` is a dominant seventh (`IM7` for the other).
 
 Departures: added, omitted and suspended tones in brackets are read past, unless an alteration in brackets makes another
-chord type; ninths and above are their seventh chord; a cadential six-four (`Cad64`, DCML's `V(64)`) is the tonic's second
-inversion, which is what sounds. Knows no notes and no time.
+chord type; ninths and above are their seventh chord; a cadential six-four (`Cad64`, DCML's `V(64)`) is the tonic's
+second inversion, which is what sounds. Knows no notes and no time.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def _chord(match: re.Match[str], brackets: list[str], key: Key, notation: Notati
     if name == "Cad":
         return Chord(key.tonic, ChordType.MINOR if key.is_minor else ChordType.MAJOR, 2, key)
     if notation is Notation.DCML and name == "V" and (six_four := _six_four(brackets)) is not None:
-        is_minor = key.is_minor and six_four != "#" or six_four == "b"
+        is_minor = (key.is_minor and six_four != "#") or six_four == "b"
         return Chord(key.tonic, ChordType.MINOR if is_minor else ChordType.MAJOR, 2, key)
     if name == "N":
         return Chord(key.tonic - 5, ChordType.MAJOR, _inversion(figures or "6"), key)
