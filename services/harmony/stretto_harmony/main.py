@@ -12,7 +12,7 @@ from stretto_shared.weights import parse_model_list
 
 from stretto_harmony import loading
 from stretto_harmony.engine import Analyzers, HarmonyEngine, ScoreFiles
-from stretto_harmony.readers.any_score import read_score
+from stretto_harmony.readers import read_score
 from stretto_harmony.servicer import HarmonyServicer
 from stretto_harmony.settings import HarmonySettings
 from stretto_harmony.writers import WRITERS

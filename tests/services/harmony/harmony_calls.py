@@ -64,11 +64,11 @@ def musicxml_of(score: Score, *, divisions: int = 4) -> bytes:
             for place, note in enumerate(here):
                 onset, chord = int(score.onset[note]), place > 0 and score.onset[note] == score.onset[here[place - 1]]
                 if not chord and onset > at:
-                    body.append(
-                        f"<forward><duration>{(onset - at) * divisions // TICKS_PER_QUARTER}</duration></forward>"
-                    )
+                    body.append(_rest(onset - at, divisions))
                 body.append(_note(score, int(note), divisions, chord=bool(chord)))
                 at = onset + int(score.duration[note])
+            if at < start + int(score.measure_length[index]):
+                body.append(_rest(start + int(score.measure_length[index]) - at, divisions))
             signature = (
                 f"<attributes><divisions>{divisions}</divisions><key><fifths>0</fifths></key><time><beats>"
                 f"{score.numerator[0]}</beats><beat-type>{score.denominator[0]}</beat-type></time></attributes>"
@@ -83,6 +83,10 @@ def musicxml_of(score: Score, *, divisions: int = 4) -> bytes:
     )
     text = f'<score-partwise version="4.0"><part-list>{names}</part-list>{"".join(parts)}</score-partwise>'
     return f'<?xml version="1.0" encoding="UTF-8"?>{text}'.encode()
+
+
+def _rest(ticks: int, divisions: int) -> str:
+    return f"<note><rest/><duration>{ticks * divisions // TICKS_PER_QUARTER}</duration></note>"
 
 
 def _note(score: Score, note: int, divisions: int, *, chord: bool) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -215,7 +216,7 @@ def _xml_of(data: bytes) -> bytes:
                     _FIELD, f"expected up to {MAX_XML_BYTES} bytes of MusicXML, got more. Split the piece."
                 )
             return archive.read(name)
-    except (zipfile.BadZipFile, KeyError, RuntimeError, NotImplementedError, OSError, ValueError, EOFError) as error:
+    except (zipfile.BadZipFile, KeyError, RuntimeError, NotImplementedError, OSError, ValueError, EOFError, zlib.error) as error:
         raise InvalidInput(
             _FIELD, f"expected a compressed MusicXML file, got a broken one: {error}. Save it again."
         ) from error

@@ -8,6 +8,7 @@ a direction at the end of its measure's elements, reached by `backup` and `forwa
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -148,7 +149,16 @@ def _unpacked(data: bytes) -> bytes:
             container = _parsed(packed.read(_CONTAINER))
             path = next(each.get("full-path", "") for each in container.iter() if each.tag.endswith("rootfile"))
             return packed.read(path)
-    except (zipfile.BadZipFile, KeyError, StopIteration, RuntimeError, NotImplementedError, OSError) as error:
+    except (
+        zipfile.BadZipFile,
+        KeyError,
+        StopIteration,
+        RuntimeError,
+        NotImplementedError,
+        OSError,
+        EOFError,
+        zlib.error,
+    ) as error:
         raise InvalidInput(FIELD, f"expected a compressed MusicXML file, got a broken one: {error}.") from error
 
 
@@ -158,5 +168,12 @@ def _converted(data: bytes, suffix: str) -> bytes:
 
     format_of = {"mid": "midi", "krn": "humdrum"}
     content = data if suffix == "mid" else data.decode("utf-8", "replace")
-    written: bytes = GeneralObjectExporter(converter.parse(content, format=format_of[suffix])).parse()
+    try:
+        written: bytes = GeneralObjectExporter(converter.parse(content, format=format_of[suffix])).parse()
+    except Exception as error:  # music21 raises whatever its parsers happen to meet
+        raise InvalidInput(
+            FIELD,
+            f"expected a file that music21 can write as MusicXML, got one that it cannot ({type(error).__name__}). "
+            "Ask for another format, or send MusicXML.",
+        ) from error
     return written
