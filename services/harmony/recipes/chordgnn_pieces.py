@@ -164,6 +164,8 @@ class Stretches:
         self.fifths_sum = torch.cat([self.fifths.new_zeros(1), self.fifths.cumsum(0)])
         self.piece_starts = torch.from_numpy(onsets).to(device)
         self.num_onsets = int(onsets[-1])
+        moves = [transposition_semitones(shift) for shift in range(-MAX_SHIFT, MAX_SHIFT + 1)]
+        self.semitones = torch.tensor(moves, device=device)
 
     def draw(
         self, starts: Tensor, length: int, jitter: Tensor, unsigned: Tensor
@@ -209,12 +211,6 @@ class Stretches:
         )
         parts = {name: values[onset_at] for name, values in self.parts.items()}
         return batch, move_parts(parts, shift[onset_row], self.num_types), self.gap[onset_at]
-
-    @property
-    def semitones(self) -> Tensor:
-        """The move in semitones of each shift from -MAX_SHIFT fifths on."""
-        moves = [transposition_semitones(shift) for shift in range(-MAX_SHIFT, MAX_SHIFT + 1)]
-        return torch.tensor(moves, device=self.device)
 
 
 def _ranges(first: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:

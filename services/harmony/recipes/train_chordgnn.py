@@ -234,22 +234,26 @@ def train(recipe: Recipe, path: Path, run: Path, device: torch.device, leave_out
     log, budget = RunLog(run), Budget(recipe.minutes, max_steps=recipe.max_steps)
     parameters = sum(value.numel() for value in model.parameters())
     log.write({"pieces": len(trained_on), "valid": len(valid), "onsets": stretches.num_onsets, "parameters": parameters})
-    best, averages, validated = {"numeral": -1.0}, Averages(), time.monotonic()
     training = {"recipe": "train_chordgnn.py", "minutes": recipe.minutes, "pieces": len(trained_on), "left_out": leave_out}
+    best, averages, validated = -1.0, Averages(), time.monotonic()
+
+    def keep_best() -> float:
+        found = validation.score(mean)
+        log.write({"step": budget.step, **{f"valid_{name}": value for name, value in found.items()}})
+        if found["numeral"] > best:
+            words = f"{found['numeral']:.3f} of the time of {len(valid)} validation pieces has all parts right by themselves"
+            export(mean, recipe, run, {**training, "steps": budget.step}, words)
+        return max(best, found["numeral"])
+
     for step in budget.steps():
         rate = learning_rate(recipe.learning_rate, step, budget.progress, warmup_steps=recipe.warmup_steps)
         loss = trainer.step(step, rate)
         if (step + 1) % recipe.log_every == 0:
             averages.add({"loss": loss.item()})
             log.write({"step": step + 1, "elapsed_s": budget.elapsed_s, **averages.take()})
-        if time.monotonic() - validated >= recipe.validate_every_s or budget.progress >= 1:
-            found = validation.score(mean)
-            log.write({"step": step + 1, **{f"valid_{name}": value for name, value in found.items()}})
-            if found["numeral"] >= best["numeral"]:
-                best = found
-                words = f"all parts of a numeral by themselves right for {found['numeral']:.3f} of the time of {len(valid)} validation pieces"
-                export(mean, recipe, run, {**training, "steps": step + 1}, words)
-            validated = time.monotonic()
+        if time.monotonic() - validated >= recipe.validate_every_s:
+            best, validated = keep_best(), time.monotonic()
+    keep_best()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

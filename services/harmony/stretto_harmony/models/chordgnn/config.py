@@ -29,6 +29,7 @@ class ChordGnnConfig:
         post_dim: Width of each direction of the post-processing network; 0 has none.
         sounding: Whether an onset also sees the notes held into it, and its bass, beside those that begin on it.
         key_signature: Whether an onset sees the key signature.
+        note_dropout: Share of notes of which the network is told nothing but where they stand, in training.
         dropout: Share of values dropped after each convolution and before and after the recurrent layers.
     """
 
@@ -40,9 +41,10 @@ class ChordGnnConfig:
     onset_dim: int = 128
     recurrent_dim: int = 128
     num_recurrent_layers: int = 2
-    post_dim: int = 64
+    post_dim: int = 40
     sounding: bool = True
     key_signature: bool = True
+    note_dropout: float = 0.0
     dropout: float = 0.3
 
     def __post_init__(self) -> None:

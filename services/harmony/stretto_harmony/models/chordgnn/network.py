@@ -66,12 +66,13 @@ class NoteEncoder(nn.Module):
         self.features = nn.Linear(NUM_NOTE_FEATURES, config.feature_dim)
         dims = [2 * config.pitch_dim + config.feature_dim] + [config.hidden_dim] * config.num_convolutions
         self.convolutions = nn.ModuleList(RelationalConvolution(*pair) for pair in zip(dims, dims[1:], strict=False))
+        self.note_dropout = nn.Dropout1d(config.note_dropout)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, batch: GraphBatch) -> Tensor:
         spelling = (batch.fifths - MIN_FIFTHS).clamp(0, NUM_SPELLINGS - 1)
         parts = [self.pitch(batch.midi.clamp(0, 127)), self.spelling(spelling), self.features(batch.features)]
-        x = torch.cat(parts, dim=1)
+        x = self.note_dropout(torch.cat(parts, dim=1))
         for convolution in self.convolutions:
             x = self.dropout(convolution(x, batch.edges))
         return x
