@@ -2,7 +2,7 @@
 
     python services/harmony/recipes/chordgnn_pieces.py --corpus corpus/harmony --out corpus/harmony/chordgnn.npz
 
-packs what `prepare_harmony.py` wrote. A group is the folder a piece lies in, as in `augmentednet/train` or
+packs what `prepare_harmony.py` wrote. A group is the folder a piece lies in, as in `augmentednet/training` or
 `dcml/corelli`. The file has the scores and, for each onset, its label's parts; graphs are built again when it is read,
 which takes seconds.
 
@@ -42,10 +42,14 @@ MAX_SHIFT = 15
 
 @dataclass(frozen=True)
 class Piece:
-    """A score as a graph, and the parts of its analysis at its onsets [O]; `numeral` is a place in the packed list."""
+    """A score as a graph, and the parts of its analysis at its onsets [O]; `numeral` is a place in the packed list.
+
+    `held_out` is what AugmentedNet's list does with the work, in whatever edition: "test", "validation" or "".
+    """
 
     name: str
     group: str
+    held_out: str
     graph: ScoreGraph
     parts: dict[str, np.ndarray]
     num_ticks: int
@@ -54,11 +58,10 @@ class Piece:
 def pack(corpus: Path, out: Path) -> None:
     """Write all pieces under `corpus` to one file."""
     columns: dict[str, list[Any]] = {name: [] for name in (*NOTE_ARRAYS, *MEASURE_ARRAYS, *PARTS)}
-    names, groups, sizes = [], [], []
+    names, groups, held_out, sizes = [], [], [], []
+    metas = {path: read_piece(path)[2] for path in sorted(corpus.rglob("*.npz")) if path != out}
     numerals: dict[RelativeNumeral, int] = {}
-    for path in sorted(corpus.rglob("*.npz")):
-        if path == out:
-            continue
+    for path, meta in metas.items():
         score, analysis, _ = read_piece(path)
         if not score.num_notes or not len(analysis):
             continue
@@ -73,13 +76,21 @@ def pack(corpus: Path, out: Path) -> None:
         columns["measure_start"][-1] = np.diff(columns["measure_start"][-1], prepend=0)
         names.append(path.stem)
         groups.append(str(path.parent.relative_to(corpus)))
+        held_out.append(held_out_for(meta, {str(each.relative_to(corpus)): other for each, other in metas.items()}))
         sizes.append((score.num_notes, score.num_measures, len(times)))
     fields = [(row.in_minor, row.of, row.of_minor, row.interval, row.quality) for row in numerals]
     arrays = {name: np.concatenate(values) for name, values in columns.items()}
-    np.savez_compressed(
-        out, **arrays, names=np.array(names), groups=np.array(groups), sizes=np.array(sizes), numerals=np.array(fields)
-    )
+    lists = {"names": names, "groups": groups, "held_out": held_out, "sizes": sizes, "numerals": fields}
+    np.savez_compressed(out, **arrays, **{name: np.array(values) for name, values in lists.items()})
     print(f"{len(names)} pieces, {len(arrays['onset'])} notes, {out.stat().st_size / 1e6:.1f} MB in {out}")
+
+
+def held_out_for(meta: dict[str, Any], metas: dict[str, dict[str, Any]]) -> str:
+    """For what the list holds a piece out: "test", "validation" or "", by its own name or by the twin it has by notes."""
+    if meta["may_train"]:
+        return ""
+    own = str(meta["augmentednet"])
+    return own if own in ("test", "validation") else str(metas[meta["twin"]]["augmentednet"])
 
 
 def read(path: Path) -> tuple[list[Piece], list[RelativeNumeral]]:
@@ -88,7 +99,8 @@ def read(path: Path) -> tuple[list[Piece], list[RelativeNumeral]]:
         arrays = {name: file[name] for name in file.files}
     pieces = []
     at = np.zeros(3, np.int64)
-    for name, group, size in zip(arrays["names"], arrays["groups"], arrays["sizes"]):
+    heads = zip(arrays["names"], arrays["groups"], arrays["held_out"], arrays["sizes"])
+    for name, group, held_out, size in heads:
         notes, measures, onsets = (slice(start, start + count) for start, count in zip(at, size))
         at += size
         values = {each: arrays[each][notes].astype(np.int64) for each in NOTE_ARRAYS}
@@ -96,7 +108,7 @@ def read(path: Path) -> tuple[list[Piece], list[RelativeNumeral]]:
         values["onset"], values["measure_start"] = np.cumsum(values["onset"]), np.cumsum(values["measure_start"])
         score = Score(**values, measure_number=("",) * int(size[1]))
         parts = {each: arrays[each][onsets].astype(np.int64) for each in PARTS}
-        pieces.append(Piece(str(name), str(group), build_graph(score), parts, score.num_ticks))
+        pieces.append(Piece(str(name), str(group), str(held_out), build_graph(score), parts, score.num_ticks))
     return pieces, [RelativeNumeral(*row) for row in arrays["numerals"].tolist()]
 
 

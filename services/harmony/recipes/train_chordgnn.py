@@ -43,8 +43,9 @@ class Recipe:
     licence: str
     minutes: float
     model: dict[str, Any]
-    train_groups: tuple[str, ...] = ("augmentednet/train", "dcml", "fh")
-    valid_groups: tuple[str, ...] = ("augmentednet/valid",)
+    train_groups: tuple[str, ...] = ("augmentednet", "dcml", "wir")
+    valid_groups: tuple[str, ...] = ("augmentednet/validation",)
+    with_validation: bool = False
     favoured: str = "augmentednet"
     favour: float = 1.0
     max_steps: int = 0
@@ -136,7 +137,8 @@ class Validation:
 def split(pieces: Sequence[Piece], recipe: Recipe, leave_out: str) -> tuple[list[Piece], list[Piece]]:
     """Pieces to train and to validate on; without `leave_out`, those of the recipe's groups."""
     if not leave_out:
-        train = [piece for piece in pieces if in_groups(piece.group, recipe.train_groups)]
+        kept = ("", "validation") if recipe.with_validation else ("",)
+        train = [piece for piece in pieces if piece.held_out in kept and in_groups(piece.group, recipe.train_groups)]
         return train, [piece for piece in pieces if in_groups(piece.group, recipe.valid_groups)]
     others = [piece for piece in pieces if in_groups(piece.group, ("dcml",)) and not in_groups(piece.group, (leave_out,))]
     return [piece for n, piece in enumerate(others) if n % 12], others[::12]
@@ -240,7 +242,7 @@ def train(recipe: Recipe, path: Path, run: Path, device: torch.device, leave_out
     def keep_best() -> float:
         found = validation.score(mean)
         log.write({"step": budget.step, **{f"valid_{name}": value for name, value in found.items()}})
-        if found["numeral"] > best:
+        if found["numeral"] > best or recipe.with_validation:
             words = f"{found['numeral']:.3f} of the time of {len(valid)} validation pieces has all parts right by themselves"
             export(mean, recipe, run, {**training, "steps": budget.step}, words)
         return max(best, found["numeral"])

@@ -24,19 +24,28 @@ from stretto_harmony.models.chordgnn.weights import load_chordgnn  # noqa: E402
 from stretto_harmony.scores.packed import write_piece  # noqa: E402
 
 
+META = {
+    "training": {"may_train": True, "augmentednet": "training"},
+    "validation": {"may_train": False, "augmentednet": "validation"},
+    "test": {"may_train": False, "augmentednet": "test"},
+    "a": {"may_train": False, "augmentednet": "", "twin": "augmentednet/test/piece5.npz"},
+}
+
+
 @pytest.fixture
 def packed(tmp_path: Path) -> Path:
-    for seed, group in enumerate(["augmentednet/train"] * 4 + ["augmentednet/valid", "augmentednet/test", "dcml/a"]):
+    for seed, group in enumerate(["augmentednet/training"] * 4 + ["augmentednet/validation", "augmentednet/test", "dcml/a"]):
         folder = tmp_path / "corpus" / group
         folder.mkdir(parents=True, exist_ok=True)
-        write_piece(folder / f"piece{seed}.npz", *chorale(seed), {})
+        write_piece(folder / f"piece{seed}.npz", *chorale(seed), META[group.partition("/")[2]])
     chordgnn_pieces.main(["--corpus", str(tmp_path / "corpus"), "--out", str(tmp_path / "pieces.npz")])
     return tmp_path / "pieces.npz"
 
 
 def test_packed_pieces_come_back_as_they_were(packed: Path) -> None:
     pieces, numerals = chordgnn_pieces.read(packed)
-    assert [(piece.group, piece.name) for piece in pieces][-2:] == [("augmentednet/valid", "piece4"), ("dcml/a", "piece6")]
+    assert [(piece.group, piece.name) for piece in pieces][-2:] == [("augmentednet/validation", "piece4"), ("dcml/a", "piece6")]
+    assert [piece.held_out for piece in pieces] == ["test", *[""] * 4, "validation", "test"]
     score, analysis = chorale(4)
     piece = pieces[-2]
     assert (piece.graph.fifths == score.fifths).all() and piece.num_ticks == score.num_ticks
@@ -100,13 +109,18 @@ def test_the_recipe_learns_and_exports(packed: Path, tmp_path: Path) -> None:
 
 
 def test_a_corpus_left_out_trains_on_the_others_of_dcml_alone() -> None:
-    groups = ["dcml/a", "dcml/b", "dcml/b", "augmentednet/train", "augmentednet/test"]
-    pieces = [chordgnn_pieces.Piece(str(n), group, None, {}, 0) for n, group in enumerate(groups)]
+    groups = ["dcml/a", "dcml/b", "dcml/b", "augmentednet/training", "augmentednet/test"]
+    held_out = ["", "", "validation", "", "test"]
+    pieces = [
+        chordgnn_pieces.Piece(str(n), group, held, None, {}, 0) for n, (group, held) in enumerate(zip(groups, held_out))
+    ]
     recipe = train_chordgnn.Recipe("x", "y", 1.0, {})
     train, valid = train_chordgnn.split(pieces, recipe, "dcml/a")
     assert {piece.group for piece in train + valid} == {"dcml/b"} and len(train) == 1
     train, valid = train_chordgnn.split(pieces, recipe, "")
-    assert "augmentednet/test" not in {piece.group for piece in train + valid}
+    assert [piece.name for piece in train] == ["0", "1", "3"]
+    train, valid = train_chordgnn.split(pieces, dataclasses.replace(recipe, with_validation=True), "")
+    assert [piece.name for piece in train] == ["0", "1", "2", "3"]
 
 
 def test_a_weight_that_is_learnt_weighs_a_hard_part_less() -> None:
