@@ -41,7 +41,7 @@ class ChordGnnConfig:
     onset_dim: int = 128
     recurrent_dim: int = 128
     num_recurrent_layers: int = 2
-    post_dim: int = 40
+    post_dim: int = 36
     sounding: bool = True
     key_signature: bool = True
     note_dropout: float = 0.0
