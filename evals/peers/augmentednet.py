@@ -1,7 +1,7 @@
 """AugmentedNet v1.9.1 as a peer: Roman numerals of a score by its authors' own weights, in torch.
 
-Nápoles López, Gotham, Fujinaga: AugmentedNet (2021), github.com/napulen/AugmentedNet (MIT). The weights are the Keras file
-`AugmentedNet.hdf5`, read by h5py. Input: at each 32nd note the bass, the notes that sound, and the time since the
+Nápoles López, Gotham, Fujinaga: AugmentedNet (2021), github.com/napulen/AugmentedNet (MIT). The weights are the Keras
+file `AugmentedNet.hdf5`, read by h5py. Input: at each 32nd note the bass, the notes that sound, and the time since the
 measure and since the last onset, in windows of 640. Of its nine outputs four voices, a pitch-class set, a numerator and
 two keys are made one chord of its vocabulary, the one whose pitch classes are nearest, as its authors do.
 
@@ -35,11 +35,11 @@ LETTERS = "CDEFGAB"
 BRANCHES = (("X_Bass19", 0, 19), ("X_Chromagram19", 6, 19), ("X_MeasureNoteOnset14", 12, 14))
 FILTERS = (32, 16, 8, 4, 2, 1)
 SPELLINGS = tuple(f"{letter}{accidental}" for letter in LETTERS for accidental in ("--", "-", "", "#", "##"))
-MAJOR_KEYS = ("B--", "F-", "C-", "G-", "D-", "A-", "E-", "B-", "F", "C", "G", "D", "A", "E", "B", "F#", "C#", "G#", "D#")
-MINOR_KEYS = ("g-", "d-", "a-", "e-", "b-", "f", "c", "g", "d", "a", "e", "b", "f#", "c#", "g#", "d#", "a#", "e#", "b#")
+MAJOR_KEYS = tuple("B-- F- C- G- D- A- E- B- F C G D A E B F# C# G# D#".split())  # noqa: SIM905
+MINOR_KEYS = tuple("g- d- a- e- b- f c g d a e b f# c# g# d# a# e# b#".split())  # noqa: SIM905
 KEYS = tuple(sorted(MAJOR_KEYS + MINOR_KEYS))
-IN_MAJOR = "I ii iii IV V vi viio I7 ii7 iii7 IV7 V7 vi7 viiø7 V+ N It Fr7 Ger7".split()
-IN_MINOR = "i iio III+ iv V VI viio i7 iiø7 III+7 iv7 V7 VI7 viio7 N It Fr7 Ger7".split()
+IN_MAJOR = tuple("I ii iii IV V vi viio I7 ii7 iii7 IV7 V7 vi7 viiø7 V+ N It Fr7 Ger7".split())  # noqa: SIM905
+IN_MINOR = tuple("i iio III+ iv V VI viio i7 iiø7 III+7 iv7 V7 VI7 viio7 N It Fr7 Ger7".split())  # noqa: SIM905
 NUMERALS = ("Cad", *sorted({*IN_MAJOR, *IN_MINOR}))
 FIGURES = {"Fr7": "Fr43", "Ger7": "Ger65", "It": "It6", "Cad": "Cad64", "III+7": "III+M7"}
 """As this project's parser writes what the vocabulary abbreviates."""
@@ -48,6 +48,7 @@ Ints = NDArray[np.int64]
 
 
 def key_of(name: str) -> Key:
+    """The key that the vocabulary names so."""
     return Key(from_name(name), name[0].islower())
 
 
@@ -60,6 +61,7 @@ def chord_of(numeral: str, key: str) -> tuple[int, ChordType]:
 
 
 def pitch_classes(root: int, quality: ChordType) -> tuple[int, ...]:
+    """Those of a chord, ascending, each once."""
     return tuple(sorted({int(pitch_class(root + interval)) for interval in quality.intervals}))
 
 
@@ -75,7 +77,9 @@ def vocabulary() -> dict[tuple[int, ...], dict[str, str]]:
 
 def key_distance(first: str, second: str) -> float:
     """Between two keys on Weber's chart, where relatives and parallels are neighbours."""
-    places = sorted((2 * (key_of(name).tonic + 8) if name[0].isupper() else 2 * key_of(name).tonic + 13) for name in (first, second))
+    places = sorted(
+        (2 * (key_of(name).tonic + 8) if name[0].isupper() else 2 * key_of(name).tonic + 13) for name in (first, second)
+    )
     steps = np.arange(18)[:, None] * np.array([2, 3])
     return float(np.linalg.norm(places[1] - places[0] - steps, axis=1).min())
 
@@ -173,9 +177,15 @@ def load(path: Path) -> AugmentedNet:
     with h5py.File(path) as file:
         tensors: dict[str, Tensor] = {}
         file["model_weights"].visititems(
-            lambda name, node: tensors.update({name.removesuffix(":0"): torch.from_numpy(node[()])}) if hasattr(node, "shape") else None
+            lambda name, node: (
+                tensors.update({name.removesuffix(":0"): torch.from_numpy(node[()])})
+                if hasattr(node, "shape")
+                else None
+            )
         )
-    outputs = {name.split("/")[0]: len(value) for name, value in tensors.items() if name[0].isupper() and name.endswith("bias")}
+    outputs = {
+        name.split("/")[0]: len(value) for name, value in tensors.items() if name[0].isupper() and name.endswith("bias")
+    }
     network = AugmentedNet(outputs)
     state: dict[str, Tensor] = {}
 
@@ -286,7 +296,10 @@ def analyze(network: AugmentedNet, score: Score) -> Analysis:
         key, tonicised, numeral, inversion = found[first]
         root, quality = chord_of(numeral, tonicised)
         move = ENHARMONIC * ((root < MIN_FIFTHS) - (root > MAX_FIFTHS))  # what leaves the 35 spellings is respelled
-        local, applied = Key(key_of(key).tonic + move, key[0].islower()), Key(key_of(tonicised).tonic + move, tonicised[0].islower())
+        local, applied = (
+            Key(key_of(key).tonic + move, key[0].islower()),
+            Key(key_of(tonicised).tonic + move, tonicised[0].islower()),
+        )
         chord = (applied, root + move, quality, inversion)
         labels.append(HarmonyLabel(first * FRAME_TICKS, last * FRAME_TICKS, local, figure_of(local, *chord), *chord))
     return Analysis(tuple(labels))

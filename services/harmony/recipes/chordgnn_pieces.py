@@ -36,7 +36,19 @@ from stretto_harmony.scores.pitch import NUM_SPELLINGS, transposition_semitones
 from stretto_harmony.scores.score import MEASURE_ARRAYS, NOTE_ARRAYS, Score
 from torch import Tensor
 
-PARTS = ("key", "tonicised", "degree", "of_degree", "quality", "inversion", "root", "bass", "numeral", "chord", "rhythm")
+PARTS = (
+    "key",
+    "tonicised",
+    "degree",
+    "of_degree",
+    "quality",
+    "inversion",
+    "root",
+    "bass",
+    "numeral",
+    "chord",
+    "rhythm",
+)
 MAX_SHIFT = 15
 
 
@@ -86,7 +98,7 @@ def pack(corpus: Path, out: Path) -> None:
 
 
 def held_out_for(meta: dict[str, Any], metas: dict[str, dict[str, Any]]) -> str:
-    """For what the list holds a piece out: "test", "validation" or "", by its own name or by the twin it has by notes."""
+    """What the list holds a piece out for, "test", "validation" or "": by its name, or by that of its twin in notes."""
     if meta["may_train"]:
         return ""
     own = str(meta["augmentednet"])
@@ -164,12 +176,9 @@ class Stretches:
         self.key_signature = put([graph.key_signature for graph in graphs])
         self.parts = {name: put([piece.parts[name] for piece in pieces]) for name in PARTS}
         self.gap = put([np.diff(graph.onset_time, append=piece.num_ticks) for graph, piece in zip(graphs, pieces)])
-        self.edges = [
-            put([graph.edges[name] + at for graph, at in zip(graphs, notes)], axis=1) for name in RELATIONS
-        ]
-        self.edges.append(
-            put([graph.sounding + [[at], [on]] for graph, at, on in zip(graphs, notes, onsets)], axis=1)
-        )
+        self.edges = [put([graph.edges[name] + at for graph, at in zip(graphs, notes)], axis=1) for name in RELATIONS]
+        bases = [np.array([[at], [on]]) for at, on in zip(notes, onsets)]
+        self.edges.append(put([graph.sounding + base for graph, base in zip(graphs, bases)], axis=1))
         size = torch.arange(int(notes[-1]) + 1, device=device)
         self.edge_starts = [torch.searchsorted(edge[0].contiguous(), size) for edge in self.edges]
         self.note_starts = torch.searchsorted(self.onset, torch.arange(int(onsets[-1]) + 1, device=device))
@@ -184,7 +193,7 @@ class Stretches:
     ) -> tuple[GraphBatch, dict[str, Tensor], Tensor]:
         """Stretches from onsets `starts` [B] or before, each centred and moved by its `jitter` [B] fifths.
 
-        Where `unsigned` [B] the key signature is not told. Returns the batch, the parts and the ticks of each onset [O].
+        Where `unsigned` [B] the key signature is not told. Returns the batch, the parts and the ticks of onsets [O].
         """
         piece = torch.searchsorted(self.piece_starts, starts, right=True) - 1
         begin, end = self.piece_starts[piece], self.piece_starts[piece + 1]

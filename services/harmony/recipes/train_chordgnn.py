@@ -1,9 +1,9 @@
 """Train ChordGNN: `services/harmony/recipes/train_chordgnn.py --config chordgnn.toml --pieces FILE --run DIR`.
 
-The pieces are those that `chordgnn_pieces.py` packed. A batch is stretches of pieces, each centred on the line of fifths
-and moved by some fifths more; the loss is a cross-entropy for each part, weighed as Liebel and Körner (2018) learn it, of
-the network and of its post-processing. The exported weights are a running mean of the trained ones, at the step that
-reads most of the validation pieces' time as their analysts did. `--leave-out dcml/corelli` trains on everything else of
+The pieces are those that `chordgnn_pieces.py` packed. A batch is stretches of pieces, each centred on the line of
+fifths and moved by some fifths more; the loss is a cross-entropy for each part, weighed as Liebel and Körner (2018)
+learn it, of the network and of its post-processing. The exported weights are a running mean of the trained ones, at
+the step that reads most of the validation pieces' time as their analysts did. `--leave-out dcml/corelli` trains on everything else of
 DCML and nothing but DCML, to test on that corpus.
 """
 
@@ -76,13 +76,13 @@ class WeighedLoss(nn.Module):
         return torch.stack([0.5 / squares[name] * losses[name] + torch.log1p(squares[name]) for name in losses]).sum()
 
 
-def part_losses(told: dict[str, Tensor], parts: dict[str, Tensor], weight: Tensor, smoothing: float) -> dict[str, Tensor]:
+def part_losses(
+    told: dict[str, Tensor], parts: dict[str, Tensor], weight: Tensor, smoothing: float
+) -> dict[str, Tensor]:
     """The mean cross-entropy of each part over onsets, with a weight [O] each."""
     losses = {}
     for name, logits in told.items():
-        each = F.cross_entropy(
-            logits, parts[name], reduction="none", ignore_index=NO_LABEL, label_smoothing=smoothing
-        )
+        each = F.cross_entropy(logits, parts[name], reduction="none", ignore_index=NO_LABEL, label_smoothing=smoothing)
         losses[name] = (each * weight).sum() / (weight * (parts[name] != NO_LABEL)).sum().clamp(min=1e-6)
     return losses
 
@@ -95,7 +95,9 @@ def in_groups(group: str, prefixes: Sequence[str]) -> bool:
 def moved_to(batch: GraphBatch, device: torch.device) -> GraphBatch:
     """The batch on a device, its lengths where they are."""
     fields = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
-    moved = {name: value.to(device) for name, value in fields.items() if isinstance(value, Tensor) and name != "lengths"}
+    moved = {
+        name: value.to(device) for name, value in fields.items() if isinstance(value, Tensor) and name != "lengths"
+    }
     return GraphBatch(**{**fields, **moved, "edges": tuple(edge.to(device) for edge in batch.edges)})
 
 
@@ -108,7 +110,9 @@ class Validation:
             some = pieces[start : start + batch_size]
             shifts = [-centre_of(piece.graph) for piece in some]
             batch = moved_to(collate([piece.graph for piece in some], shifts), device)
-            joined = {name: torch.from_numpy(np.concatenate([piece.parts[name] for piece in some])) for name in some[0].parts}
+            joined = {
+                name: torch.from_numpy(np.concatenate([piece.parts[name] for piece in some])) for name in some[0].parts
+            }
             shift = torch.repeat_interleave(torch.tensor(shifts), batch.lengths)
             for name in ("key", "root"):
                 joined[name] = torch.where(joined[name] == NO_LABEL, NO_LABEL, joined[name] + shift)
@@ -140,7 +144,9 @@ def split(pieces: Sequence[Piece], recipe: Recipe, leave_out: str) -> tuple[list
         kept = ("", "validation") if recipe.with_validation else ("",)
         train = [piece for piece in pieces if piece.held_out in kept and in_groups(piece.group, recipe.train_groups)]
         return train, [piece for piece in pieces if in_groups(piece.group, recipe.valid_groups)]
-    others = [piece for piece in pieces if in_groups(piece.group, ("dcml",)) and not in_groups(piece.group, (leave_out,))]
+    others = [
+        piece for piece in pieces if in_groups(piece.group, ("dcml",)) and not in_groups(piece.group, (leave_out,))
+    ]
     return [piece for n, piece in enumerate(others) if n % 12], others[::12]
 
 
@@ -235,15 +241,23 @@ def train(recipe: Recipe, path: Path, run: Path, device: torch.device, leave_out
     validation = Validation(valid, device)
     log, budget = RunLog(run), Budget(recipe.minutes, max_steps=recipe.max_steps)
     parameters = sum(value.numel() for value in model.parameters())
-    log.write({"pieces": len(trained_on), "valid": len(valid), "onsets": stretches.num_onsets, "parameters": parameters})
-    training = {"recipe": "train_chordgnn.py", "minutes": recipe.minutes, "pieces": len(trained_on), "left_out": leave_out}
+    log.write(
+        {"pieces": len(trained_on), "valid": len(valid), "onsets": stretches.num_onsets, "parameters": parameters}
+    )
+    training = {
+        "recipe": "train_chordgnn.py",
+        "minutes": recipe.minutes,
+        "pieces": len(trained_on),
+        "left_out": leave_out,
+    }
     best, averages, validated = -1.0, Averages(), time.monotonic()
 
     def keep_best() -> float:
         found = validation.score(mean)
         log.write({"step": budget.step, **{f"valid_{name}": value for name, value in found.items()}})
         if found["numeral"] > best or recipe.with_validation:
-            words = f"{found['numeral']:.3f} of the time of {len(valid)} validation pieces has all parts right by themselves"
+            share = f"{found['numeral']:.3f} of the time of {len(valid)} validation pieces"
+            words = f"all parts of the numeral, each by itself, right for {share}"
             export(mean, recipe, run, {**training, "steps": budget.step}, words)
         return max(best, found["numeral"])
 

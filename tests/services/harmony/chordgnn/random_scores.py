@@ -57,7 +57,9 @@ def chorale(seed: int, num_chords: int = 24) -> tuple[Score, Analysis]:
         figure = figure_of(key, key, root, quality, 0)
         bass = min(rows[-3:], key=lambda row: row[2])[3]
         labels.append(
-            HarmonyLabel(place * half, (place + 1) * half, key, figure, key, root, quality, quality.intervals.index(bass - root))
+            HarmonyLabel(
+                place * half, (place + 1) * half, key, figure, key, root, quality, quality.intervals.index(bass - root)
+            )
         )
     onset, duration, midi, fifths = np.array(rows).T
     return made_score(onset, duration, midi, fifths), Analysis(tuple(labels))

@@ -101,9 +101,7 @@ def test_the_search_finds_the_best_of_all_paths() -> None:
     random = np.random.default_rng(0)
     numerals = count_numerals([labelled(("I", "V", "vi"), Key(0))], 9)
     heads = ChordGnnConfig(num_numerals=len(numerals) + 1).heads
-    logs = {
-        name: np.log(random.dirichlet(np.ones(size), 4)).astype(np.float32) for name, size in heads.items()
-    }
+    logs = {name: np.log(random.dirichlet(np.ones(size), 4)).astype(np.float32) for name, size in heads.items()}
     options = DecodingOptions(num_keys=2, num_chords=2, num_states=3)
     decoder = NumeralDecoder(NumeralTable(numerals), options)
     states, path = decoder.states(logs), decoder.decode(logs)
@@ -157,7 +155,8 @@ def test_an_analysis_covers_the_score_and_is_the_same_again() -> None:
     assert all(before.end == after.start for before, after in zip(analysis.labels, analysis.labels[1:]))
     assert analyzer.analyze(score) == analysis
     moved = analyzer.analyze(score.transposed(3))
-    assert moved.labels == analysis.transposed(3).labels
+    assert [label.numeral for label in moved] == [label.numeral for label in analysis]
+    assert all((a.root - b.root - 3) % 12 == (a.key.tonic - b.key.tonic - 3) % 12 == 0 for a, b in zip(moved, analysis))
 
 
 def test_a_chorale_has_the_parts_of_its_analysis() -> None:

@@ -72,7 +72,9 @@ def test_the_same_seed_gives_the_same_and_another_another() -> None:
     assert not torch.allclose(told(tiny_network(), [score]), told(tiny_network(seed=1), [score]))
 
 
-@pytest.mark.parametrize("what", ["fifths", "midi", "features", "edges", "sounding", "bass", "onset_features", "key_signature"])
+@pytest.mark.parametrize(
+    "what", ["fifths", "midi", "features", "edges", "sounding", "bass", "onset_features", "key_signature"]
+)
 def test_each_input_changes_what_is_told(what: str) -> None:
     batch = collate([build_graph(random_score(2))], [0])
     value = getattr(batch, what)

@@ -23,7 +23,6 @@ from stretto_harmony.models.chordgnn.parts import NO_LABEL, onset_parts  # noqa:
 from stretto_harmony.models.chordgnn.weights import load_chordgnn  # noqa: E402
 from stretto_harmony.scores.packed import write_piece  # noqa: E402
 
-
 META = {
     "training": {"may_train": True, "augmentednet": "training"},
     "validation": {"may_train": False, "augmentednet": "validation"},
@@ -34,7 +33,9 @@ META = {
 
 @pytest.fixture
 def packed(tmp_path: Path) -> Path:
-    for seed, group in enumerate(["augmentednet/training"] * 4 + ["augmentednet/validation", "augmentednet/test", "dcml/a"]):
+    for seed, group in enumerate(
+        ["augmentednet/training"] * 4 + ["augmentednet/validation", "augmentednet/test", "dcml/a"]
+    ):
         folder = tmp_path / "corpus" / group
         folder.mkdir(parents=True, exist_ok=True)
         write_piece(folder / f"piece{seed}.npz", *chorale(seed), META[group.partition("/")[2]])
@@ -44,7 +45,10 @@ def packed(tmp_path: Path) -> Path:
 
 def test_packed_pieces_come_back_as_they_were(packed: Path) -> None:
     pieces, numerals = chordgnn_pieces.read(packed)
-    assert [(piece.group, piece.name) for piece in pieces][-2:] == [("augmentednet/validation", "piece4"), ("dcml/a", "piece6")]
+    assert [(piece.group, piece.name) for piece in pieces][-2:] == [
+        ("augmentednet/validation", "piece4"),
+        ("dcml/a", "piece6"),
+    ]
     assert [piece.held_out for piece in pieces] == ["test", *[""] * 4, "validation", "test"]
     score, analysis = chorale(4)
     piece = pieces[-2]

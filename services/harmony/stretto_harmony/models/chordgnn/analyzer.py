@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from stretto_harmony.models.chordgnn.batch import centre_of, collate
 from stretto_harmony.models.chordgnn.decoding import DecodingOptions, NumeralDecoder, NumeralTable, Path
@@ -31,6 +33,15 @@ class Heard:
     shift: int
 
 
+def mixed_logs(stages: Sequence[Mapping[str, Tensor]], post: float) -> dict[str, Tensor]:
+    """The logarithm of each part's probabilities: the last stage's by the share `post`, the first's by the rest."""
+    first, last = stages[0], stages[-1]
+    return {
+        name: ((1 - post) * first[name].log_softmax(dim=1) + post * last[name].log_softmax(dim=1)).log_softmax(dim=1)
+        for name in first
+    }
+
+
 class ChordGnnAnalyzer:
     """Analyses scores with one network; the same score gives the same labels."""
 
@@ -53,8 +64,9 @@ class ChordGnnAnalyzer:
         """What the network says of a score, which is centred on the line of fifths for it."""
         graph = build_graph(score)
         shift = -centre_of(graph)
-        told = self.network(collate([graph], [shift]))
-        return Heard(graph.onset_time, {name: logits.log_softmax(dim=1).numpy() for name, logits in told.items()}, shift)
+        stages = self.network.stages(collate([graph], [shift]))
+        logs = mixed_logs(stages, self.decoder.options.post)
+        return Heard(graph.onset_time, {name: values.numpy() for name, values in logs.items()}, shift)
 
     def labelled(self, heard: Heard, num_ticks: int) -> Analysis:
         """The labels that the decoder finds in what was heard."""

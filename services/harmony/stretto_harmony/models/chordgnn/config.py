@@ -74,5 +74,7 @@ class ChordGnnConfig:
         }
 
 
-PUBLISHED = ChordGnnConfig(hidden_dim=256, onset_dim=128, post_dim=128, sounding=False, key_signature=False, dropout=0.44)
+PUBLISHED = ChordGnnConfig(
+    hidden_dim=256, onset_dim=128, post_dim=128, sounding=False, key_signature=False, dropout=0.44
+)
 """Hidden 256, two convolutions, BiGRU of 128, as the paper trained it."""

@@ -2,8 +2,8 @@
 
 The paper takes each part by itself, which may name no chord at all. Here the parts vote: a numeral of the network's
 vocabulary in one of the likeliest keys, with an inversion, is worth the weighted sum of the logarithms that its parts
-have, and a search over the onsets (Viterbi) takes what it costs to change the chord or the key into account. The weights
-were chosen on validation pieces.
+have, and a search over the onsets (Viterbi) takes what it costs to change the chord or the key into account. The
+weights were chosen on validation pieces.
 
 Legend: O onsets, K keys tried, V numerals, S states kept at an onset. Knows no torch and no network.
 """
@@ -37,6 +37,7 @@ class DecodingOptions:
     """How the parts are weighed and what a change costs.
 
     Args:
+        post: The share of the post-processing network in what the parts' heads say; the rest is the first heads'.
         key, tonicised, degree, of_degree, quality, inversion, root, bass, numeral, chord: The weight of each part.
         change: What a new chord costs.
         key_change: What a new key costs beside.
@@ -46,6 +47,7 @@ class DecodingOptions:
         num_states: Best of those with inversions kept at each onset.
     """
 
+    post: float = 0.5
     key: float = 1.0
     tonicised: float = 0.5
     degree: float = 0.5
@@ -106,7 +108,9 @@ class NumeralTable:
         for key in map(key_of_index, range(NUM_KEYS)):
             for place, numeral in enumerate(self.numerals):
                 tonic = key.tonic + numeral.of
-                if key.is_minor != bool(numeral.in_minor) or not (in_range(tonic) and in_range(tonic + numeral.interval)):
+                if key.is_minor != bool(numeral.in_minor) or not (
+                    in_range(tonic) and in_range(tonic + numeral.interval)
+                ):
                     continue
                 at = key.index, place
                 there[at] = True
@@ -125,8 +129,11 @@ class NumeralDecoder:
 
     def decode(self, logs: Mapping[str, Floats]) -> Path:
         """The best path through the states of `logs`, each part [O, classes]."""
-        states = self.states(logs)
-        chosen = self._search(states, logs["rhythm"])
+        return self.search(self.states(logs), logs["rhythm"])
+
+    def search(self, states: States, rhythm: Floats) -> Path:
+        """The best path through the states, given when chords begin [O, classes]."""
+        chosen = self._best_places(states, rhythm)
         rows = np.arange(len(chosen))
         shares = np.exp(states.worth - states.worth.max(axis=1, keepdims=True))
         shares = shares / shares.sum(axis=1, keepdims=True)
@@ -165,7 +172,7 @@ class NumeralDecoder:
         taken = (np.take_along_axis(array, chord, 1) for array in (key, numeral))
         return States(*taken, best % 4, np.take_along_axis(flat, best, 1).astype(np.float32))
 
-    def _search(self, states: States, rhythm: Floats) -> Ints:
+    def _best_places(self, states: States, rhythm: Floats) -> Ints:
         """The place [O] of the state that the best path has at each onset."""
         weight = self.options
         begins = np.minimum(rhythm[:, 0], -1e-4)

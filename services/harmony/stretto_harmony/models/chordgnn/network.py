@@ -1,8 +1,8 @@
 """ChordGNN: chords, keys and Roman numerals of a score by convolutions over the graph of its notes.
 
-Roman Numeral Analysis with Graph Neural Networks: Onset-wise Predictions from Note-wise Features (Karystinaios and Widmer,
-2023, https://arxiv.org/abs/2307.03544). Notes are convolved over seven relations (GraphSAGE with means), pooled to
-onsets, carried along by a bidirectional GRU, and each part of the harmony has a head; a recurrent post-processing
+Roman Numeral Analysis with Graph Neural Networks: Onset-wise Predictions from Note-wise Features (Karystinaios and
+Widmer, 2023, https://arxiv.org/abs/2307.03544). Notes are convolved over seven relations (GraphSAGE with means), pooled
+to onsets, carried along by a bidirectional GRU, and each part of the harmony has a head; a recurrent post-processing
 network reads the heads' probabilities and tells the parts again.
 
 Departures: layer norm and a skip around convolutions in the place of L2 and batch norm; message passing is `index_add`
@@ -161,7 +161,7 @@ class PostProcessing(nn.Module):
 
 
 class ChordGnn(nn.Module):
-    """The network; `numerals` [V, 5] are the fields of the `RelativeNumeral`s that its classes of numerals stand for."""
+    """The network; `numerals` [V, 5] has the fields of the `RelativeNumeral`s that its numeral classes stand for."""
 
     numerals: Tensor
 

@@ -1,7 +1,7 @@
 """Harmony labels as the parts that the network tells, at each onset, and what is left of a numeral without its key.
 
-Roots, basses and tonics are spelled; degrees are intervals on the line of fifths, so that the leading tone is one degree
-in major and in minor. Together, key, both degrees, quality, root and inversion say the numeral.
+Roots, basses and tonics are spelled; degrees are intervals on the line of fifths, so that the leading tone is one
+degree in major and in minor. Together, key, both degrees, quality, root and inversion say the numeral.
 
 Legend: O onsets, L labels, V numerals. Knows no torch and no notes.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stretto_harmony.models.chordgnn.config import NUM_DEGREES, NUM_RHYTHMS
-from stretto_harmony.scores.labels import Analysis, ChordType, HarmonyLabel, Key
+from stretto_harmony.scores.labels import Analysis, ChordType, HarmonyLabel
 from stretto_harmony.scores.pitch import MIN_FIFTHS, NUM_SPELLINGS, pitch_class
 from stretto_harmony.scores.score import TICKS_PER_WHOLE
 
@@ -117,4 +117,3 @@ def rhythm_class(elapsed: Ints) -> Ints:
     thirty_seconds = np.maximum(elapsed, 1) / (TICKS_PER_WHOLE / 32)
     classes = 1 + np.ceil(np.log2(np.maximum(thirty_seconds, 1))).astype(np.int64)
     return np.where(elapsed <= 0, 0, np.minimum(classes, NUM_RHYTHMS - 1))
-
