@@ -3,8 +3,9 @@
 The pieces are those that `chordgnn_pieces.py` packed. A batch is stretches of pieces, each centred on the line of
 fifths and moved by some fifths more; the loss is a cross-entropy for each part, weighed as Liebel and Körner (2018)
 learn it, of the network and of its post-processing. The exported weights are a running mean of the trained ones, at
-the step that reads most of the validation pieces' time as their analysts did. `--leave-out dcml/corelli` trains on everything else of
-DCML and nothing but DCML, to test on that corpus.
+the step that reads most of the validation pieces' time as their analysts did; or the last, where a config trains on
+those as well, as the paper did (`with_validation`): such a config is one that was chosen without. `--leave-out
+dcml/corelli` trains on everything else of DCML and nothing but DCML, to test on that corpus.
 """
 
 from __future__ import annotations
