@@ -1,0 +1,1 @@
+"""The analyzers: chords, keys and Roman numerals of a score. No files, threads or wire."""
