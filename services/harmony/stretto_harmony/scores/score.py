@@ -176,7 +176,9 @@ class Score:
 
     def _check_notes(self) -> None:
         if self.num_notes > MAX_NOTES:
-            raise InvalidInput("score.onset", f"expected up to {MAX_NOTES} notes, got {self.num_notes}. Split the piece.")
+            raise InvalidInput(
+                "score.onset", f"expected up to {MAX_NOTES} notes, got {self.num_notes}. Split the piece."
+            )
         _check_sizes({name: getattr(self, name) for name in NOTE_ARRAYS})
         in_order = np.ones(self.num_notes, bool)
         later = np.diff(self.onset)
