@@ -5,6 +5,7 @@ Times that no tick holds (a quintuplet of septuplets) go to the nearest tick.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -91,3 +92,22 @@ class ScoreBuilder:
         columns = columns[order_of(columns[:, 0], columns[:, 2])]
         measures = np.array(self._rows, np.int64).reshape(-1, 6)
         return Score(*columns.T, *measures.T, measure_number=tuple(self._numbers))
+
+
+_NUMBER = re.compile(r"\s*([+-]?\d{1,9})(?:\.(\d{0,9}))?(?:/(\d{1,9}))?\s*\Z")
+
+
+def fraction_of(text: str) -> Fraction:
+    """The number that `3`, `0.25` or `3/8` writes; no exponents, whose powers of ten would take forever.
+
+    Raises:
+        ValueError: When it is none.
+    """
+    match = _NUMBER.match(text)
+    if match is None or (match[2] is not None and match[3] is not None):
+        raise ValueError(f"expected a number, got {text[:40]!r}")
+    if match[3] is not None:
+        if int(match[3]) == 0:
+            raise ValueError(f"expected a denominator above 0, got {text[:40]!r}")
+        return Fraction(int(match[1]), int(match[3]))
+    return Fraction(f"{match[1]}.{match[2] or 0}")

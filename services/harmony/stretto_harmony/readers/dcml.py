@@ -10,12 +10,11 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 from stretto_shared.errors import InvalidInput
 
-from stretto_harmony.readers.building import Note, ScoreBuilder, joined, ticks_of
+from stretto_harmony.readers.building import Note, ScoreBuilder, fraction_of, joined, ticks_of
 from stretto_harmony.scores.labels import Analysis, HarmonyLabel, Key, key_of_name
 from stretto_harmony.scores.numerals import Notation, applied_key, figure_of, parse
 from stretto_harmony.scores.score import Score
@@ -144,15 +143,15 @@ def _rows(table: str, text: str, wanted: Sequence[str]) -> Iterator[tuple[int, _
 def _ticks(field: str, text: str) -> int:
     """Ticks of a fraction of a whole note."""
     try:
-        return ticks_of(4 * Fraction(text))
-    except (ValueError, ZeroDivisionError) as error:
+        return ticks_of(4 * fraction_of(text))
+    except ValueError as error:
         raise InvalidInput(field, f"expected a fraction of a whole note, got {text!r}. Correct the table.") from error
 
 
 def _integer(field: str, text: str) -> int:
     try:
-        return int(float(text))
-    except (ValueError, OverflowError) as error:
+        return int(fraction_of(text))
+    except ValueError as error:
         raise InvalidInput(field, f"expected a whole number, got {text!r}. Correct the table.") from error
 
 
