@@ -108,15 +108,19 @@ class CausalModule(nn.Module):
         self.head = Head(lstm_dim, hidden_dim, out_dim, dropout)
 
     def states(self, chords: Tensor) -> CausalState:
-        """Chords [B, T, D] to the states [B, T, H] after each of them."""
+        """Chords [B, T, D] to the states [B, T, H] after each of them.
+
+        The LSTM gives the hidden ones; from them all gates are known at once, and the cells follow one after another.
+        """
         inputs = F.relu(self.embed(chords))
-        state = self.initial_state(len(chords))
-        hidden, cell = [], []
-        for step in range(chords.shape[1]):
-            state = self._step(inputs[:, step], state)
-            hidden.append(state.hidden)
-            cell.append(state.cell)
-        return CausalState(torch.stack(hidden, 1), torch.stack(cell, 1))
+        hidden, _ = self.lstm(inputs)
+        before = torch.cat([torch.zeros_like(hidden[:, :1]), hidden[:, :-1]], 1)
+        enter, forget, content, _ = (self._from_chords(inputs) + self._from_hidden(before)).chunk(4, -1)
+        added = (torch.sigmoid(enter) * torch.tanh(content)).unbind(1)
+        cells = [added[0]]
+        for new, kept in zip(added[1:], torch.sigmoid(forget).unbind(1)[1:]):
+            cells.append(torch.addcmul(new, kept, cells[-1]))
+        return CausalState(hidden, torch.stack(cells, 1))
 
     def forward(self, chords: Tensor) -> Tensor:
         """Chords [B, T, D] to logits [B, T, out] after each."""
@@ -133,13 +137,29 @@ class CausalModule(nn.Module):
         """The states [B, H] after one more chord each [B, D]."""
         return self._step(F.relu(self.embed(chords)), state)
 
+    def branch(self, chords: Tensor, which: Tensor, state: CausalState, rows: Tensor) -> CausalState:
+        """The states [C, H] after chord `which[c]` of few [U, D] from row `rows[c]` of few states [B, H].
+
+        As `step` on both gathered, with each product of matrices made once for each chord and once for each state.
+        """
+        from_chords = self._from_chords(F.relu(self.embed(chords)))
+        return _cell(from_chords[which] + self._from_hidden(state.hidden)[rows], state.cell[rows])
+
     def _step(self, inputs: Tensor, state: CausalState) -> CausalState:
-        lstm = self.lstm
-        gates = F.linear(inputs, lstm.weight_ih_l0, lstm.bias_ih_l0)
-        gates = gates + F.linear(state.hidden, lstm.weight_hh_l0, lstm.bias_hh_l0)
-        enter, forget, content, leave = gates.chunk(4, -1)
-        cell = torch.sigmoid(forget) * state.cell + torch.sigmoid(enter) * torch.tanh(content)
-        return CausalState(torch.sigmoid(leave) * torch.tanh(cell), cell)
+        return _cell(self._from_chords(inputs) + self._from_hidden(state.hidden), state.cell)
+
+    def _from_chords(self, inputs: Tensor) -> Tensor:
+        return F.linear(inputs, self.lstm.weight_ih_l0, self.lstm.bias_ih_l0)
+
+    def _from_hidden(self, hidden: Tensor) -> Tensor:
+        return F.linear(hidden, self.lstm.weight_hh_l0, self.lstm.bias_hh_l0)
+
+
+def _cell(gates: Tensor, cell: Tensor) -> CausalState:
+    """A step of an LSTM from its gates [B, 4H], in torch's order."""
+    enter, forget, content, leave = gates.chunk(4, -1)
+    cell = torch.sigmoid(forget) * cell + torch.sigmoid(enter) * torch.tanh(content)
+    return CausalState(torch.sigmoid(leave) * torch.tanh(cell), cell)
 
 
 class ChordSequence(CausalModule):
