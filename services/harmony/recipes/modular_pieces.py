@@ -49,7 +49,7 @@ def piece_of(name: str, score: Score, analysis: Analysis) -> Piece:
     """
     labels = list(analysis)
     root = np.array([label.root for label in labels])
-    inverted = np.array([_INVERTED[label.quality.reduced, label.inversion] for label in labels])
+    inverted = np.array([vectors.inverted_of(label.quality, label.inversion) for label in labels])
     tonic = np.array([label.tonicised.tonic for label in labels])
     kept = np.flatnonzero(vectors.within_reach(root, inverted, tonic))
     labels, root, inverted, tonic = [labels[n] for n in kept], root[kept], inverted[kept], tonic[kept]
@@ -74,12 +74,6 @@ def piece_of(name: str, score: Score, analysis: Analysis) -> Piece:
     after = np.append(begin[1:], score.num_notes)
     which = np.flatnonzero((begin < after) & (begin < score.num_notes))  # the others have no note of their own
     return Piece(name, note_table(score), chords, begin[which], which)
-
-
-_INVERTED = {
-    (vectors.VOCABULARY[type_], int(inversion)): place
-    for place, (type_, inversion) in enumerate(zip(vectors.TYPE_OF, vectors.INVERSION_OF))
-}
 
 
 @dataclass(frozen=True, eq=False)

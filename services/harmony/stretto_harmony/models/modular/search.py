@@ -68,7 +68,7 @@ class Reading:
     Args:
         begin, end: Onsets.
         chord, key: Places among the 1,540 and the 70.
-        probability: Of the chord by the chord classifier, the mean over its spans.
+        score: Log-probability of the whole.
     """
 
     begin: Ints

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stretto_harmony.scores import pitch
-from stretto_harmony.scores.labels import VOCABULARY
+from stretto_harmony.scores.labels import VOCABULARY, ChordType
 from stretto_harmony.scores.score import TICKS_PER_WHOLE, Score
 
 Floats = NDArray[np.float32]
@@ -63,6 +63,14 @@ MAX_HELD = 64
 # Where the parts of a note's vector begin.
 OCTAVE, ONSET_LEVEL, OFFSET_LEVEL, IN_SPAN, GAPS = 35, 45, 49, 53, 56
 IS_LOWEST, RELATIVE_OCTAVE, HEIGHT, RELATIVE_HEIGHT = 58, 59, 69, 70
+
+
+_PLACES = {pair: place for place, pair in enumerate(_INVERTED)}
+
+
+def inverted_of(quality: ChordType, inversion: int) -> int:
+    """The place of a type and inversion among the 44; of an augmented sixth that of its reduced type."""
+    return _PLACES[quality.reduced, inversion]
 
 
 def num_reduced(reduction: str) -> int:
