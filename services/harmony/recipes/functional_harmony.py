@@ -14,12 +14,12 @@ The height of B sharp and C flat is that which sounds: the tensors have them an 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
+from modular_pieces import Piece
 from numpy.typing import NDArray
 from stretto_harmony.models.modular import vectors
 from stretto_harmony.models.modular.vectors import ChordColumns, NoteTable
@@ -30,29 +30,6 @@ FOLDER = "harmonic-inference/h5_data-fh"
 SPLITS = ("train", "valid", "test")
 MAX_LEFT_OUT = 8  # chords in a row without a note of their own
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class Piece:
-    """One piece of the corpus.
-
-    Args:
-        name: `fh/NUMBER`, the number in the tensors.
-        notes: In order; `duration` is all 0 where it is not known.
-        chords: All chords [C].
-        begin: The first note [A] of each chord that has one.
-        which: Those chords [A].
-    """
-
-    name: str
-    notes: NoteTable
-    chords: ChordColumns
-    begin: Ints
-    which: Ints
-
-    @property
-    def has_durations(self) -> bool:
-        return bool(self.notes.duration.any())
 
 
 def published_order(num_roots: int) -> Ints:
@@ -89,6 +66,8 @@ def raw(data: Path, module: str, split: str) -> dict[str, Any]:
 
 
 def _file(data: Path, module: str, split: str) -> dict[str, Any]:
+    import h5py  # only to read these files, and beside them this recipe does without
+
     folder = data / FOLDER if (data / FOLDER).exists() else data
     with h5py.File(folder / f"{module}Dataset_{split}_seed_0.h5") as file:
         return {name: file[name][:] for name in file}

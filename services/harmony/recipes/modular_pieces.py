@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from functional_harmony import Piece
 from numpy.typing import NDArray
 from stretto_harmony.models.modular import vectors
 from stretto_harmony.models.modular.vectors import ChordColumns, NoteTable, note_table
@@ -29,6 +28,29 @@ from torch.nn import functional as F
 
 Ints = NDArray[np.int64]
 MAX_SHIFT = 7  # fifths, as published
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """One piece of the corpus.
+
+    Args:
+        name: `fh/NUMBER`, the number in the tensors.
+        notes: In order; `duration` is all 0 where it is not known.
+        chords: All chords [C].
+        begin: The first note [A] of each chord that has one.
+        which: Those chords [A].
+    """
+
+    name: str
+    notes: NoteTable
+    chords: ChordColumns
+    begin: Ints
+    which: Ints
+
+    @property
+    def has_durations(self) -> bool:
+        return bool(self.notes.duration.any())
 
 
 def packed_pieces(folder: Path) -> list[Piece]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from functional_harmony import Piece
+from modular_pieces import Piece
 from numpy.typing import NDArray
 from stretto_harmony.models.modular.vectors import NoteTable
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from functional_harmony import Piece, read_pieces
-from modular_pieces import packed_pieces
+from functional_harmony import read_pieces
+from modular_pieces import Piece, packed_pieces
 from modular_twins import twins, with_durations
 from stretto_harmony.models.modular.vectors import ChordColumns, NoteTable
 

@@ -24,8 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from functional_harmony import Piece
-from modular_pieces import ChordRows, NoteStore, Spans, change_targets, chord_rows, spans_of
+from modular_pieces import ChordRows, NoteStore, Piece, Spans, change_targets, chord_rows, spans_of
 from modular_twins import twins
 from pack_modular import load_pieces
 from safetensors.torch import save_file
