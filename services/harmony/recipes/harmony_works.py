@@ -42,7 +42,7 @@ def work_of_path(path: str) -> str:
     if composer == "haydn":
         return f"haydn/{_slug(parts[2])}/{movement}"
     if "Clavier" in parts[2]:
-        return f"bach/wtc{parts[2].count('I')}/{int(movement)}"
+        return f"bach/wtc{parts[2].count('I')}/{movement.lstrip('0')}"
     if parts[2] == "Chorales":
         return f"bach/chorale/{int(movement)}"
     if parts[2].startswith("Madrigals"):

@@ -94,7 +94,7 @@ class ScoreBuilder:
         return Score(*columns.T, *measures.T, measure_number=tuple(self._numbers))
 
 
-_NUMBER = re.compile(r"\s*([+-]?\d{1,9})(?:\.(\d{0,9}))?(?:/(\d{1,9}))?\s*\Z")
+_NUMBER = re.compile(r"\s*([+-]?\d{1,9})(?:\.(\d{0,18}))?(?:/(\d{1,9}))?\s*\Z")
 
 
 def fraction_of(text: str) -> Fraction:

@@ -108,7 +108,9 @@ def _local_key(row: _Row) -> Key | None:
 def _note(row: _Row, line: int, starts: dict[str, int]) -> Note:
     where = f"notes line {line}"
     if row["mc"] not in starts:
-        raise InvalidInput(f"{where}: mc", f"expected a bar of the measures table, got {row['mc']!r}. Send both tables.")
+        raise InvalidInput(
+            f"{where}: mc", f"expected a bar of the measures table, got {row['mc']!r}. Send both tables."
+        )
     return Note(
         onset=starts[row["mc"]] + _ticks(f"{where}: mc_onset", row["mc_onset"]),
         duration=_ticks(f"{where}: duration", row["duration"]),
@@ -122,7 +124,9 @@ def _note(row: _Row, line: int, starts: dict[str, int]) -> Note:
 def _place(field: str, row: _Row, starts: np.ndarray[tuple[int], np.dtype[np.int64]]) -> int:
     index = _integer(field, row["mc"]) - 1
     if not 0 <= index < len(starts):
-        raise InvalidInput(field, f"expected a bar from 1 to {len(starts)}, got {row['mc']}. Send the score's own table.")
+        raise InvalidInput(
+            field, f"expected a bar from 1 to {len(starts)}, got {row['mc']}. Send the score's own table."
+        )
     return int(starts[index]) + _ticks(f"{field}_onset", row["mc_onset"])
 
 

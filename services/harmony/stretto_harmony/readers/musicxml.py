@@ -65,7 +65,9 @@ def _read_parts(parts: Sequence[Sequence[ElementTree.Element]]) -> Score:
         states.append(_Part(min(first_staff, 255), num_staves=_count_staves(measures)))
     before = (0, 0)
     for index in range(max(map(len, parts))):
-        present = [(measures[index], state) for measures, state in zip(parts, states, strict=True) if index < len(measures)]
+        present = [
+            (measures[index], state) for measures, state in zip(parts, states, strict=True) if index < len(measures)
+        ]
         length = 0
         for measure, state in present:
             _read_attributes(measure, state, signatures, is_first_part=state is states[0])
@@ -176,7 +178,9 @@ def _parts(root: ElementTree.Element) -> list[ElementTree.Element]:
     for measure in root.findall("measure"):
         for part in measure.findall("part"):
             name = part.get("id", "")
-            copy = ElementTree.SubElement(parts.setdefault(name, ElementTree.Element("part")), "measure", measure.attrib)
+            copy = ElementTree.SubElement(
+                parts.setdefault(name, ElementTree.Element("part")), "measure", measure.attrib
+            )
             copy.extend(list(part))
     return list(parts.values())
 
@@ -191,7 +195,9 @@ def _root(xml: bytes) -> ElementTree.Element:
     try:
         root = ElementTree.fromstring(xml)
     except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise InvalidInput(_FIELD, f"expected MusicXML, got bytes that are no XML: {error}. Export the score again.") from error
+        raise InvalidInput(
+            _FIELD, f"expected MusicXML, got bytes that are no XML: {error}. Export the score again."
+        ) from error
     if root.tag not in ("score-partwise", "score-timewise"):
         raise InvalidInput(_FIELD, f"expected the root score-partwise, got {root.tag[:40]!r}. Export it as MusicXML.")
     return root
@@ -205,10 +211,14 @@ def _xml_of(data: bytes) -> bytes:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             name = _score_name(archive)
             if archive.getinfo(name).file_size > MAX_XML_BYTES:
-                raise InvalidInput(_FIELD, f"expected up to {MAX_XML_BYTES} bytes of MusicXML, got more. Split the piece.")
+                raise InvalidInput(
+                    _FIELD, f"expected up to {MAX_XML_BYTES} bytes of MusicXML, got more. Split the piece."
+                )
             return archive.read(name)
     except (zipfile.BadZipFile, KeyError, RuntimeError, NotImplementedError, OSError, ValueError, EOFError) as error:
-        raise InvalidInput(_FIELD, f"expected a compressed MusicXML file, got a broken one: {error}. Save it again.") from error
+        raise InvalidInput(
+            _FIELD, f"expected a compressed MusicXML file, got a broken one: {error}. Save it again."
+        ) from error
     except ElementTree.ParseError as error:
         raise InvalidInput(_FIELD, f"expected META-INF/container.xml to be XML: {error}. Save it again.") from error
 
@@ -230,7 +240,9 @@ def _number(name: str, text: str) -> Fraction:
     try:
         return fraction_of(text)
     except ValueError as error:
-        raise InvalidInput(_FIELD, f"expected a number in <{name}>, got {text[:40]!r}. Correct the MusicXML.") from error
+        raise InvalidInput(
+            _FIELD, f"expected a number in <{name}>, got {text[:40]!r}. Correct the MusicXML."
+        ) from error
 
 
 def _integer(name: str, text: str) -> int:

@@ -1,7 +1,7 @@
 """RomanText analyses (Tymoczko, Gotham, Cuthbert and Ariza 2019) laid over their score.
 
 Measures are found by their printed numbers, a pickup as 0; `m12a` and `m12b` are the first and second measure with that
-number. Beats are those of the score's time signature, three parts in 3/8, 6/8 and their like, as music21 counts them.
+number, as endings have it, and beside an `m12a` so is `m12` the second. Beats are those of the score's time signature, three parts in 3/8, 6/8 and their like, as music21 counts them.
 `m5-8 = m1-4` copies; variants (`m7var1`) and notes are passed over. Each label lasts to the next.
 """
 
@@ -78,7 +78,9 @@ def read_events(text: str) -> list[Event]:
             for event in _events(int(measure[1]), measure[2], measure[4], reading):
                 reading.add(event)
     if not num_measures:
-        raise InvalidInput("analysis", "expected RomanText with lines such as 'm1 C: I', got no measure. Send RomanText.")
+        raise InvalidInput(
+            "analysis", "expected RomanText with lines such as 'm1 C: I', got no measure. Send RomanText."
+        )
     return reading.events
 
 
@@ -104,8 +106,10 @@ def lay_over(events: list[Event], score: Score, places: dict[int, list[int]]) ->
     """The labels of `events`, where `places` has the measures of the score under each number."""
     marks: list[tuple[int, Event]] = []
     left_out: list[str] = []
+    with_first = {event.measure for event in events if event.part == "a"}
     for event in events:
-        start = _tick(event, score, places)
+        ordinal = ord(event.part) - ord("a") if event.part else int(event.measure in with_first)
+        start = _tick(event, ordinal, score, places)
         if start is None:
             left_out.append(f"{event.measure}{event.part}: {event.figure}")
         else:
@@ -130,9 +134,7 @@ def _label(start: int, end: int, event: Event) -> HarmonyLabel | None:
             return None
         chord: Chord = parse(event.figure, event.key)
         numeral = figure_of(event.key, chord.tonicised, chord.root, chord.quality, chord.inversion)
-        return HarmonyLabel(
-            start, end, event.key, numeral, chord.tonicised, chord.root, chord.quality, chord.inversion
-        )
+        return HarmonyLabel(start, end, event.key, numeral, chord.tonicised, chord.root, chord.quality, chord.inversion)
     except (ValueError, InvalidInput):
         return None
 
@@ -186,12 +188,11 @@ def _counted_numbers(score: Score) -> dict[int, list[int]]:
     return {first + place: [index] for place, index in enumerate(begins)}
 
 
-def _tick(event: Event, score: Score, places: dict[int, list[int]]) -> int | None:
-    """Where the event is; None when the score has no such place."""
+def _tick(event: Event, ordinal: int, score: Score, places: dict[int, list[int]]) -> int | None:
+    """Where the event is, in the measure of its number that `ordinal` counts; None when the score has no such place."""
     measures = places.get(event.measure)
     if not measures:
         return None
-    ordinal = ord(event.part) - ord("a") if event.part else 0
     index = measures[min(ordinal, len(measures) - 1)]
     beat_length = int(score.beat_length(np.array([index]))[0])
     unit = TICKS_PER_WHOLE // int(score.denominator[index])
