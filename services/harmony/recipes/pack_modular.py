@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     published = {split: read_pieces(args.data, split) for split in ("train", "valid", "test")}
-    extra = [piece for folder in ("dcml", "augmentednet") for piece in packed_pieces(args.corpus / folder)]
+    extra = [piece for folder in ("dcml", "augmentednet", "wir") for piece in packed_pieces(args.corpus / folder)]
     held_out = twins(extra, published["valid"] + published["test"])
     donors = {piece.name: piece for piece in extra}
     of_train = twins(published["train"], extra)
