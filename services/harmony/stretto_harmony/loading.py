@@ -15,6 +15,9 @@ from stretto_shared.features import ModelInfo
 from stretto_shared.nn.heap import giving_memory_back
 
 from stretto_harmony.models.analyzer import Analyzer, HarmonyModules
+from stretto_harmony.models.chordgnn.analyzer import ChordGnnAnalyzer
+from stretto_harmony.models.chordgnn.weights import build_chordgnn
+from stretto_harmony.models.modular.weights import build_modular
 from stretto_harmony.scores.labels import Analysis
 from stretto_harmony.scores.score import Score
 
@@ -42,8 +45,18 @@ Build = Callable[[weights.ResolvedWeights], BuiltAnalyzer]
 """Verified weights to an analyzer; KeyError, RuntimeError, TypeError or ValueError where weights and config do not
 fit."""
 
+
+def _build_chordgnn(resolved: weights.ResolvedWeights) -> BuiltAnalyzer:
+    return BuiltAnalyzer(ChordGnnAnalyzer(build_chordgnn(resolved.config["config"], weights.load_tensors(resolved))))
+
+
+def _build_modular(resolved: weights.ResolvedWeights) -> BuiltAnalyzer:
+    analyzer = build_modular(resolved.config["config"], weights.load_tensors(resolved))
+    return BuiltAnalyzer(analyzer, analyzer)
+
+
 # By `architecture` of `config.json`.
-ARCHITECTURES: Mapping[str, Build] = {}
+ARCHITECTURES: Mapping[str, Build] = {"ChordGnn": _build_chordgnn, "ModularAnalyzer": _build_modular}
 
 
 @dataclass(frozen=True, eq=False)

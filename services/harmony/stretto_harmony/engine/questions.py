@@ -89,21 +89,21 @@ class Questions:
         """The likeliest chords after some."""
         count = _num_candidates(num_candidates, MAX_CANDIDATES)
         _check_labels(labels, score)
-        answer = await self._ask(model, lambda modules: modules.next_chords(score, labels))
+        answer = await self._ask(model, lambda modules: _in_reach(lambda: modules.next_chords(score, labels)))
         return Answer(_best_chords(answer.value, count), answer.model)
 
     async def key_changes(self, model: str, score: Score, labels: Sequence[HarmonyLabel]) -> Answer[Floats]:
         """That the key changes with each label."""
         _check_labels(labels, score)
-        return await self._ask(model, lambda modules: modules.key_changes(score, labels))
+        return await self._ask(model, lambda modules: _in_reach(lambda: modules.key_changes(score, labels)))
 
     async def next_keys(
         self, model: str, score: Score, labels: Sequence[HarmonyLabel], num_candidates: int
     ) -> Answer[list[Candidate[Key]]]:
         """The likeliest keys with the last label."""
         count = _num_candidates(num_candidates, NUM_KEYS)
-        _check_labels(labels, score)
-        answer = await self._ask(model, lambda modules: modules.next_keys(score, labels))
+        _check_labels(labels, score, least=2)
+        answer = await self._ask(model, lambda modules: _in_reach(lambda: modules.next_keys(score, labels)))
         best = [Candidate(key_of_index(index), float(answer.value[index])) for index in _best(answer.value, count)]
         return Answer(best, answer.model)
 
@@ -134,13 +134,21 @@ def _num_candidates(asked: int, most: int) -> int:
     return asked or DEFAULT_CANDIDATES
 
 
-def _check_count(field: str, count: int, most: int) -> None:
-    if not 1 <= count <= most:
-        raise InvalidInput(field, f"expected 1 to {most}, got {count}. Send some, in parts if there are more.")
+def _in_reach(ask: Callable[[], Floats]) -> Floats:
+    """What a module says, whose ValueError is that a label is none that it knows."""
+    try:
+        return ask()
+    except ValueError as error:
+        raise InvalidInput("labels", f"expected chords that the modules know: {error}") from error
 
 
-def _check_labels(labels: Sequence[HarmonyLabel], score: Score) -> None:
-    _check_count("labels", len(labels), MAX_LABELS)
+def _check_count(field: str, count: int, most: int, *, least: int = 1) -> None:
+    if not least <= count <= most:
+        raise InvalidInput(field, f"expected {least} to {most}, got {count}. Send some, in parts if there are more.")
+
+
+def _check_labels(labels: Sequence[HarmonyLabel], score: Score, *, least: int = 1) -> None:
+    _check_count("labels", len(labels), MAX_LABELS, least=least)
     if labels[-1].end > score.num_ticks:
         raise InvalidInput(
             f"labels[{len(labels) - 1}].end_ticks",

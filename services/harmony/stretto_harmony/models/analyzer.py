@@ -27,7 +27,10 @@ class Analyzer(Protocol):
 
 
 class HarmonyModules(Protocol):
-    """The six modules of McLeod and Rohrmeier (2021): probabilities, each of one question."""
+    """The six modules of McLeod and Rohrmeier (2021): probabilities, each of one question.
+
+    A question about labels raises ValueError where one of them is out of a module's reach.
+    """
 
     def chord_changes(self, score: Score) -> Floats:
         """That a chord begins with each note [N]."""
@@ -42,7 +45,7 @@ class HarmonyModules(Protocol):
         """That the key changes with each label [L]."""
 
     def next_keys(self, score: Score, labels: Sequence[HarmonyLabel]) -> Floats:
-        """Of each key with the last of these labels, if the key changes there [70]."""
+        """Of each key with the last of these labels, two at least, if the key changes there [70]."""
 
     def initial_chords(self, key: Key) -> Floats:
         """Of each chord at the beginning of a piece in a key [1540]."""
