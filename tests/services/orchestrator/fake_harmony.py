@@ -2,7 +2,7 @@
 
 from stretto.common.v1 import harmony_pb2 as common_pb2
 from stretto.harmony.v1 import harmony_pb2, harmony_pb2_grpc
-from stretto_shared.errors import InvalidInput, NotFound
+from stretto_shared.errors import InvalidInput
 from stretto_shared.grpc import convert
 from watched import Watched, model_info
 
@@ -22,12 +22,11 @@ class FakeHarmony(harmony_pb2_grpc.HarmonyServiceServicer):
 
     def __init__(self):
         self.labelling, self.writing = Watched(), Watched()
+        self.models = ["tinyharmony"]
 
     async def AnalyzeHarmony(self, request, context):
         async with self.labelling.call(context):
             self.labelling.requests.append(request)
-            if request.model == "nobody":
-                raise NotFound("model", "expected tinyharmony, got 'nobody'. Choose one.")
             if not request.score.file.data.startswith(b"<"):
                 raise InvalidInput("score.file.data", "expected MusicXML.")
             model = convert.model_info_to_proto(ANALYZER)
@@ -48,4 +47,4 @@ class FakeHarmony(harmony_pb2_grpc.HarmonyServiceServicer):
             return harmony_pb2.WriteHarmonyResponse(data=request.score.file.data + numerals.encode())
 
     async def ListModels(self, request, context):
-        return harmony_pb2.ListModelsResponse(models=[convert.model_info_to_proto(ANALYZER)])
+        return harmony_pb2.ListModelsResponse(models=[convert.model_info_to_proto(ANALYZER) for _ in self.models])

@@ -129,6 +129,18 @@ async def test_harmony_is_that_of_the_score_and_neighbours_that_say_the_same_are
     assert [progress.stage for progress in found["progress"]][-1] == "harmony"
 
 
+async def test_an_analyzer_that_is_not_there_is_told_before_anything_is_heard(house):
+    for models, name in ((["tinyharmony"], "nobody"), ([], "")):
+        house.harmony.models = models
+        call = house.stub.AnalyzeMusic(
+            iter(requests_of(noise(9.0), sections=[HARMONY], harmony_model=name)), timeout=60
+        )
+        error = await failure(call)
+        assert error.code() is grpc.StatusCode.NOT_FOUND and error.details().startswith("config.harmony_model:")
+    assert house.transcriber.noting.num_calls == 0
+    assert (await analyze(house, noise(1.0), sections=[NOTES]))["receipt"], "who asks for no harmony needs no analyzer"
+
+
 async def test_a_late_or_cancelled_call_ends_the_analysis_of_harmony(house):
     house.harmony.labelling.gate = asyncio.Event()
     error = await failure(house.stub.AnalyzeMusic(iter(requests_of(noise(1.0), sections=[HARMONY])), timeout=3))

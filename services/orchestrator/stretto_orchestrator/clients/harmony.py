@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import grpc
 from stretto.harmony.v1 import harmony_pb2, harmony_pb2_grpc
+from stretto_shared.errors import NotFound
 from stretto_shared.features import ModelInfo
 from stretto_shared.grpc import convert
 from stretto_shared.grpc.convert_harmony import labels_from_proto, labels_to_proto
@@ -31,6 +32,17 @@ class HarmonyClient:
     def __init__(self, channel: grpc.aio.Channel, *, timeout_s: float) -> None:
         self._stub = harmony_pb2_grpc.HarmonyServiceStub(channel)
         self._timeout_s = timeout_s
+
+    async def check_model(self, model: str, *, field: str) -> None:
+        """Refuse an analyzer that the stage does not have; empty asks for any.
+
+        Raises:
+            NotFound: If there is none of that name.
+        """
+        names = [info.name for info in await self.list_models()]
+        if not names or model not in ("", *names):
+            known = ", ".join(names) or "no analyzer yet"
+            raise NotFound(field, f"expected one that analyses harmony: {known}; got {model!r}. Choose one.")
 
     async def analyze(self, model: str, musicxml: bytes, *, field: str) -> AsyncGenerator[AnalyzedMeasures, None]:
         """Labels as they are found; errors name the analyzer `field`."""

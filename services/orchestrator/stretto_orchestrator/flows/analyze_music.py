@@ -126,6 +126,8 @@ async def analyze_music(
 ) -> AsyncGenerator[AnalysisEvent, None]:
     """Progress, the sections that were asked for, and the receipt last."""
     began_s = time.monotonic()
+    if request.wants_harmony or request.harmony_model:  # an hour may be heard before an analyzer is wanted
+        await stages.harmony.check_model(request.harmony_model, field="config.harmony_model")
     hearing = _Hearing(stages.transcriber, request, audio)
     models: list[ModelInfo] = []
     try:
