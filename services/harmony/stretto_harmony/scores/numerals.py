@@ -115,23 +115,18 @@ def figure_of(
 ) -> str:
     """The figure that `parse` reads in `key` as this chord, as in `V65/V`.
 
-    An augmented sixth that is not on its place in `tonicised` is applied to the key in which it is. A chord on the
-    other mode's tonic has no suffix where the key has the figure too.
+    An augmented sixth that is not on its place in `tonicised` is applied to the key in which it is. A chord that is heard
+    in the key of the other mode on the same tonic has no suffix.
     """
     if quality in _SIXTH_ROOTS and root - tonicised.tonic != _SIXTH_ROOTS[quality]:
         tonicised = Key(root - _SIXTH_ROOTS[quality], tonicised.is_minor)
     head = _head(tonicised, root, quality, inversion, notation)
     if tonicised == key:
         return head
-    if tonicised.tonic == key.tonic and _same_chord(head, key, root, quality, notation):
-        return head
+    if tonicised.tonic == key.tonic and quality not in _SIXTH_ROOTS:
+        return _head(key, root, quality, inversion, notation)
     triad = ChordType.MINOR if tonicised.is_minor else ChordType.MAJOR
     return f"{head}/{_head(key, tonicised.tonic, triad, 0, notation)}"
-
-
-def _same_chord(figure: str, key: Key, root: int, quality: ChordType, notation: Notation) -> bool:
-    chord = parse(figure, key, notation)
-    return (chord.root, chord.quality) == (root, quality)
 
 
 def _chord(match: re.Match[str], brackets: list[str], key: Key, notation: Notation) -> Chord:
