@@ -27,9 +27,16 @@ from stretto_harmony.scores.score import TICKS_PER_WHOLE, Score
 MAX_XML_BYTES = 200_000_000
 _FIELD = "score"
 _BROKEN_CONTAINER = (
-    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, KeyError, IndexError, RuntimeError, OSError, ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    LookupError,
+    RuntimeError,
+    OSError,
+    ValueError,
     EOFError,
-)  # fmt: skip
+)
 """What zipfile raises on bytes that it cannot unpack."""
 
 

@@ -1,4 +1,4 @@
-"""MusicXML is read as it sounds: pickups, ties, voices, staves, transpositions, split bars, and no crash on bad bytes."""
+"""MusicXML is read as it sounds: pickups, ties, voices, staves, transpositions, split bars; bad bytes are refused."""
 
 import io
 import re
