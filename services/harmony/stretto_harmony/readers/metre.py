@@ -1,9 +1,10 @@
-"""Where the bars of a piece are that does not say so: the period and phase whose downbeats have the heaviest notes.
+"""Where the bars of a piece are that does not say so: the period and phase whose downbeats have the most accents.
 
-A note weighs as much as it lasts, and more in the bass. This tells duple from triple bars on a given beat; it finds no
-tempo, and a piece without accents gets 4/4 from its first note.
+A place has an accent by the lengths of the notes that begin there, by a note in the bass, and by how much the pitch
+classes of the quarter note from it differ from those of the one before. It tells bars of two, three and four quarters
+from one another and finds a pickup; 6/8 comes out as 3/4, and no tempo is looked for.
 
-Legend: N notes.
+Legend: N notes, H half quarters.
 """
 
 from __future__ import annotations
@@ -13,63 +14,83 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
 BASS_WEIGHT = 1.0
 """Added to a note that is lowest at its onset, in quarter notes."""
 LONGEST_WEIGHT = 4.0
-MARGIN = 1.06
-"""By how much a longer or shorter bar must be clearer than one of four quarters."""
+LONGEST_IN_HARMONY = 2.0
+CHANGE_WEIGHT = 1.0
+"""Of the change of harmony against the lengths."""
+START_BONUS = 1.2
+"""How much clearer another downbeat must be than one on the first note."""
+FOUR_AGAINST_TWO = 0.99
+"""A tie goes to the shorter bar."""
+GRID_TOLERANCE = 0.05
+MAX_HALVES = 200_000
+"""Where a longer piece's accents stop counting: what comes later has the metre of what came before."""
 
 
 @dataclass(frozen=True)
 class Metre:
-    """Bars of `numerator` notes of 1/`denominator`, the first full one `pickup` quarter notes after the first onset."""
+    """Bars of `numerator` quarters; the first downbeat is `pickup` quarter notes after the first onset."""
 
     numerator: int
-    denominator: int
     pickup: float
 
-    @property
-    def bar_quarters(self) -> float:
-        return 4.0 * self.numerator / self.denominator
 
-
-CANDIDATES = (Metre(4, 4, 0.0), Metre(2, 4, 0.0), Metre(3, 4, 0.0), Metre(6, 8, 0.0))
-
-
-def infer_metre(onset: NDArray[np.float64], duration: NDArray[np.float64], midi: NDArray[np.int64]) -> Metre:
-    """The metre of notes [N] in order of onset, times in quarter notes from the first."""
-    if not onset.size:
-        return CANDIDATES[0]
-    weight = np.minimum(duration, LONGEST_WEIGHT) + BASS_WEIGHT * _is_lowest(onset, midi)
+def infer_metre(onset: Floats, duration: Floats, midi: Ints) -> Metre:
+    """The metre of notes [N], times in quarter notes from the first onset."""
     halves = np.rint(2 * onset).astype(np.int64)
-    on_grid = np.abs(2 * onset - halves) < 0.05
-    accents = np.bincount(halves[on_grid], weight[on_grid], halves.max() + 1)
-    best, clearest = CANDIDATES[0], 0.0
-    for metre in CANDIDATES:
-        phase, clarity = _phase(accents, metre)
-        clarity = clarity * MARGIN if metre is CANDIDATES[0] else clarity
-        if clarity > clearest:
-            best, clearest = Metre(metre.numerator, metre.denominator, phase / 2), clarity
-    return best
+    counted = (np.abs(2 * onset - halves) < GRID_TOLERANCE) & (halves < MAX_HALVES)
+    if not counted.any():
+        return Metre(4, 0.0)
+    accents = _accents(halves[counted], onset[counted], duration[counted], midi[counted])
+    profiles = {numerator: _profile(accents, 2 * numerator) for numerator in (2, 3, 4)}
+    numerator = max(profiles, key=lambda beats: profiles[beats].max() * (1.0 if beats < 4 else FOUR_AGAINST_TWO))
+    profile = profiles[numerator]
+    profile[0] *= START_BONUS
+    return Metre(numerator, float(profile.argmax()) / 2)
 
 
-def _phase(accents: NDArray[np.float64], metre: Metre) -> tuple[int, float]:
-    """The downbeat's place in half quarters, and the share of all accents there against chance."""
-    period = round(2 * metre.bar_quarters)
+def _accents(halves: Ints, onset: Floats, duration: Floats, midi: Ints) -> Floats:
+    """The accent of each half quarter [H], in means of its two kinds."""
+    size = int(halves.max()) + 1
+    weight = np.minimum(duration, LONGEST_WEIGHT) + BASS_WEIGHT * _is_lowest(onset, midi)
+    lengths = np.bincount(halves, weight, size)
+    change = np.where(lengths > 0, _harmonic_change(halves, duration, midi, size), 0.0)
+    return _in_means(lengths) + CHANGE_WEIGHT * _in_means(change)
+
+
+def _harmonic_change(halves: Ints, duration: Floats, midi: Ints, size: int) -> Floats:
+    """One minus the cosine of the pitch classes from here on and before, a quarter note each: [H]."""
+    classes = np.zeros((size + 1, 12))
+    np.add.at(classes, (halves, midi % 12), np.minimum(duration, LONGEST_IN_HARMONY))
+    quarter = classes[:-1] + classes[1:]
+    quarter /= np.linalg.norm(quarter, axis=1, keepdims=True) + 1e-9
+    change = np.zeros(size)
+    change[2:] = 1.0 - (quarter[2:] * quarter[:-2]).sum(axis=1)
+    heard = change[change > 0]
+    change[0] = heard.mean() if heard.size else 0.0  # whatever was before the first note
+    return change
+
+
+def _profile(accents: Floats, period: int) -> Floats:
+    """The mean accent at each half quarter of a bar [period]."""
     padded = np.zeros(-(-accents.size // period) * period)
     padded[: accents.size] = accents
-    profile = padded.reshape(-1, period).sum(axis=0)
-    phase = int(profile.argmax())
-    inner = 3 if metre.denominator == 8 else 2
-    on_beats = float(np.roll(profile, -phase)[::inner].sum())
-    total = float(profile.sum()) or 1.0
-    return phase, float(profile[phase]) / total * period**0.5 * (on_beats / total)
+    return np.asarray(padded.reshape(-1, period).sum(axis=0) * period / accents.size)
 
 
-def _is_lowest(onset: NDArray[np.float64], midi: NDArray[np.int64]) -> NDArray[np.bool_]:
-    lowest = np.ones(onset.size, bool)
-    lowest[1:] = np.diff(onset) > 0
+def _in_means(accents: Floats) -> Floats:
+    mean = float(accents.mean())
+    return accents / mean if mean > 0 else accents
+
+
+def _is_lowest(onset: Floats, midi: Ints) -> NDArray[np.bool_]:
     order = np.lexsort((midi, onset))
-    result = np.zeros(onset.size, bool)
-    result[order[lowest[order]]] = True
-    return result
+    begins = np.insert(np.diff(onset[order]) > 0, 0, True)
+    lowest = np.zeros(onset.size, bool)
+    lowest[order[begins]] = True
+    return lowest

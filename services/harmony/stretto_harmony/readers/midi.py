@@ -18,7 +18,7 @@ from stretto_shared.errors import InvalidInput
 from stretto_harmony.readers.building import Note, ScoreBuilder
 from stretto_harmony.readers.metre import infer_metre
 from stretto_harmony.readers.spelling import spell
-from stretto_harmony.scores.score import MAX_MEASURES, MAX_NOTES, TICKS_PER_QUARTER, TICKS_PER_WHOLE, Score
+from stretto_harmony.scores.score import MAX_MEASURES, MAX_NOTES, TICKS_PER_QUARTER, TICKS_PER_WHOLE, Ints, Score
 
 _FIELD = "score"
 _DRUMS = 9
@@ -70,16 +70,14 @@ def read_score(data: bytes) -> Score:
     return builder.build(written)
 
 
-def _snapped(
-    ticks: np.ndarray[tuple[int], np.dtype[np.int64]], division: int
-) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _snapped(ticks: Ints, division: int) -> Ints:
     """Our ticks of the file's, at the nearest line of either grid."""
     exact = ticks * (TICKS_PER_QUARTER / division)
     first, second = (np.rint(exact / grid) * grid for grid in _GRIDS)
     return np.where(np.abs(first - exact) <= np.abs(second - exact), first, second).astype(np.int64)
 
 
-def _add_measures(builder: ScoreBuilder, file: _File, onset: np.ndarray, end: np.ndarray, pitch: np.ndarray) -> None:  # type: ignore[type-arg]
+def _add_measures(builder: ScoreBuilder, file: _File, onset: Ints, end: Ints, pitch: Ints) -> None:
     """Bars from tick 0 until the last note begins, and on to where it ends."""
     last = int(max(onset.max() + 1, end.max()))
     metres = {int(tick * TICKS_PER_QUARTER // file.division): metre for tick, metre in sorted(file.metres.items())}
@@ -87,8 +85,8 @@ def _add_measures(builder: ScoreBuilder, file: _File, onset: np.ndarray, end: np
     if not metres:
         first = int(onset.min())
         found = infer_metre((onset - first) / TICKS_PER_QUARTER, (end - onset) / TICKS_PER_QUARTER, pitch)
-        metres = {0: (found.numerator, found.denominator)}
-        pickup = (first + round(found.pickup * TICKS_PER_QUARTER)) % round(found.bar_quarters * TICKS_PER_QUARTER)
+        metres = {0: (found.numerator, 4)}
+        pickup = (first + round(found.pickup * TICKS_PER_QUARTER)) % (found.numerator * TICKS_PER_QUARTER)
     changes = sorted(metres)
     keys = {int(tick * TICKS_PER_QUARTER // file.division): key for tick, key in sorted(file.keys.items())}
     number = 0 if pickup else 1
