@@ -12,7 +12,7 @@ from stretto_harmony.scores.labels import ChordType
 from stretto_harmony.scores.score import TICKS_PER_QUARTER, Score
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "evals" / "peers"))
-import augmentednet  # noqa: E402
+import augmentednet
 
 OUTPUTS = {
     "Alto35": 35,
