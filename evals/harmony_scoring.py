@@ -16,9 +16,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from stretto_harmony.scores.labels import Analysis, HarmonyLabel
+from stretto_harmony.scores.numerals import figure_of
 from stretto_harmony.scores.score import TICKS_PER_QUARTER
 
 FRAME_TICKS = TICKS_PER_QUARTER // 8
+INVERSIONS = ("root position", "first inversion", "second inversion", "third inversion")
 PARTS = ("key", "degree", "quality", "inversion", "root", "numeral")
 
 
@@ -53,40 +55,68 @@ def frame_labels(reference: Analysis, found: Analysis) -> tuple[NDArray[np.int64
     return ours[ours >= 0], found.at(times)
 
 
-def confusions(pairs: Sequence[tuple[Analysis, Analysis]]) -> Counter[tuple[str, str]]:
-    """How many frames each wrong numeral stands for another, in words, over (reference, found) pairs."""
-    counts: Counter[tuple[str, str]] = Counter()
-    for reference, found in pairs:
-        for ours, theirs in zip(*frame_labels(reference, found)):
-            if theirs < 0:
-                continue
-            wanted, told = reference.labels[ours], found.labels[theirs]
-            if part_values(wanted) != part_values(told):
-                counts[difference(wanted, told)] += 1
+def differences(pairs: Sequence[tuple[Analysis, Analysis]]) -> Counter[str]:
+    """How many frames are wrong in which way, in musical words, over (reference, found) pairs."""
+    counts: Counter[str] = Counter()
+    for (wanted, told), frames in label_pairs(pairs).items():
+        if part_values(wanted) != part_values(told):
+            counts[difference(wanted, told)] += frames
     return counts
 
 
-def difference(wanted: HarmonyLabel, told: HarmonyLabel) -> tuple[str, str]:
-    """What is taken for what, in musical terms."""
-    same_chord = part_values(wanted)[2:] == part_values(told)[2:]
-    if same_chord and wanted.key != told.key:
-        return (f"{wanted.numeral} in its key", f"the same chord as {told.numeral} in {key_relation(wanted, told)}")
+def label_pairs(pairs: Sequence[tuple[Analysis, Analysis]]) -> Counter[tuple[HarmonyLabel, HarmonyLabel]]:
+    """How many frames have which two labels, where both have one."""
+    counts: Counter[tuple[HarmonyLabel, HarmonyLabel]] = Counter()
+    for reference, found in pairs:
+        both = Counter(zip(*(index.tolist() for index in frame_labels(reference, found))))
+        for (ours, theirs), frames in both.items():
+            if theirs >= 0:
+                counts[reference.labels[ours], found.labels[theirs]] += frames
+    return counts
+
+
+def difference(wanted: HarmonyLabel, told: HarmonyLabel) -> str:
+    """What is taken for what."""
+    same_key, same_root = wanted.key == told.key, wanted.root == told.root
+    same_chord = same_root and wanted.quality == told.quality
+    if same_chord and wanted.inversion == told.inversion:
+        return "right chord, tonicised or not" if same_key else f"right chord, but {key_relation(wanted, told)}"
+    if not same_key:
+        return f"another chord, and {key_relation(wanted, told)}"
     if same_chord:
-        return wanted.numeral, told.numeral
-    if wanted.key != told.key:
-        return "another chord", f"in {key_relation(wanted, told)}"
-    return wanted.numeral, told.numeral
+        return f"right chord, {INVERSIONS[told.inversion]} for {INVERSIONS[wanted.inversion]}"
+    if same_root:
+        return f"right root, {told.quality.value} for {wanted.quality.value}"
+    return f"right key, {plain(told)} for {plain(wanted)}"
+
+
+def plain(label: HarmonyLabel) -> str:
+    """The numeral without inversion; but a tonic six-four, which is mostly cadential, keeps it."""
+    is_six_four = label.root == label.key.tonic and label.inversion == 2 and label.quality.num_inversions == 3
+    return figure_of(label.key, label.tonicised, label.root, label.quality, 2 if is_six_four else 0)
 
 
 def key_relation(wanted: HarmonyLabel, told: HarmonyLabel) -> str:
-    """How the second label's key lies to the first's."""
-    steps = told.key.signature - wanted.key.signature
-    if steps == 0:
+    """How the told key lies to the wanted one."""
+    interval, flips = told.key.tonic - wanted.key.tonic, told.key.is_minor != wanted.key.is_minor
+    if flips and told.key.signature == wanted.key.signature:
         return "the relative key"
-    if told.key.tonic == wanted.key.tonic:
+    if flips and interval == 0:
         return "the parallel key"
-    names = {1: "dominant", -1: "subdominant"}
-    interval = told.key.tonic - wanted.key.tonic
-    if interval in names and told.key.is_minor == wanted.key.is_minor:
-        return f"the key of the {names[interval]}"
-    return "a near key" if abs(steps) <= 1 else "a far key"
+    if not flips and interval in (1, -1):
+        return "the key of the dominant" if interval == 1 else "the key of the subdominant"
+    return "a near key" if abs(told.key.signature - wanted.key.signature) <= 1 else "a far key"
+
+
+def confusion_rows(pairs: Sequence[tuple[Analysis, Analysis]], size: int = 10) -> list[list[object]]:
+    """A table: for the most frequent numerals without inversion, as what they are told, in shares; keys are right."""
+    counts: dict[str, Counter[str]] = {}
+    for (wanted, told), frames in label_pairs(pairs).items():
+        if wanted.key == told.key:
+            counts.setdefault(plain(wanted), Counter())[plain(told)] += frames
+    names = sorted(counts, key=lambda name: -counts[name].total())[:size]
+    rows: list[list[object]] = [["analyst", *names, "other"]]
+    for name in names:
+        shares = [counts[name][other] / counts[name].total() for other in names]
+        rows.append([name, *(f"{share:.2f}" for share in shares), f"{1 - sum(shares):.2f}"])
+    return rows
