@@ -65,7 +65,7 @@ class ModularAnalyzer:
         reading, confidence = self.read(notes)
         ticks = np.append(score.onset[notes.first], max(score.num_ticks, int(score.onset[-1]) + 1))
         ticks[0] = 0
-        return Analysis(tuple(_labels(reading, confidence, ticks)))
+        return Analysis(tuple(labels_of(reading, confidence, ticks)))
 
     def read(self, notes: NoteTable) -> tuple[Reading, Floats]:
         """The best reading of a piece's notes, and of each of its chords the classifier's probability."""
@@ -241,7 +241,8 @@ def local_keys(keys: Sequence[int], longest: int = MAX_APPLIED) -> list[int]:
     return local
 
 
-def _labels(reading: Reading, confidence: Floats, ticks: Ints) -> list[HarmonyLabel]:
+def labels_of(reading: Reading, confidence: Floats, ticks: Ints) -> list[HarmonyLabel]:
+    """A reading as labels; `ticks` [O + 1] are its onsets and the end."""
     local = local_keys(reading.key.tolist())
     labels = []
     for place, (begin, end, chord, index) in enumerate(
