@@ -44,7 +44,9 @@ def test_the_same_score_has_the_same_labels(analyzer: ModularAnalyzer) -> None:
 
 def test_a_score_without_notes_has_no_labels(analyzer: ModularAnalyzer) -> None:
     score = tiny_score(4)
-    empty = replace(score, **{name: np.zeros(0, np.int64) for name in ("onset", "duration", "midi", "fifths", "staff", "voice")})
+    empty = replace(
+        score, **{name: np.zeros(0, np.int64) for name in ("onset", "duration", "midi", "fifths", "staff", "voice")}
+    )
     assert len(analyzer.analyze(empty)) == 0
     assert analyzer.chord_changes(empty).shape == (0,)
 

@@ -1,4 +1,4 @@
-"""The recipe of the modular analyzer: what trains, batches on the device as the vectors have them, and a run end to end."""
+"""The recipe of the modular analyzer: what trains, batches built on the device, and a run end to end."""
 
 from __future__ import annotations
 
@@ -167,7 +167,9 @@ def test_packed_pieces_are_read_as_they_were(tmp_path: Path) -> None:
 def test_a_corpus_that_is_left_out_does_not_train_under_another_name(tmp_path: Path) -> None:
     own = [dataclasses.replace(piece(seed, 32), name=f"dcml/a/{seed}") for seed in range(3)]
     again = dataclasses.replace(own[0], name="wir/the-same")
-    save_pieces(tmp_path / "pieces.npz", {"train": [dataclasses.replace(own[2], name="fh/2")], "extra": [*own[:2], again]})
+    save_pieces(
+        tmp_path / "pieces.npz", {"train": [dataclasses.replace(own[2], name="fh/2")], "extra": [*own[:2], again]}
+    )
     recipe = train_modular.Recipe("modular", "MIT", {}, {}, weight_of_published=2)
     everything = train_modular.training_pieces(recipe, tmp_path / "pieces.npz", "")
     assert len(everything) == 5
@@ -193,7 +195,9 @@ def test_a_module_learns_and_is_put_together(module: str, tmp_path: Path, monkey
     save_pieces(tmp_path / "pieces.npz", {"train": [piece(0)], "extra": [piece(1)], "valid": [piece(0)]})
     sizes = {name: 8 for name in vars(tiny_modules().config) if name.endswith("_dim")}
     lines = [f"{name} = {value}" for name, value in sizes.items()]
-    steps = 'minutes = 1\nmax_steps = 40\nlearning_rate = 2e-2\nwarmup_steps = 1\nvalidate_every_s = 0.0\nbatch_size = 4'
+    steps = (
+        "minutes = 1\nmax_steps = 40\nlearning_rate = 2e-2\nwarmup_steps = 1\nvalidate_every_s = 0.0\nbatch_size = 4"
+    )
     config = tmp_path / "tiny.toml"
     schedules = "\n".join(f"[schedules.{name}]\n{steps}" for name in train_modular.MODULES)
     config.write_text("\n".join(['name = "modular"', 'licence = "MIT"', "[model]", *lines, schedules]), "utf-8")

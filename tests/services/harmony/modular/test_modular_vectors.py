@@ -106,7 +106,11 @@ def test_relative_chords_and_keys_have_places_of_their_own() -> None:
     roots, inverted = np.divmod(np.arange(29 * 44), 44)
     places = vectors.relative_chord(roots - 14 + 2, inverted, np.full(len(roots), 2))
     assert places.tolist() == list(range(1276))
-    assert vectors.key_change(np.array([0, 0, 5]), np.array([1, -14, -12]), np.array([0, 1, 0])).tolist() == [15, 29, -1]
+    assert vectors.key_change(np.array([0, 0, 5]), np.array([1, -14, -12]), np.array([0, 1, 0])).tolist() == [
+        15,
+        29,
+        -1,
+    ]
 
 
 def test_sevenths_are_their_triads_in_the_reduction() -> None:
