@@ -1,8 +1,8 @@
 """BPS-FH's note lists as written scores (Chen and Su 2018): `notes.csv` and the tables of beats and downbeats.
 
-The lists unfold repeats; here each bar stands once, as its first pass has it. They count endings through; here the bars
-that a repeat passes over, its first ending, get the numbers of the second with an `a`. A note is onset, MIDI pitch, morphetic
-pitch (60 is C4, seven to the octave), duration in quarter notes, staff and bar.
+The lists unfold repeats; here each bar stands once, as its first pass has it. They count endings through; here the
+bars that a repeat passes over, its first ending, get the numbers of the second with an `a`. A note is onset, MIDI
+pitch, morphetic pitch (60 is C4, seven to the octave), duration in quarter notes, staff and bar.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Pieces that share their notes: runs of melodic intervals of one piece found in another, whatever the key.
 
-A fingerprint is the set of runs of `RUN` intervals (in semitones) between the highest notes at successive onsets, and of
-the lowest ones. Works of one composer share a few runs of scales; two editions of a movement share most.
+A fingerprint is the set of runs of `RUN` intervals (in semitones) between the highest notes at successive onsets, and
+of the lowest ones. Works of one composer share a few runs of scales; two editions of a movement share most.
 """
 
 from __future__ import annotations

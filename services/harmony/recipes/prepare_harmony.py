@@ -1,15 +1,16 @@
 """Analysed scores to learn from: `prepare_harmony.py --data DIR --out corpus/harmony`; what exists is not made again.
 
-`DIR` holds `harmony/*.tar.xz` and `judges/augmentednet/dataset_gt.tsv`; they are unpacked to a temporary folder, or read
-from `--unpacked DIR`. One `.npz` a piece (`stretto_harmony.scores.packed`):
+`DIR` holds `harmony/*.tar.xz` and `judges/augmentednet/dataset_gt.tsv`; the archives are unpacked to a temporary
+folder, or read from `--unpacked DIR`. One `.npz` a piece (`stretto_harmony.scores.packed`):
 
 - `dcml/<corpus>/`: the ten DCML corpora.
 - `augmentednet/{training,validation,test}/`: AugmentedNet's list, as far as its scores are at hand.
 - `wir/`: the other analyses of When in Rome whose scores are at hand.
 
-A piece's meta names its `source`, `work` (`harmony_works.py`), `split`, and `augmentednet`, the list's split of the same
-work or "". `may_train` is false for every work that the list tests or validates with, in whatever edition, by name and by
-notes (`harmony_twins.py`). Misaligned pieces are left out. `report.json` counts all of it.
+A piece's meta names its `source`, `work` (`harmony_works.py`), `split`, and `augmentednet`, the list's split of the
+same work or "". `may_train` is false for every work that the list tests or validates with, in whatever edition, by
+name and by notes (`harmony_twins.py`). Misaligned pieces are left out; `report_<source>.json` names them and counts
+the rest.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ def count(report: dict[str, Any], num_labels: int, num_left_out: int) -> None:
 
 def pieces_in(out: Path) -> Iterator[Path]:
     """The packed pieces of a corpus, in order."""
-    return iter(sorted(out.rglob("*.npz")))
+    return (path for source in SOURCES for path in sorted((out / source).rglob("*.npz")))
 
 
 def mark_twins(out: Path) -> None:

@@ -102,8 +102,8 @@ def _by_section(score: Score, analysis: Analysis, shift: int) -> tuple[Shares, S
     is_tone = _tones(analysis)[index, score.midi[held] % 12]
     section = score.measure[held] // SECTION_BARS
     return (
-        np.bincount(section, sounding * is_tone, num_sections),
-        np.bincount(section, sounding, num_sections),
+        np.bincount(section, sounding * is_tone, num_sections).astype(np.float64),
+        np.bincount(section, sounding, num_sections).astype(np.float64),
     )
 
 

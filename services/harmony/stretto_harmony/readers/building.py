@@ -14,7 +14,16 @@ import numpy as np
 from stretto_shared.errors import InvalidInput
 
 from stretto_harmony.scores.pitch import in_range
-from stretto_harmony.scores.score import MAX_MEASURES, MAX_NOTES, MAX_TICKS, TICKS_PER_QUARTER, TICKS_PER_WHOLE, Score
+from stretto_harmony.scores.score import (
+    MAX_MEASURES,
+    MAX_NOTES,
+    MAX_TICKS,
+    MEASURE_ARRAYS,
+    NOTE_ARRAYS,
+    TICKS_PER_QUARTER,
+    TICKS_PER_WHOLE,
+    Score,
+)
 from stretto_harmony.scores.score import in_order as order_of
 
 
@@ -91,7 +100,8 @@ class ScoreBuilder:
         ).reshape(-1, 6)
         columns = columns[order_of(columns[:, 0], columns[:, 2])]
         measures = np.array(self._rows, np.int64).reshape(-1, 6)
-        return Score(*columns.T, *measures.T, measure_number=tuple(self._numbers))
+        arrays = dict(zip((*NOTE_ARRAYS, *MEASURE_ARRAYS), (*columns.T, *measures.T), strict=True))
+        return Score(**arrays, measure_number=tuple(self._numbers))
 
 
 _NUMBER = re.compile(r"\s*([+-]?\d{1,9})(?:\.(\d{0,18}))?(?:/(\d{1,9}))?\s*\Z")

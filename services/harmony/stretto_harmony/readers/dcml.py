@@ -1,8 +1,8 @@
 """The tables of the DCML corpora: `notes` and `measures` as a score, `harmonies` as its analysis.
 
-The format is ms3's (Hentschel et al. 2021): tab-separated, places in fractions of a whole note within `mc`, the running
-number of a bar in the file. Measures stand as they are written: repeats are not unfolded, every ending is there, and the
-parts of a bar that a repeat splits are measures of their own with the lacking front as their offset.
+The format is ms3's (Hentschel et al. 2021): tab-separated, places in fractions of a whole note within `mc`, the
+running number of a bar in the file. Measures stand as they are written: repeats are not unfolded, every ending is
+there, and the parts of a bar that a repeat splits are measures of their own with the lacking front as their offset.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from stretto_shared.errors import InvalidInput
 
 from stretto_harmony.readers.building import Note, ScoreBuilder, fraction_of, joined, ticks_of
 from stretto_harmony.scores.labels import Analysis, HarmonyLabel, Key, key_of_name
 from stretto_harmony.scores.numerals import Notation, applied_key, figure_of, parse
-from stretto_harmony.scores.score import Score
+from stretto_harmony.scores.score import Ints, Score
 
 _Row = dict[str, str]
 
@@ -121,7 +120,7 @@ def _note(row: _Row, line: int, starts: dict[str, int]) -> Note:
     )
 
 
-def _place(field: str, row: _Row, starts: np.ndarray[tuple[int], np.dtype[np.int64]]) -> int:
+def _place(field: str, row: _Row, starts: Ints) -> int:
     index = _integer(field, row["mc"]) - 1
     if not 0 <= index < len(starts):
         raise InvalidInput(

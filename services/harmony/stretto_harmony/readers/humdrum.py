@@ -1,9 +1,9 @@
 """Humdrum `**kern` as a written score.
 
-Own reader: spines with their splits and joins, reciprocal durations with dots and rational values, chords, ties, time and
-key signatures, bar numbers. Grace notes are left out, expansion lists (`*>[A,A,B]`) are not followed, and spines of other
-kinds are passed over. The rightmost spine is the top staff. An unnumbered bar line in the middle of a bar, as a repeat
-sets it, makes two measures of it.
+Own reader: spines with their splits and joins, reciprocal durations with dots and rational values, chords, ties, time
+and key signatures, bar numbers. Grace notes are left out, expansion lists (`*>[A,A,B]`) are not followed, and spines
+of other kinds are passed over. The rightmost spine is the top staff. An unnumbered bar line in the middle of a bar,
+as a repeat sets it, makes two measures of it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _BAR = re.compile(r"=+(\d{1,6}[a-z]?)?")
 
 @dataclass(frozen=True)
 class _Spine:
-    """One column: the number of the spine that it came from, its voice there, whether it is kern, and its end so far."""
+    """One column: the number of the spine that it came from, its voice there, whether it is kern, and its last end."""
 
     number: int
     voice: int

@@ -1,8 +1,9 @@
 """RomanText analyses (Tymoczko, Gotham, Cuthbert and Ariza 2019) laid over their score.
 
 Measures are found by their printed numbers, a pickup as 0; `m12a` and `m12b` are the first and second measure with that
-number, as endings have it, and beside an `m12a` so is `m12` the second. Beats are those of the score's time signature, three parts in 3/8, 6/8 and their like, as music21 counts them.
-`m5-8 = m1-4` copies; variants (`m7var1`) and notes are passed over. Each label lasts to the next.
+number, as endings have it, and beside an `m12a` so is `m12` the second. Beats are those of the score's time signature,
+three parts in 3/8, 6/8 and their like, as music21 counts them. `m5-8 = m1-4` copies; variants (`m7var1`) and notes are
+passed over. Each label lasts to the next.
 """
 
 from __future__ import annotations

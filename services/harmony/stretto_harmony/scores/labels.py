@@ -1,9 +1,9 @@
 """Harmony labels: chords and keys with spelled roots, and an `Analysis` of them in time.
 
-The vocabularies are McLeod and Rohrmeier's (2021): 35 spelled roots, 12 chord types with their inversions (1,540 chords)
-and 70 keys. Augmented sixths have types of their own here, since Roman numerals name them; `reduced` gives the type among
-the twelve that has the same spelling above the root but for the altered tone. The root of an Italian or German sixth is
-the raised fourth degree, of a French one the second, as DCML and music21 have it.
+The vocabularies are McLeod and Rohrmeier's (2021): 35 spelled roots, 12 chord types with their inversions (1,540
+chords) and 70 keys. Augmented sixths have types of their own here, since Roman numerals name them; `reduced` gives the
+type among the twelve that has the same spelling above the root but for the altered tone. The root of an Italian or
+German sixth is the raised fourth degree, of a French one the second, as DCML and music21 have it.
 
 Knows no notation of numerals (that is `numerals.py`), no notes and no files.
 """

@@ -1,14 +1,14 @@
 """Roman numerals: a figure in a key as a spelled chord, and a chord as the figure that names it.
 
-Two spellings are known. RomanText (Tymoczko et al. 2019) as music21 reads it: sevenths are diatonic unless the figure says
-otherwise (`IV7` in major is a major seventh, `IVd7` a dominant one), and in minor the sixth and seventh degrees are raised
-under minor and diminished chords (`viio7` stands on the leading note, `VII` below it; a written `#vii` or `bVI` changes
-nothing). DCML (Neuwirth et al. 2018): degrees are those of the natural minor scale (`#viio7`), and a major chord with a
-plain `7` is a dominant seventh (`IM7` for the other).
+Two spellings are known. RomanText (Tymoczko et al. 2019) as music21 reads it: sevenths are diatonic unless the figure
+says otherwise (`IV7` in major is a major seventh, `IVd7` a dominant one), and in minor the sixth and seventh degrees
+are raised under minor and diminished chords (`viio7` stands on the leading note, `VII` below it; a written `#vii` or
+`bVI` changes nothing). DCML (Neuwirth et al. 2018): degrees are those of the natural minor scale (`#viio7`), and a
+major chord with a plain `7` is a dominant seventh (`IM7` for the other).
 
 Departures: added, omitted and suspended tones in brackets are read past, unless an alteration in brackets makes another
-chord type; ninths and above are their seventh chord; a cadential six-four (`Cad64`, DCML's `V(64)`) is the tonic's second
-inversion, which is what sounds. Knows no notes and no time.
+chord type; ninths and above are their seventh chord; a cadential six-four (`Cad64`, DCML's `V(64)`) is the tonic's
+second inversion, which is what sounds. Knows no notes and no time.
 """
 
 from __future__ import annotations
@@ -115,23 +115,18 @@ def figure_of(
 ) -> str:
     """The figure that `parse` reads in `key` as this chord, as in `V65/V`.
 
-    An augmented sixth that is not on its place in `tonicised` is applied to the key in which it is. A chord on the other
-    mode's tonic has no suffix where the key has the figure too.
+    An augmented sixth that is not on its place in `tonicised` is applied to the key in which it is. A chord that is heard
+    in the key of the other mode on the same tonic has no suffix.
     """
     if quality in _SIXTH_ROOTS and root - tonicised.tonic != _SIXTH_ROOTS[quality]:
         tonicised = Key(root - _SIXTH_ROOTS[quality], tonicised.is_minor)
     head = _head(tonicised, root, quality, inversion, notation)
     if tonicised == key:
         return head
-    if tonicised.tonic == key.tonic and _same_chord(head, key, root, quality, notation):
-        return head
+    if tonicised.tonic == key.tonic and quality not in _SIXTH_ROOTS:
+        return _head(key, root, quality, inversion, notation)
     triad = ChordType.MINOR if tonicised.is_minor else ChordType.MAJOR
     return f"{head}/{_head(key, tonicised.tonic, triad, 0, notation)}"
-
-
-def _same_chord(figure: str, key: Key, root: int, quality: ChordType, notation: Notation) -> bool:
-    chord = parse(figure, key, notation)
-    return (chord.root, chord.quality) == (root, quality)
 
 
 def _chord(match: re.Match[str], brackets: list[str], key: Key, notation: Notation) -> Chord:
@@ -141,7 +136,7 @@ def _chord(match: re.Match[str], brackets: list[str], key: Key, notation: Notati
     if name == "Cad":
         return Chord(key.tonic, ChordType.MINOR if key.is_minor else ChordType.MAJOR, 2, key)
     if notation is Notation.DCML and name == "V" and (six_four := _six_four(brackets)) is not None:
-        is_minor = key.is_minor and six_four != "#" or six_four == "b"
+        is_minor = (key.is_minor and six_four != "#") or six_four == "b"
         return Chord(key.tonic, ChordType.MINOR if is_minor else ChordType.MAJOR, 2, key)
     if name == "N":
         return Chord(key.tonic - 5, ChordType.MAJOR, _inversion(figures or "6"), key)
@@ -153,7 +148,7 @@ def _chord(match: re.Match[str], brackets: list[str], key: Key, notation: Notati
     if notation is Notation.DCML and alteration > 0 and name == "vii" and triad == "diminished" and not key.is_minor:
         alteration = 0  # written out of habit where the applied key is major: its leading note needs no sharp
     root = _root(name, alteration, raised, key, notation)
-    intervals = (0, *_TRIAD_INTERVALS[triad])
+    intervals: tuple[int, ...] = (0, *_TRIAD_INTERVALS[triad])
     if figures not in _TRIAD_FIGURES or "ø" in form or "%" in form:
         seventh = _seventh(name, root, triad, form, key, notation) + 7 * _accidental_on_seventh(match["figures"])
         intervals = _known((*intervals, seventh), triad)

@@ -1,7 +1,7 @@
 """One analysed piece as one `.npz`: the score, its analysis, and what is known of where they are from.
 
-The arrays of `Score` under their own names; the labels as parallel arrays [L] with `label_` before the name of the field;
-`meta` a JSON object of strings and lists. Nothing is pickled. Needs numpy alone, so that training machines can read it.
+The arrays of `Score` under their own names; the labels as parallel arrays [L] with `label_` before the name of the
+field; `meta` a JSON object. Nothing is pickled. Needs numpy alone, so that training machines can read it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Spelled pitches as places on the line of fifths: F is -1, C 0, G 1, F sharp 6, G flat -6.
 
-The 35 from F double flat (-15) to B double sharp (19) are the seven letters with up to two accidentals, as in McLeod and
-Rohrmeier (2021) and in ChordGNN (2023). An interval is a difference of two places: a perfect fifth is 1, a major third
-4, a minor third -3. Works on ints and on integer arrays alike; knows no octaves but in `octave_of`.
+The 35 from F double flat (-15) to B double sharp (19) are the seven letters with up to two accidentals, as in McLeod
+and Rohrmeier (2021) and in ChordGNN (2023). An interval is a difference of two places: a perfect fifth is 1, a major
+third 4, a minor third -3. Works on ints and on integer arrays alike; knows no octaves but in `octave_of`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`Score`: the written notes of a piece in ticks, with its measures; what every analyzer reads.
 
-Unlike `stretto_shared.score.Score` it has no seconds: time is written time, 10,080 ticks a quarter note, which 32nds and
-their groups of 3, 5, 7 and 9 divide. Ties are joined and grace notes left out; repeats stand as they are written.
+Unlike `stretto_shared.score.Score` it has no seconds: time is written time, 10,080 ticks a quarter note, which 32nds
+and their groups of 3, 5, 7 and 9 divide. Ties are joined and grace notes left out; repeats stand as they are written.
 Numpy only: no torch, no files, no wire.
 
 Legend: N notes, M measures.
