@@ -1,4 +1,4 @@
-"""Put trained modules together: `assemble_modular.py --config modular.toml --pieces FILE --run DIR [--search published_fh]`.
+"""Put trained modules together: `assemble_modular.py --config modular.toml --pieces FILE --run DIR [--search NAME]`.
 
 Counts the initial chords of the training pieces, which is all the training that module needs, gathers the modules from
 `RUN/MODULE.safetensors`, and writes `RUN/export/NAME` with the parameters of the search: a preset, or what

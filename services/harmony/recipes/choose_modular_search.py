@@ -2,8 +2,9 @@
 
     python services/harmony/recipes/choose_modular_search.py --config modular.toml --pieces FILE --run runs/modular
 
-From each published preset one parameter after another is moved, and a move that raises the mean full recall is kept. The
-modules are asked for changes and chords of a piece once for each set of spans. Writes `RUN/search.json` with every trial.
+From each published preset one parameter after another is moved, and a move that raises the mean full recall is kept.
+The modules are asked for changes and chords of a piece once for each set of spans. Writes `RUN/search.json` with
+every trial.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
 """The published tensors of the Functional Harmony corpus as pieces: notes, chords and keys, by the official split.
 
-McLeod and Rohrmeier's repository has the tensors that their modules were trained on (161 pieces, 20 for validation, 20 for
-the test), but not the chord classifier's of the training split. What is in them is put together again here:
+McLeod and Rohrmeier's repository has the tensors that their modules were trained on (161 pieces, 20 for validation,
+20 for the test), but not the chord classifier's of the training split. What is in them is put together again here:
 
 - the notes of a piece from the chord transition module's (spelling, octave, levels, whole notes to the next note),
-- chords and keys from the chord sequence module's, relative to a first tonic. That tonic is told by the chord classifier's
-  targets of the validation and test pieces; of a training piece it is the one under which the most notes are chord tones,
+- chords and keys from the chord sequence module's, relative to a first tonic. That tonic is told by the chord
+  classifier's targets of the validation and test pieces; of a training piece it is the one under which the most notes
+  are chord tones,
 - durations of notes from the chord classifier's spans. The training pieces have none: `duration` is 0 there.
 
-Notes that begin together are put in order of pitch, as a `Score` has them: the tensors have them in the order of the files.
-The height of B sharp and C flat is that which sounds: the tensors have them an octave off.
+Notes that begin together are put in order of pitch, as a `Score` has them: the tensors have them in the order of the
+files. The height of B sharp and C flat is that which sounds: the tensors have them an octave off.
 """
 
 from __future__ import annotations
@@ -121,9 +122,9 @@ def _piece(name: str, rows: NDArray[np.float32], changes: Ints, chords: NDArray[
 def _aligned(onset: NDArray[np.float64], changes: Ints, lengths: list[float]) -> tuple[Ints, Ints]:
     """The notes at which chords begin, and which chords these are.
 
-    Some chords have no note of their own, and the labels of some sets of variations go on where the notes end: there are
-    more chords than marked notes. Of all ways to leave chords out in order, this is the one in which the times between
-    marked notes are nearest to the lengths of the chords between; what is left out at the end costs nothing.
+    Some chords have no note of their own, and the labels of some sets of variations go on where the notes end: there
+    are more chords than marked notes. Of all ways to leave chords out in order, this is the one in which the times
+    between marked notes are nearest to the lengths of the chords between; what is left out at the end costs nothing.
     """
     begin = np.concatenate([[0], changes])[: len(lengths)]
     num_chords, most = len(lengths), max(0, len(lengths) - len(begin)) + 1  # chords left out so far: 0 to most - 1

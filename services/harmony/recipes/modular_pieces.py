@@ -147,7 +147,7 @@ class NoteStore:
         return low + (drawn * (high - low + 1)).long().clamp(max=14)
 
     def vectors(self, low: Tensor, high: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-        """Notes `low` to before `high` [B], transposed by `shift` [B] fifths: [B, T, 71], and which are notes [B, T]."""
+        """Notes `low` to before `high` [B], transposed by `shift` [B] fifths: [B, T, 71]; which are notes [B, T]."""
         index = low[:, None] + torch.arange(int((high - low).max()), device=self.device)
         is_note = index < high[:, None]
         index = index.clamp(max=len(self.onset) - 1)
@@ -272,7 +272,9 @@ def chord_rows(pieces: Sequence[Piece], device: torch.device) -> ChordRows:
     def padded(name: str) -> Tensor:
         filler = -1 if name == "key_change" else 0
         shapes = [(longest - len(row[name]), *row[name].shape[1:]) for row in rows]
-        parts = [np.concatenate([row[name], np.full(shape, filler, row[name].dtype)]) for row, shape in zip(rows, shapes)]
+        parts = [
+            np.concatenate([row[name], np.full(shape, filler, row[name].dtype)]) for row, shape in zip(rows, shapes)
+        ]
         return torch.as_tensor(np.stack(parts), device=device)
 
     length = torch.tensor([len(row["chord"]) for row in rows], device=device)
@@ -305,5 +307,3 @@ def _chord_row(chords: ChordColumns) -> dict[str, NDArray[Any]]:
         "chord": vectors.relative_chord(chords.root, chords.inverted, chords.tonic),
         "key_change": np.where(chords.is_change & near, to, -1),
     }
-
-

@@ -1,8 +1,8 @@
 """Chord symbol recall of readings, as McLeod and Rohrmeier (2021) count it.
 
-At each onset, weighted by the time to the next one, the chord and key of the reading are those of the analysis, all spelled:
-the root; and the type; and the inversion; the key, in which applied chords stand; and all of it. Means over pieces. After the
-last chord that has a place among the notes nothing is counted.
+At each onset, weighted by the time to the next one, the chord and key of the reading are those of the analysis, all
+spelled: the root; and the type; and the inversion; the key, in which applied chords stand; and all of it. Means over
+pieces. After the last chord that has a place among the notes nothing is counted.
 
 Legend: O onsets.
 """

@@ -3,9 +3,9 @@
     python services/harmony/recipes/pack_modular.py --data ../shared/data/harmony/functional_harmony_h5
         --corpus corpus/harmony --out corpus/harmony/modular.npz
 
-The published training split comes first, with the durations of the same music in the corpora where it is there; then the
-corpora's pieces (`prepare_harmony.py`), without those that are in the published validation or test split by their notes; then
-the validation split. What was left out, and whose durations were found, is told.
+The published training split comes first, with the durations of the same music in the corpora where it is there; then
+the corpora's pieces (`prepare_harmony.py`), without those that are in the published validation or test split by their
+notes; then the validation split. What was left out, and whose durations were found, is told.
 """
 
 from __future__ import annotations

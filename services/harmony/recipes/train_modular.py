@@ -3,10 +3,10 @@
     python services/harmony/recipes/train_modular.py --config services/harmony/recipes/modular.toml --module ccm
         --pieces corpus/harmony/modular.npz --run runs/modular [--device cuda] [--leave-out dcml/mozart_piano_sonatas]
 
-The pieces are those of `pack_modular.py`: the published training split and, with `extra` in the configuration, corpora
-without any work of the validation and test splits. The budget is wall time, with the learning rate by its progress. What
-is best on the published validation split is kept in half precision in `RUN/MODULE.safetensors`; `assemble_modular.py` puts the modules
-together.
+The pieces are those of `pack_modular.py`: the published training split and, with `extra` in the configuration,
+corpora without any work of the validation and test splits. The budget is wall time, with the learning rate by its
+progress. What is best on the published validation split is kept in half precision in `RUN/MODULE.safetensors`;
+`assemble_modular.py` puts the modules together.
 
 Legend: B rows, T notes or chords, P pieces.
 """
@@ -327,7 +327,9 @@ def train(task: Task, plan: Schedule, run: Path, name: str, seed: int, device: t
             log.write({"step": step, "elapsed_s": budget.elapsed_s, "rate": rate, **averages.take(), **scores})
             if scores[task.kept_by] < best:
                 best = scores[task.kept_by]
-                tensors = {key: value.detach().half().cpu().contiguous() for key, value in task.module.state_dict().items()}
+                tensors = {
+                    key: value.detach().half().cpu().contiguous() for key, value in task.module.state_dict().items()
+                }
                 save_file(tensors, run / f"{name}.safetensors")
             last_s = time.monotonic()
 

@@ -14,7 +14,7 @@ from stretto_harmony.models.modular.config import PUBLISHED_FH, SearchConfig, se
 from stretto_harmony.models.modular.search import JointSearch, Reading, Timeline
 from stretto_harmony.models.modular.spans import SpanTable, candidate_spans
 from stretto_harmony.models.modular.vectors import ChordColumns
-from stretto_harmony.scores.labels import NUM_CHORDS, Key, chord_index, key_of_index, chord_of_index
+from stretto_harmony.scores.labels import NUM_CHORDS, Key, chord_index, chord_of_index, key_of_index
 from tiny_modules import tiny_modules
 
 EXHAUSTIVE = SearchConfig(
@@ -144,7 +144,9 @@ class Exhaustive:
         heard = Heard(begin, end, chord, key)
         near = bool(vectors.within_reach(*place)[0])
         if not before:
-            prior = self.modules.icm.log_prior[int(key.is_minor), int(vectors.relative_chord(*place)[0])] if near else 0.0
+            prior = (
+                self.modules.icm.log_prior[int(key.is_minor), int(vectors.relative_chord(*place)[0])] if near else 0.0
+            )
             return [(heard, score + float(prior) * notes)] if near else []
         if not vectors.within_reach(*place, vectors.WIDE_REACH)[0]:
             return []
@@ -328,7 +330,12 @@ def test_the_named_parameters_are_the_published_ones() -> None:
     assert (default.chord_branch_mass, default.key_branch_mass) == (0.5, 0.5)
     assert (default.max_chord_length, default.key_sequence_exponent) == (8.0, 50.0)
     fh = PUBLISHED_FH
-    assert (fh.min_chord_change, fh.max_no_chord_change, fh.min_key_change, fh.max_no_key_change) == (0.3, 0.4, 0.1, 0.7)
+    assert (fh.min_chord_change, fh.max_no_chord_change, fh.min_key_change, fh.max_no_key_change) == (
+        0.3,
+        0.4,
+        0.1,
+        0.7,
+    )
     assert fh.key_sequence_exponent == 30.0
     assert search_of("published_fh", beam_size=9) == replace(fh, beam_size=9)
     with pytest.raises(ValueError, match="published_fh"):

@@ -1,8 +1,8 @@
 """The analyzer `modular`: the six modules and their joint search over a score. Runs on a model thread; knows no files.
 
-A label's chord and key are the search's. The search has an applied chord in a key of its own; where a few chords lead away
-and the music goes on in the key before, that is told as a tonicisation: the label's `key` stays, its `tonicised` is the
-search's key, and its numeral is `V65/V`.
+A label's chord and key are the search's. The search has an applied chord in a key of its own; where a few chords lead
+away and the music goes on in the key before, that is told as a tonicisation: the label's `key` stays, its `tonicised`
+is the search's key, and its numeral is `V65/V`.
 
 The same score gets the same labels. Legend: N notes, O onsets, S spans, L labels.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from stretto_harmony.models.modular import vectors
 from stretto_harmony.models.modular.config import SearchConfig
-from stretto_harmony.models.modular.networks import CausalState, Modules
+from stretto_harmony.models.modular.networks import CausalModule, CausalState, Modules
 from stretto_harmony.models.modular.search import JointSearch, Reading, Timeline
 from stretto_harmony.models.modular.spans import candidate_spans, onset_changes
 from stretto_harmony.models.modular.vectors import ChordColumns, NoteTable, note_table
@@ -65,7 +65,7 @@ class ModularAnalyzer:
         reading, confidence = self.read(notes)
         ticks = np.append(score.onset[notes.first], max(score.num_ticks, int(score.onset[-1]) + 1))
         ticks[0] = 0
-        return Analysis(tuple(_labels(reading, confidence, ticks)))
+        return Analysis(tuple(labels_of(reading, confidence, ticks)))
 
     def read(self, notes: NoteTable) -> tuple[Reading, Floats]:
         """The best reading of a piece's notes, and of each of its chords the classifier's probability."""
@@ -113,7 +113,7 @@ class ModularAnalyzer:
         return np.repeat(change, np.diff(np.append(first, score.num_notes)))
 
     def classify_chords(self, score: Score, spans: Sequence[tuple[int, int]]) -> Floats:
-        """CCM: of each chord in each span of ticks [S, 1540]; of a span in which no note begins, as of the notes before."""
+        """CCM: of each chord in each span of ticks [S, 1540]; a span in which no note begins is as the next one."""
         if not score.num_notes or not spans:
             return np.full((len(spans), NUM_CHORDS), 1.0 / NUM_CHORDS)
         notes = note_table(score)
@@ -125,7 +125,7 @@ class ModularAnalyzer:
 
     @torch.inference_mode()
     def next_chords(self, score: Score, labels: Sequence[HarmonyLabel]) -> Floats:
-        """CSM: of each chord after these, in the key of the last [1540]; chords that it does not tell apart share alike."""
+        """CSM: of each chord after these, in the key of the last [1540]; what it does not tell apart shares alike."""
         if not labels:
             raise ValueError("labels: expected at least one; initial_chords says what comes first")
         state = self._after(self.modules.csm, score, labels, vectors.REACH)
@@ -155,27 +155,26 @@ class ModularAnalyzer:
             tonic = before.tonic + interval - vectors.REACH
             if pitch.in_range(tonic) and Key(tonic, bool(is_minor)) != before:
                 keys[Key(tonic, bool(is_minor)).index] = probability
-        return keys / max(keys.sum(), 1e-12)
+        return np.asarray(keys / max(keys.sum(), 1e-12))
 
     def initial_chords(self, key: Key) -> Floats:
         """ICM: of each chord at the beginning of a piece in a key [1540]."""
         return _absolute(np.exp(self.modules.icm.log_prior[int(key.is_minor)].numpy()), key.tonic, "none")
 
-    def _after(self, module: torch.nn.Module, score: Score, labels: Sequence[HarmonyLabel], reach: int) -> CausalState:
+    def _after(self, module: CausalModule, score: Score, labels: Sequence[HarmonyLabel], reach: int) -> CausalState:
         """The states [L, H] after each label in its key."""
         chords = torch.from_numpy(vectors.chord_vectors(columns_of(score, labels), reach=reach))[None]
         states = module.states(chords)
         return CausalState(states.hidden[0], states.cell[0])
 
-    def _asked(self, module: torch.nn.Module, score: Score, labels: Sequence[HarmonyLabel]) -> CausalState:
+    def _asked(self, module: CausalModule, score: Score, labels: Sequence[HarmonyLabel]) -> CausalState:
         """The states [L - 1, H] after each label but the first in the key before it, after the others in theirs."""
         before = self._after(module, score, labels[:-1], vectors.WIDE_REACH)
         in_old = [replace(label, tonicised=old.tonicised) for label, old in zip(labels[1:], labels)]
         columns = columns_of(score, in_old)
         same = ChordColumns(**{**vars(columns), "is_change": np.zeros(len(in_old), bool)})
         chords = torch.from_numpy(vectors.chord_vectors(same, reach=vectors.WIDE_REACH))
-        after: CausalState = module.step(chords, before)
-        return after
+        return module.step(chords, before)
 
 
 def timeline_of(notes: NoteTable) -> Timeline:
@@ -233,7 +232,9 @@ def local_keys(keys: Sequence[int], longest: int = MAX_APPLIED) -> list[int]:
     place = 1
     while place < len(local):
         if keys[place] != local[place - 1]:
-            back = next((n for n in range(place, min(place + longest + 1, len(keys))) if keys[n] == local[place - 1]), 0)
+            back = next(
+                (n for n in range(place, min(place + longest + 1, len(keys))) if keys[n] == local[place - 1]), 0
+            )
             if back:
                 local[place:back] = [local[place - 1]] * (back - place)
                 place = back
@@ -241,7 +242,8 @@ def local_keys(keys: Sequence[int], longest: int = MAX_APPLIED) -> list[int]:
     return local
 
 
-def _labels(reading: Reading, confidence: Floats, ticks: Ints) -> list[HarmonyLabel]:
+def labels_of(reading: Reading, confidence: Floats, ticks: Ints) -> list[HarmonyLabel]:
+    """A reading as labels; `ticks` [O + 1] are its onsets and the end."""
     local = local_keys(reading.key.tolist())
     labels = []
     for place, (begin, end, chord, index) in enumerate(
@@ -268,4 +270,4 @@ def _absolute(relative: NDArray[np.floating], tonic: int, reduction: str) -> Flo
     sharing = np.bincount(vectors.REDUCED_OF[reduction])[vectors.REDUCED_OF[reduction][inverted[near]]]
     chords = np.zeros(NUM_CHORDS)
     chords[near] = relative[place] / sharing
-    return chords / max(chords.sum(), 1e-12)
+    return np.asarray(chords / max(chords.sum(), 1e-12))

@@ -1,9 +1,9 @@
 """Hypotheses of the joint search as columns of numbers, and the beams that keep the best of them.
 
-A hypothesis is a chord that ends at some onset, its key, and the way there. Two that agree in their last `hash_length`
-chords and keys are alike, and a beam keeps only the better one, so that it holds different readings of a piece and not one
-reading cut differently. Which hypotheses a beam ends up with does not depend on the order in which they come, but for equal
-scores, where the earlier stays.
+A hypothesis is a chord that ends at some onset, its key, and the way there. Two that agree in their last
+`hash_length` chords and keys are alike, and a beam keeps only the better one, so that it holds different readings of
+a piece and not one reading cut differently. Which hypotheses a beam ends up with does not depend on the order in
+which they come, but for equal scores, where the earlier stays.
 
 Knows no modules and no probabilities. Legend: H hypotheses.
 """

@@ -7,19 +7,21 @@ Paper: A Modular System for the Harmonic Analysis of Musical Scores using a Larg
 | `ChordTransition` (CTM) | all notes | of each note the probability that a chord begins there |
 | `ChordClassifier` (CCM) | the notes of a span and two on either side | the probability of each of 1,540 chords |
 | `ChordSequence` (CSM) | the chords so far, in their keys | the probability of each next chord in the same key |
-| `KeyTransition` (KTM) | the chords so far, the last in the key before it | the probability that the key changes at the last |
+| `KeyTransition` (KTM) | the chords so far, the last in the key before it | the probability that it changes there |
 | `KeySequence` (KSM) | the same | the probability of each of 58 changes of key |
 | `InitialChord` (ICM) | the mode of the first key | the probability of each first chord in it |
 
-Departures: sizes are configurable, and smaller by default; the classifier reads the last state of each direction through
-a packed LSTM or, in `classify_groups`, the same numbers without padding; the three causal modules also take one step at a
-time from states that the caller holds, which the search needs. Knows no scores, no keys by name and no search.
+Departures: sizes are configurable, and smaller by default; the classifier reads the last state of each direction
+through a packed LSTM or, in `classify_equal`, the same numbers without padding; the three causal modules also take
+one step at a time from states that the caller holds, which the search needs. Knows no scores, no keys by name and no
+search.
 
 Legend: B batch, T notes or chords, D features, H hidden.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -149,10 +151,15 @@ class CausalModule(nn.Module):
         return _cell(self._from_chords(inputs) + self._from_hidden(state.hidden), state.cell)
 
     def _from_chords(self, inputs: Tensor) -> Tensor:
-        return F.linear(inputs, self.lstm.weight_ih_l0, self.lstm.bias_ih_l0)
+        weights, _, bias, _ = self._weights()
+        return F.linear(inputs, weights, bias)
 
     def _from_hidden(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.lstm.weight_hh_l0, self.lstm.bias_hh_l0)
+        _, weights, _, bias = self._weights()
+        return F.linear(hidden, weights, bias)
+
+    def _weights(self) -> Sequence[Tensor]:
+        return self.lstm.all_weights[0]
 
 
 def _cell(gates: Tensor, cell: Tensor) -> CausalState:

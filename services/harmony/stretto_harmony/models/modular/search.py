@@ -5,15 +5,15 @@ A hypothesis at an onset is extended by every candidate span that begins there a
     score += log P(span) + n (log P(chord | span) + log P(key stays or changes) + log P(sequence))
 
 with n the notes of the span, so that chords cut in two have no advantage, P(span) from the chord transition module
-(`spans.py`), and P(sequence) from the chord sequence module in the same key (the initial chord module at the first chord), or
-from the key sequence module to the power `key_sequence_exponent` where the key changes. A key may change where the key
-transition module says so at the chord that is the first in the new key; it must where that chord is out of the old key's
-reach. A chord that comes again right after itself goes on instead ("rejoins"): the two spans are scored as one. So chords
-follow each other without repetition, and an applied chord is a change of key and back.
+(`spans.py`), and P(sequence) from the chord sequence module in the same key (the initial chord module at the first
+chord), or from the key sequence module to the power `key_sequence_exponent` where the key changes. A key may change
+where the key transition module says so at the chord that is the first in the new key; it must where that chord is out
+of the old key's reach. A chord that comes again right after itself goes on instead ("rejoins"): the two spans are
+scored as one. So chords follow each other without repetition, and an applied chord is a change of key and back.
 
-Departures: hypotheses and spans of one onset are one batch; modules with a memory are stepped for those hypotheses only that
-are kept; the log-probability of staying in a key belongs to the hypothesis that stays (the published code adds it to its
-twin). Knows no files and no notation.
+Departures: hypotheses and spans of one onset are one batch; modules with a memory are stepped for those hypotheses
+only that are kept; the log-probability of staying in a key belongs to the hypothesis that stays (the published code
+adds it to its twin). Knows no files and no notation.
 
 Legend: B hypotheses kept at an onset, C candidates, S spans, O onsets, H hidden.
 """
@@ -80,8 +80,9 @@ class Reading:
 
 @dataclass(frozen=True, eq=False)
 class _Block:
-    """Hypotheses at an onset with what the modules have in mind: rows 0 to B - 1 after their own chords, B to 2B - 1
-    after the chords before these.
+    """Hypotheses at an onset with what the modules have in mind.
+
+    Rows 0 to B - 1 are after their own chords, B to 2B - 1 after the chords before these.
     """
 
     kept: Hypotheses
@@ -145,8 +146,8 @@ class JointSearch:
         history = np.zeros((NUM_KEYS, self._config.hash_length), np.int64)
         start = Hypotheses(zeros, zeros, none, keys, none, keys, none, none, none, none, history)
         modules = self._modules
-        states = [module.initial_state(2 * NUM_KEYS) for module in (modules.csm, modules.ktm, modules.ksm)]
-        return _Block(start, *states, np.zeros((2 * NUM_KEYS, 1), np.float32))
+        csm, ktm, ksm = (module.initial_state(2 * NUM_KEYS) for module in (modules.csm, modules.ktm, modules.ksm))
+        return _Block(start, csm, ktm, ksm, np.zeros((2 * NUM_KEYS, 1), np.float32))
 
     def _block(self, onset: int) -> _Block | None:
         """What the modules have in mind after the hypotheses that end at `onset`."""
@@ -258,7 +259,7 @@ class JointSearch:
     def _key_changes(
         self, candidates: Hypotheses, columns: ChordColumns, block: _Block, end: Ints
     ) -> tuple[Floats, tuple[Tensor, Tensor]]:
-        """The probability [C] of a change of key at each candidate; and the distinct chord vectors, with whose each is."""
+        """The probability [C] that the key changes at each candidate; distinct chord vectors, and whose is which."""
         code = ((end * NUM_CHORDS + candidates.chord) * NUM_KEYS + candidates.key) * (end.max() + 2) + candidates.begin
         _, distinct, which = np.unique(code, return_index=True, return_inverse=True)
         taken = ChordColumns(**{name: value[distinct] for name, value in vars(columns).items()})
@@ -381,7 +382,7 @@ def _likeliest(log_probs: NDArray[np.float32], most: int, mass: float) -> tuple[
 
 
 def _likeliest_of(log_probs: NDArray[np.float32], fits: Bools, most: int, mass: float) -> tuple[Ints, Ints]:
-    """Rows and columns of the likeliest classes that fit: of each row as many as make up `mass` of all, up to `most`."""
+    """Rows and columns of the likeliest classes that fit: of each row as many as make up `mass`, up to `most`."""
     order = np.argsort(-log_probs, axis=1, kind="stable")
     shares = np.cumsum(np.exp(np.take_along_axis(log_probs, order, 1)), 1)
     count = np.clip((shares < mass).sum(1) + 1, 1, most)

@@ -1,8 +1,9 @@
 """Spans that may be chords: between onsets at which the chord transition module would have one begin.
 
-A chord may begin at an onset with a probability of at least `min_chord_change`; where it is above `max_no_chord_change` one
-must. Each span between two such onsets, with none between at which one must, is a candidate, up to `max_chord_length`. Its
-log-probability is of no change at the onsets within and of a change at its end. Knows no chords.
+A chord may begin at an onset with a probability of at least `min_chord_change`; where it is above
+`max_no_chord_change` one must. Each span between two such onsets, with none between at which one must, is a
+candidate, up to `max_chord_length`. Its log-probability is of no change at the onsets within and of a change at its
+end. Knows no chords.
 
 Legend: N notes, O onsets, S spans.
 """
@@ -79,7 +80,7 @@ def _ends(begin: int, may: NDArray[np.bool_], must: NDArray[np.bool_], times: Fl
     Where it may end nowhere in that length, it ends at the last onset within it, so that there is a way on.
     """
     count = len(must)
-    ends = []
+    ends: list[int] = []
     for last in range(begin + 1, count + 1):
         if times[last] - times[begin] > longest + 1e-9:
             return ends or [max(begin + 1, last - 1)]

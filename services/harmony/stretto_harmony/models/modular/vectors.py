@@ -1,17 +1,17 @@
 """What the modules read and write, as numbers: notes, chords and keys as vectors, and the relative vocabularies.
 
-The layouts are McLeod and Rohrmeier's (2021), read off their published tensors of the Functional Harmony corpus and held to
-them by `evals/quality/harmony_modular.py`:
+The layouts are McLeod and Rohrmeier's (2021), read off their published tensors of the Functional Harmony corpus and
+held to them by `evals/quality/harmony_modular.py`:
 
-- a note, 71: spelling 35, octave 10, metrical level of its onset 4 and of its end 4, its onset, end and duration as shares
-  of the chord's span 3, whole notes from the note before and to the next 2, whether it is the lowest 1, octaves above the
-  lowest 10, semitones above C0 / 127, and its height between the lowest and the highest 1. What is relative to a span is
-  0 where there is none.
-- a chord in a key, 84: root above the tonic 29 (-14 to 14 fifths), type 12, bass above the tonic 29, inversion 4, metrical
-  level of its onset 4 and of its end 4, duration in whole notes 1, whether the key is major 1. The key modules see a
-  chord in the key before it, which may be further away: 39 (-19 to 19) instead of 29, so 104.
-- a change of key, 32: the new tonic above the old 29, the new mode 2, whether there is a change 1. It follows the vector
-  of the first chord in a new key, and is 0 elsewhere: 116 and 136 in all.
+- a note, 71: spelling 35, octave 10, metrical level of its onset 4 and of its end 4, its onset, end and duration as
+  shares of the chord's span 3, whole notes from the note before and to the next 2, whether it is the lowest 1,
+  octaves above the lowest 10, semitones above C0 / 127, and its height between the lowest and the highest 1. What is
+  relative to a span is 0 where there is none.
+- a chord in a key, 84: root above the tonic 29 (-14 to 14 fifths), type 12, bass above the tonic 29, inversion 4,
+  metrical level of its onset 4 and of its end 4, duration in whole notes 1, whether the key is major 1. The key
+  modules see a chord in the key before it, which may be further away: 39 (-19 to 19) instead of 29, so 104.
+- a change of key, 32: the new tonic above the old 29, the new mode 2, whether there is a change 1. It follows the
+  vector of the first chord in a new key, and is 0 elsewhere: 116 and 136 in all.
 
 Chords are numbered root by root, as `labels.chord_index` does, which differs from the order in the published tensors.
 Knows no torch, no files and no search.
@@ -154,7 +154,8 @@ def span_vectors(notes: NoteTable, vectors: Floats, begin: int, end: int, until:
     Args:
         notes: The piece.
         vectors: Its `note_vectors`.
-        begin, end: The notes that begin in the span, `end` the first after it.
+        begin: The first note that begins in the span.
+        end: The first note after it.
         until: Where the span ends, in whole notes.
     """
     low, high = max(0, first_sounding(notes, begin) - NUM_FLANKING), min(len(notes.onset), end + NUM_FLANKING)
@@ -235,7 +236,7 @@ def relative_chord(root: Ints, inverted: Ints, tonic: Ints, reduction: str = "no
 
 
 def key_change(old_tonic: Ints, tonic: Ints, is_minor: Ints) -> Ints:
-    """The place [C] among the 58 changes of key: to major keys from 14 fifths below up, then to minor ones; -1 beyond."""
+    """The place [C] among the 58 changes: to major keys from 14 fifths below up, then to minor ones; -1 beyond."""
     interval = tonic - old_tonic
     place = is_minor * NUM_RELATIVE + interval + REACH
     return np.where(np.abs(interval) <= REACH, place, -1)
