@@ -1,9 +1,12 @@
 """Humdrum is read spine by spine: durations, splits, ties, split bars, and no crash on bad bytes."""
 
+from pathlib import Path
+
+import music21
 import numpy as np
 import pytest
 from stretto_harmony.readers.humdrum import read_score
-from stretto_harmony.scores.pitch import spelled_name
+from stretto_harmony.scores.pitch import from_name, spelled_name
 from stretto_harmony.scores.score import TICKS_PER_QUARTER, Score
 from stretto_shared.errors import InvalidInput
 
@@ -87,6 +90,20 @@ def test_what_cannot_be_read_is_named(text: str, message: str) -> None:
         read_score(text.encode())
     assert caught.value.field.startswith("score")
     assert message in str(caught.value)
+
+
+def test_a_whole_mazurka_is_read_as_music21_reads_it() -> None:
+    """Two staves with spines that split and join, triplets, ties, graces and repeats."""
+    path = Path(music21.__file__).parent / "corpus" / "chopin" / "mazurka06-2.krn"
+    ours = read_score(path.read_bytes())
+    theirs = music21.converter.parse(path).stripTies()
+    expected = sorted(
+        (round(float(sounding.getOffsetInHierarchy(theirs)) * Q), pitch.midi, from_name(pitch.name))
+        for sounding in theirs.recurse().notes
+        if not sounding.duration.isGrace
+        for pitch in sounding.pitches
+    )
+    assert sorted(zip(ours.onset.tolist(), ours.midi.tolist(), ours.fifths.tolist(), strict=True)) == expected
 
 
 def test_damaged_text_never_does_worse_than_invalid_input() -> None:
