@@ -33,7 +33,7 @@ from stretto_shared.metrics.bootstrap import bootstrap_mean
 PROTOCOL = (
     "Numerals: every figure of every analysis, parsed in its key; 'read back' when the figure that we print for the "
     "chord is parsed as the same chord. DCML's own columns: root and type against ours, but for cadential six-fours, "
-    "whose root is the dominant's there. Alignment: the share of chord tones in the sounding time of the packed pieces. "
+    "whose root is the dominant's there. Alignment: the share of chord tones in the packed pieces' sounding time. "
     "Spelling: notes of the packed pieces spelled from MIDI pitch with the first key signature, the same name. Metre: "
     "from notes alone; bars as long as the middle measure's, and also the first downbeat at its place. Intervals: 95 % "
     "bootstrap over pieces."
