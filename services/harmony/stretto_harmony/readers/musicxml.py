@@ -24,7 +24,7 @@ from stretto_harmony.readers.building import Note, ScoreBuilder, fraction_of, jo
 from stretto_harmony.scores import pitch
 from stretto_harmony.scores.score import TICKS_PER_WHOLE, Score
 
-MAX_XML_BYTES = 200_000_000
+MAX_XML_BYTES = 64_000_000
 MAX_PARTS = 256
 _FIELD = "score"
 _BROKEN_CONTAINER = (
