@@ -24,7 +24,8 @@ from stretto_harmony.readers.building import Note, ScoreBuilder, fraction_of, jo
 from stretto_harmony.scores import pitch
 from stretto_harmony.scores.score import TICKS_PER_WHOLE, Score
 
-MAX_XML_BYTES = 200_000_000
+MAX_XML_BYTES = 64_000_000
+MAX_PARTS = 256
 _FIELD = "score"
 _BROKEN_CONTAINER = (
     zipfile.BadZipFile,
@@ -78,6 +79,8 @@ def read_score(data: bytes) -> Score:
     parts = [_measures(part) for part in _parts(root)]
     if not parts or not any(parts):
         raise InvalidInput(_FIELD, "expected MusicXML with a part and a measure, got none. Export the score again.")
+    if len(parts) > MAX_PARTS:
+        raise InvalidInput(_FIELD, f"expected up to {MAX_PARTS} parts, got {len(parts)}. Leave some out.")
     return _read_parts(parts)
 
 

@@ -69,6 +69,11 @@ def test_a_bar_line_without_a_number_splits_the_bar() -> None:
     assert score.measure_offset.tolist() == [0, 0, 3 * Q, 0]
 
 
+def test_breves_are_twos_of_whole_notes() -> None:
+    text = "**kern\n=1\n0c\n=2\n00d\n=3\n4..e\n*-\n"
+    assert read_score(text.encode()).duration.tolist() == [8 * Q, 16 * Q, 7 * Q // 4]
+
+
 def test_octaves_follow_the_letters() -> None:
     text = "**kern\n=1\n4C\n4CC\n4CCC\n4c\n4cc\n4ccc\n4B-\n4f##\n*-\n"
     assert names(read_score(text.encode())) == ["C3", "C2", "C1", "C4", "C5", "C6", "Bb3", "F##4"]
@@ -81,6 +86,7 @@ def test_octaves_follow_the_letters() -> None:
         ("4c\n", "expected 0 spines"),
         ("**text\none\n", "got none"),
         ("**kern\t**kern\n4c\n", "expected 2 spines, got 1"),
+        ("**kern\n" + "=1\n4c\n" * 10_001, "up to 10000 measures"),
         ("**kern\n=1\n0%3c\n", "expected a duration"),
         ("**kern\n=1\n4cccccccccc\n", "MIDI pitch 0 to 127"),
     ],

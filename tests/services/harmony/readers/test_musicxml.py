@@ -172,6 +172,7 @@ def test_compressed_scores_are_found_by_their_container_or_by_their_name() -> No
         (b"<score-partwise>", "no XML"),
         (b"<html/>", "score-partwise"),
         (b"<score-partwise/>", "a part and a measure"),
+        (partwise(*["<measure/>"] * 257), "up to 256 parts, got 257"),
         (b"PK\x03\x04 nothing", "broken one"),
         (compressed("readme.txt", b"", None), "got none"),
         (b'<!DOCTYPE a [<!ENTITY b "c">]><score-partwise/>', "without entities"),

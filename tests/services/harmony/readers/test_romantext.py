@@ -87,6 +87,11 @@ def test_without_a_key_or_a_measure_there_is_no_analysis() -> None:
         read_analysis("Title: nothing", FOUR)
 
 
+def test_copies_without_end_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="copied measures"):
+        read_analysis("m1 C: I\n" + "m0-60000 = m0-60000\n" * 2, FOUR)
+
+
 def test_damaged_text_never_does_worse_than_invalid_input() -> None:
     random = np.random.default_rng(0)
     source = "m0 b4 C: V\nm1 I b2.33 V65/V b3 bII6\nm2-3 = m0-1\nm4a Ger65 || b2 viio7[no5]\nm4 eb: iv\n"
