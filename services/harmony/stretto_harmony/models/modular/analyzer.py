@@ -70,9 +70,11 @@ class ModularAnalyzer:
         """The labels of a score from its start to its end; none where it has no notes."""
         if not score.num_notes:
             return Analysis(())
-        notes = note_table(score)
-        reading, confidence = self.read(notes)
-        ticks = np.append(score.onset[notes.first], max(score.num_ticks, int(score.onset[-1]) + 1))
+        return self.labelled(score, *self.read(note_table(score)))
+
+    def labelled(self, score: Score, reading: Reading, confidence: Floats) -> Analysis:
+        """A reading of the score's notes as labels."""
+        ticks = np.append(np.unique(score.onset), max(score.num_ticks, int(score.onset[-1]) + 1))
         ticks[0] = 0
         return Analysis(tuple(labels_of(reading, confidence, ticks)))
 
