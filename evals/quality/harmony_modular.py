@@ -123,10 +123,10 @@ def tenth(analyzer: ModularAnalyzer, folder: Path, limit: int) -> tuple[list[Tab
     scores = []
     for path in sorted(need(folder, "The tenth corpus").glob("*.npz"))[: limit or None]:
         score, analysis, _ = read_piece(path)
-        scores.append(
-            score_of(analyzer.read(piece_of(path.stem, score, analysis).notes)[0], piece_of("", score, analysis))
-        )
-        pairs.append((analysis, analyzer.analyze(score)))
+        piece = piece_of(path.stem, score, analysis)
+        reading, confidence = analyzer.read(piece.notes)
+        scores.append(score_of(reading, piece))
+        pairs.append((analysis, analyzer.labelled(score, reading, confidence)))
     means = mean_of(scores)
     counts = differences(pairs)
     total = sum(counts.values())

@@ -22,7 +22,7 @@ from assemble_modular import CHOSEN, gathered
 from modular_pieces import Piece
 from modular_scores import mean_of, score_of
 from pack_modular import load_pieces
-from stretto_harmony.models.modular.analyzer import ModularAnalyzer
+from stretto_harmony.models.modular.analyzer import Heard, ModularAnalyzer
 from stretto_harmony.models.modular.config import SEARCH_PRESETS, ModularConfig, SearchConfig
 from train_modular import Recipe, training_pieces
 
@@ -36,20 +36,32 @@ MOVES: Mapping[str, Sequence[float]] = {
 }
 
 
-def scores_of(analyzer: ModularAnalyzer, pieces: Sequence[Piece], config: SearchConfig) -> dict[str, float]:
-    """The mean recall of the analyzer's readings with these parameters."""
-    analyzer.config = config
-    return mean_of([score_of(analyzer.read(piece.notes)[0], piece) for piece in pieces])
+class Listener:
+    """The validation pieces as an analyzer hears them; heard anew only where the spans change."""
+
+    def __init__(self, analyzer: ModularAnalyzer, pieces: Sequence[Piece]) -> None:
+        self.analyzer, self.pieces = analyzer, pieces
+        self._spans: tuple[float, ...] = ()
+        self._heard: list[Heard] = []
+
+    def scores(self, config: SearchConfig) -> dict[str, float]:
+        """The mean recall of the readings with these parameters."""
+        self.analyzer.config = config
+        spans = (config.min_chord_change, config.max_no_chord_change, config.max_chord_length)
+        if spans != self._spans:
+            self._spans, self._heard = spans, [self.analyzer.hear(piece.notes) for piece in self.pieces]
+        readings = [self.analyzer.search(heard) for heard in self._heard]
+        return mean_of([score_of(reading, piece) for reading, piece in zip(readings, self.pieces)])
 
 
-def choose(analyzer: ModularAnalyzer, pieces: Sequence[Piece], max_trials: int) -> tuple[SearchConfig, list[Any]]:
+def choose(listener: Listener, max_trials: int) -> tuple[SearchConfig, list[Any]]:
     """The best parameters found, and all trials."""
     trials: list[dict[str, Any]] = []
 
     def tried(config: SearchConfig) -> float:
         known = next((trial for trial in trials if trial["search"] == asdict(config)), None)
         if known is None:
-            known = {"search": asdict(config), **scores_of(analyzer, pieces, config)}
+            known = {"search": asdict(config), **listener.scores(config)}
             trials.append(known)
             print(json.dumps(known), flush=True)
         return float(known["full"])
@@ -82,7 +94,7 @@ def main() -> None:
         recipe = Recipe(**tomllib.load(file))
     modules = gathered(ModularConfig(**recipe.model), args.run, training_pieces(recipe, args.pieces, ""))
     pieces = sorted(load_pieces(args.pieces, "valid"), key=lambda piece: len(piece.notes.onset))
-    best, trials = choose(ModularAnalyzer(modules), pieces[: args.limit or None], args.max_trials)
+    best, trials = choose(Listener(ModularAnalyzer(modules), pieces[: args.limit or None]), args.max_trials)
     record = {"search": asdict(best), "pieces": len(pieces[: args.limit or None]), "trials": trials}
     (args.run / CHOSEN).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
