@@ -12,7 +12,7 @@ RUNNING := .venv/.running
 DEVELOPING := .venv/.developing
 EVALUATING := .venv/.evaluating
 
-SERVICES := codec embedding semantic acoustic transcriber orchestrator
+SERVICES := codec embedding semantic acoustic transcriber harmony orchestrator
 MEMBERS := protos shared client $(SERVICES:%=services/%)
 PYPROJECTS := $(MEMBERS:%=%/pyproject.toml)
 SOURCES := shared client services tests evals examples docs
@@ -37,8 +37,9 @@ up: $(RUNNING) ## Every service in a process of its own; the door is on PORT (50
 	STRETTO_ORCHESTRATOR_ACOUSTIC_ADDRESS=127.0.0.1:50054 \
 	STRETTO_ORCHESTRATOR_SEMANTIC_ADDRESS=127.0.0.1:50055 \
 	STRETTO_ORCHESTRATOR_TRANSCRIBER_ADDRESS=127.0.0.1:50056 \
+	STRETTO_ORCHESTRATOR_HARMONY_ADDRESS=127.0.0.1:50057 \
 	$(BIN)/python -m stretto_client.up \
-	  orchestrator=$(or $(PORT),50051) codec=50052 embedding=50053 acoustic=50054 semantic=50055 transcriber=50056
+	  orchestrator=$(or $(PORT),50051) codec=50052 embedding=50053 acoustic=50054 semantic=50055 transcriber=50056 harmony=50057
 
 serve: $(RUNNING) ## All services in one process, on PORT (STRETTO_GRPC_PORT, or 50051)
 	@$(BIN)/stretto serve $(if $(PORT),--port $(PORT))

@@ -16,6 +16,7 @@ from typing import Any, Literal, Self
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from stretto.codec.v1 import codec_pb2, codec_pb2_grpc
 from stretto.embedding.v1 import embedding_pb2_grpc
+from stretto.harmony.v1 import harmony_pb2_grpc
 from stretto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from stretto.semantic.v1 import semantic_pb2, semantic_pb2_grpc
 from stretto.transcriber.v1 import transcriber_pb2_grpc
@@ -37,6 +38,7 @@ from stretto_client.convert import (
     story_to_proto,
 )
 from stretto_client.embedding_calls import SHORT_TIMEOUT_S, EmbeddingCalls
+from stretto_client.harmony_calls import HarmonyCalls
 from stretto_client.transcription_calls import TranscriptionCalls, pieces
 from stretto_client.values import AudioChunk, EncodedAudio, ModelList, MusicEvent, Pace, PromptSpan, TokenChunk
 
@@ -56,7 +58,7 @@ class TlsFiles:
     key_path: Path | None = None
 
 
-class StrettoClient(EmbeddingCalls, TranscriptionCalls):
+class StrettoClient(EmbeddingCalls, TranscriptionCalls, HarmonyCalls):
     """A connection to one Stretto door; use it as `async with StrettoClient(address) as client`.
 
     Invariant: one channel from enter to exit, shared by all calls, which may run at the same time.
@@ -81,6 +83,7 @@ class StrettoClient(EmbeddingCalls, TranscriptionCalls):
         self._embedding = embedding_pb2_grpc.EmbeddingServiceStub(self._channel)
         self._semantic = semantic_pb2_grpc.SemanticServiceStub(self._channel)
         self._transcriber = transcriber_pb2_grpc.TranscriberServiceStub(self._channel)
+        self._harmony = harmony_pb2_grpc.HarmonyServiceStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
         return self
 

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_harmony_service import Harmony, label_of
 from google.protobuf import duration_pb2
 from stretto.codec.v1 import codec_pb2, codec_pb2_grpc
 from stretto.common.v1 import model_pb2
 from stretto.embedding.v1 import embedding_pb2, embedding_pb2_grpc
+from stretto.harmony.v1 import harmony_pb2_grpc
 from stretto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from stretto.semantic.v1 import semantic_pb2, semantic_pb2_grpc
 from stretto.transcriber.v1 import transcriber_pb2, transcriber_pb2_grpc
@@ -150,6 +152,10 @@ class Orchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):  # type: 
         if orchestrator_pb2.ANALYSIS_SECTION_SCORE in sections and title != "no score":
             score = orchestrator_pb2.AnalyzedScore(score=_note_at(0.0), musicxml=f"<{title}/>".encode())
             yield response(score=score)
+        if orchestrator_pb2.ANALYSIS_SECTION_HARMONY in sections and title != "no score":
+            models.append(model("tiny", "harmony"))
+            labels = [label_of(0, 3, 1)]
+            yield response(harmony=orchestrator_pb2.AnalyzedHarmony(labels=labels, musicxml=f"<{title}/>I".encode()))
         yield response(
             receipt=orchestrator_pb2.AnalysisReceipt(
                 sections=sections,
@@ -375,6 +381,12 @@ def _builders(seen: Seen) -> dict[str, Any]:
             "stretto.semantic.v1.SemanticService",
             semantic_pb2_grpc.add_SemanticServiceServicer_to_server,
             Semantic(),
+        ),
+        "harmony": host(
+            "harmony",
+            "stretto.harmony.v1.HarmonyService",
+            harmony_pb2_grpc.add_HarmonyServiceServicer_to_server,
+            Harmony(model("tiny", "harmony")),
         ),
         "transcriber": host(
             "transcriber",

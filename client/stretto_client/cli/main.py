@@ -10,7 +10,7 @@ from stretto_shared.errors import StrettoError
 from stretto_shared.grpc.setting_errors import InvalidSetting, named_settings
 from typer.exceptions import TyperException
 
-from stretto_client.cli import bench, doctor, embedding, music, serving, tokenizing, tokens, transcribing
+from stretto_client.cli import analyzing, bench, doctor, embedding, music, serving, tokenizing, tokens, transcribing
 from stretto_client.cli.output import stderr_console
 
 EXIT_FAILED = 1
@@ -36,6 +36,7 @@ def build_app() -> typer.Typer:
     app.command("tokenize")(tokenizing.tokenize)
     app.command("transcribe")(transcribing.transcribe)
     app.command("beats")(transcribing.beats)
+    app.command("analyze")(analyzing.analyze)
     app.command("models")(serving.models)
     app.command("doctor")(doctor.doctor)
     app.command("bench")(bench.bench)

@@ -71,10 +71,10 @@ def pack(corpus: Path, out: Path) -> None:
     """Write all pieces under `corpus` to one file."""
     columns: dict[str, list[Any]] = {name: [] for name in (*NOTE_ARRAYS, *MEASURE_ARRAYS, *PARTS)}
     names, groups, held_out, sizes = [], [], [], []
-    metas = {path: read_piece(path)[2] for path in sorted(corpus.rglob("*.npz")) if path != out}
+    read_pieces = {str(path.relative_to(corpus)): read_piece(path) for path in sorted(corpus.glob("*/**/*.npz"))}
+    metas = {path: meta for path, (_, _, meta) in read_pieces.items()}
     numerals: dict[RelativeNumeral, int] = {}
-    for path, meta in metas.items():
-        score, analysis, _ = read_piece(path)
+    for path, (score, analysis, meta) in read_pieces.items():
         if not score.num_notes or not len(analysis):
             continue
         for label in analysis:
@@ -86,9 +86,9 @@ def pack(corpus: Path, out: Path) -> None:
             columns[name].append(getattr(score, name).astype(np.int32))
         columns["onset"][-1] = np.diff(columns["onset"][-1], prepend=0)
         columns["measure_start"][-1] = np.diff(columns["measure_start"][-1], prepend=0)
-        names.append(path.stem)
-        groups.append(str(path.parent.relative_to(corpus)))
-        held_out.append(held_out_for(meta, {str(each.relative_to(corpus)): other for each, other in metas.items()}))
+        names.append(Path(path).stem)
+        groups.append(str(Path(path).parent))
+        held_out.append(held_out_for(meta, metas))
         sizes.append((score.num_notes, score.num_measures, len(times)))
     fields = [(row.in_minor, row.of, row.of_minor, row.interval, row.quality) for row in numerals]
     arrays = {name: np.concatenate(values) for name, values in columns.items()}

@@ -32,6 +32,7 @@ from stretto_harmony.scores.packed import read_piece, write_piece
 from stretto_shared.errors import InvalidInput
 
 ARCHIVES = ("dcml", "when_in_rome", "bach_370_chorales", "bps_fh")
+HELD_OUT = ("test", "validation")
 SOURCES = ("dcml", "augmentednet", "wir")
 
 
@@ -49,6 +50,9 @@ def main() -> None:
         for source in given.sources:
             write_source(source, unpacked, listed, given.out)
     mark_twins(given.out)
+    leaking = leaks(given.out)
+    if leaking:
+        raise SystemExit(f"Held-out works may train: {', '.join(leaking)}. Write these pieces anew.")
 
 
 def unpack(archives: Path, folder: Path) -> Path:
@@ -92,7 +96,7 @@ def write_aligned(piece: Piece, path: Path, splits: dict[str, str], report: dict
         "name": path.stem,
         "work": piece.work,
         "augmentednet": split,
-        "may_train": split not in ("test", "validation"),
+        "may_train": split not in HELD_OUT,
         "chord_tone_share": round(alignment.share, 4),
         "coverage": round(alignment.coverage, 4),
         "labels_left_out": len(read.left_out),
@@ -118,7 +122,7 @@ def pieces_in(out: Path) -> Iterator[Path]:
 def mark_twins(out: Path) -> None:
     """Forbid training on what shares its notes with a held-out work under another name."""
     pieces = {path: read_piece(path) for path in pieces_in(out)}
-    held_out = {path for path, (_, _, meta) in pieces.items() if meta["augmentednet"] in ("test", "validation")}
+    held_out = {path for path, (_, _, meta) in pieces.items() if meta["augmentednet"] in HELD_OUT}
     twins = held_out_twins({path: score for path, (score, _, _) in pieces.items()}, held_out)
     found: dict[str, list[str]] = collections.defaultdict(list)
     for path, twin in twins.items():
@@ -128,6 +132,20 @@ def mark_twins(out: Path) -> None:
             found[str(twin.relative_to(out))].append(str(path.relative_to(out)))
     (out / "report_twins.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     print("twins", sum(map(len, found.values())))
+
+
+def leaks(out: Path) -> list[str]:
+    """The pieces that may train although a held-out one has their work, or shares its notes."""
+    pieces = {path: read_piece(path) for path in pieces_in(out)}
+    held_out = {path for path, (_, _, meta) in pieces.items() if meta["augmentednet"] in HELD_OUT}
+    works = {pieces[path][2]["work"] for path in held_out}
+    twins = held_out_twins({path: score for path, (score, _, _) in pieces.items()}, held_out)
+    trained = (path for path, (_, _, meta) in pieces.items() if meta["may_train"])
+    return [
+        str(path.relative_to(out))
+        for path in trained
+        if path in held_out or path in twins or pieces[path][2]["work"] in works
+    ]
 
 
 if __name__ == "__main__":

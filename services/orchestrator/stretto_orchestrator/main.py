@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stretto.codec.v1 import codec_pb2
 from stretto.embedding.v1 import embedding_pb2
+from stretto.harmony.v1 import harmony_pb2
 from stretto.orchestrator.v1 import orchestrator_pb2_grpc
 from stretto.semantic.v1 import semantic_pb2
 from stretto.transcriber.v1 import transcriber_pb2
@@ -18,6 +19,7 @@ from stretto_orchestrator.clients import (
     AcousticClient,
     CodecClient,
     EmbeddingClient,
+    HarmonyClient,
     SemanticClient,
     Stages,
     TranscriberClient,
@@ -36,12 +38,14 @@ STAGE_SERVICES = {
     "acoustic": "stretto.acoustic.v1.AcousticService",
     "codec": "stretto.codec.v1.CodecService",
     "transcriber": "stretto.transcriber.v1.TranscriberService",
+    "harmony": "stretto.harmony.v1.HarmonyService",
 }
 FORWARDED = {
     "embedding": embedding_pb2.DESCRIPTOR.services_by_name["EmbeddingService"],
     "semantic": semantic_pb2.DESCRIPTOR.services_by_name["SemanticService"],
     "codec": codec_pb2.DESCRIPTOR.services_by_name["CodecService"],
     "transcriber": transcriber_pb2.DESCRIPTOR.services_by_name["TranscriberService"],
+    "harmony": harmony_pb2.DESCRIPTOR.services_by_name["HarmonyService"],
 }
 
 
@@ -91,6 +95,7 @@ def build(context: HostContext, settings: OrchestratorSettings | None = None) ->
         "acoustic": settings.acoustic_address,
         "codec": settings.codec_address,
         "transcriber": settings.transcriber_address,
+        "harmony": settings.harmony_address,
     }
     channels = {name: open_channel(address or _own_address(context, name)) for name, address in asked.items()}
     timeout_s = settings.stage_timeout_s
@@ -101,6 +106,7 @@ def build(context: HostContext, settings: OrchestratorSettings | None = None) ->
             AcousticClient(channels["acoustic"], timeout_s=timeout_s),
             CodecClient(channels["codec"], timeout_s=timeout_s),
             TranscriberClient(channels["transcriber"], timeout_s=timeout_s),
+            HarmonyClient(channels["harmony"], timeout_s=timeout_s),
         ),
         cascades=cascades_with(settings.extra_cascades),
         options=RenderOptions(

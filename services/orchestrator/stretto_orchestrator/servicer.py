@@ -14,6 +14,7 @@ from stretto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from stretto_shared.audio import Waveform
 from stretto_shared.errors import InvalidInput
 from stretto_shared.grpc import convert
+from stretto_shared.grpc.convert_harmony import labels_to_proto
 from stretto_shared.grpc.convert_score import score_to_proto
 
 from stretto_orchestrator.clients import HeardBeats, HeardNotes, Pacing, Stages
@@ -22,6 +23,7 @@ from stretto_orchestrator.flows.analyze_music import (
     AnalysisProgress,
     AnalysisReceipt,
     AnalysisRequest,
+    AnalyzedHarmony,
     AnalyzedScore,
     Section,
     analyze_music,
@@ -39,6 +41,7 @@ _SECTIONS = {
     orchestrator_pb2.ANALYSIS_SECTION_NOTES: Section.NOTES,
     orchestrator_pb2.ANALYSIS_SECTION_BEATS: Section.BEATS,
     orchestrator_pb2.ANALYSIS_SECTION_SCORE: Section.SCORE,
+    orchestrator_pb2.ANALYSIS_SECTION_HARMONY: Section.HARMONY,
 }
 R = TypeVar("R", orchestrator_pb2.GenerateMusicResponse, orchestrator_pb2.ContinueMusicResponse)
 
@@ -86,7 +89,7 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
         wanted = await _analysis_request(request_iterator)
         async with (
             aclosing(_waveforms(request_iterator)) as audio,
-            aclosing(analyze_music(self._setup.stages.transcriber, wanted, audio)) as events,
+            aclosing(analyze_music(self._setup.stages, wanted, audio)) as events,
         ):
             async for event in events:
                 yield _analysis_to_proto(event)
@@ -143,7 +146,7 @@ async def _analysis_request(requests: AsyncIterator[orchestrator_pb2.AnalyzeMusi
                     f"config.sections[{index}]", f"expected one of {sorted(_SECTIONS)}, got {section}. Leave it out."
                 )
         sections = tuple(_SECTIONS[section] for section in config.sections)
-        return AnalysisRequest(sections, config.note_model, config.beat_model, config.title)
+        return AnalysisRequest(sections, config.note_model, config.beat_model, config.title, config.harmony_model)
     raise InvalidInput("config", "expected the first message of the stream to carry it. Send config, then waveforms.")
 
 
@@ -169,6 +172,9 @@ def _analysis_to_proto(event: AnalysisEvent) -> orchestrator_pb2.AnalyzeMusicRes
         case AnalyzedScore():
             written = orchestrator_pb2.AnalyzedScore(score=score_to_proto(event.score), musicxml=event.musicxml)
             return response(score=written)
+        case AnalyzedHarmony():
+            labels = labels_to_proto(event.labels)
+            return response(harmony=orchestrator_pb2.AnalyzedHarmony(labels=labels, musicxml=event.musicxml))
         case AnalysisReceipt():
             return response(receipt=_analysis_receipt_to_proto(event))
 

@@ -25,7 +25,7 @@ class OrchestratorSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="STRETTO_ORCHESTRATOR_", frozen=True, use_attribute_docstrings=True)
 
     embedding_address: str = ""
-    """Where the embedding service is: `host:port`, `dns:///name:port` or `unix:/path`. Empty, as for the four below:
+    """Where the embedding service is: `host:port`, `dns:///name:port` or `unix:/path`. Empty, as for the five below:
     this very server in all-in-one mode; required otherwise."""
     semantic_address: str = ""
     """Where the semantic service is."""
@@ -35,6 +35,8 @@ class OrchestratorSettings(BaseSettings):
     """Where the codec service is."""
     transcriber_address: str = ""
     """Where the transcriber service is."""
+    harmony_address: str = ""
+    """Where the harmony service is."""
     stage_timeout_s: float = Field(default=600.0, gt=0)
     """Longest that one call of a stage may take; the deadline of the request itself cuts it further."""
     list_timeout_s: float = Field(default=5.0, gt=0)

@@ -18,6 +18,7 @@ import grpc
 from stretto.acoustic.v1 import acoustic_pb2
 from stretto.codec.v1 import codec_pb2
 from stretto.embedding.v1 import embedding_pb2
+from stretto.harmony.v1 import harmony_pb2
 from stretto.orchestrator.v1 import orchestrator_pb2
 from stretto.semantic.v1 import semantic_pb2
 from stretto.transcriber.v1 import transcriber_pb2
@@ -31,7 +32,7 @@ from stretto_shared.grpc.tracing import outgoing_trace_headers
 MAX_BACKOFF_S = 2.0
 _STREAMED_TO = [
     {"service": service.full_name, "method": method.name}
-    for file in (acoustic_pb2, codec_pb2, embedding_pb2, orchestrator_pb2, semantic_pb2, transcriber_pb2)
+    for file in (acoustic_pb2, codec_pb2, embedding_pb2, harmony_pb2, orchestrator_pb2, semantic_pb2, transcriber_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
     if method.client_streaming

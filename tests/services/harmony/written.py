@@ -20,11 +20,12 @@ def score_of(
     bar = numerator * TICKS_PER_WHOLE // denominator
     pickup = round(pickup_quarters * TICKS_PER_QUARTER)
     lengths = np.array(([pickup] if pickup else []) + [bar] * num_measures)
+    spelled = [(onset, length, pitch.from_name(name), octave) for onset, length, name, octave in notes]
+    ticks = TICKS_PER_QUARTER
     rows = sorted(
-        (round(onset * TICKS_PER_QUARTER), pitch.midi_of(pitch.from_name(name), octave), round(length * TICKS_PER_QUARTER),
-         pitch.from_name(name))
-        for onset, length, name, octave in notes
-    )  # fmt: skip
+        (round(onset * ticks), pitch.midi_of(fifths, octave), round(length * ticks), fifths)
+        for onset, length, fifths, octave in spelled
+    )
     onset, midi, duration, fifths = np.array(rows, np.int64).reshape(-1, 4).T
     count = len(lengths)
     return Score(

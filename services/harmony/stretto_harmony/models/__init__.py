@@ -1,1 +1,1 @@
-"""The analyzers: chords, keys and Roman numerals of a score. No files, threads or wire."""
+"""Analyzers of scores, one folder each. They know no files, threads or wire."""

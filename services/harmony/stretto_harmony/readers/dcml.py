@@ -64,7 +64,7 @@ def read_analysis(harmonies: str, score: Score) -> ReadAnalysis:
         InvalidInput: When the table lacks a column or names a bar that the score has not.
     """
     marks: list[tuple[int, str, Key | None, str]] = []
-    wanted = ("mc", "mc_onset", "chord", "globalkey", "localkey")
+    wanted = ("mc", "mn", "mc_onset", "chord", "globalkey", "localkey")
     for line, row in _rows("harmonies", harmonies, wanted):
         if not row["chord"] and row.get("label") != "@none" and row.get("numeral") != "@none":
             continue

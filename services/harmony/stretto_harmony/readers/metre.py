@@ -25,6 +25,8 @@ CHANGE_WEIGHT = 1.0
 """Of the change of harmony against the lengths."""
 START_BONUS = 1.2
 """How much clearer another downbeat must be than one on the first note."""
+FOUR_AGAINST_TWO = 0.99
+"""A tie goes to the shorter bar."""
 GRID_TOLERANCE = 0.05
 MAX_HALVES = 200_000
 """Where a longer piece's accents stop counting: what comes later has the metre of what came before."""
@@ -45,8 +47,8 @@ def infer_metre(onset: Floats, duration: Floats, midi: Ints) -> Metre:
     if not counted.any():
         return Metre(4, 0.0)
     accents = _accents(halves[counted], onset[counted], duration[counted], midi[counted])
-    profiles = {numerator: _profile(accents, 2 * numerator) for numerator in (4, 3, 2)}
-    numerator = max(profiles, key=lambda beats: profiles[beats].max())
+    profiles = {numerator: _profile(accents, 2 * numerator) for numerator in (2, 3, 4)}
+    numerator = max(profiles, key=lambda beats: profiles[beats].max() * (1.0 if beats < 4 else FOUR_AGAINST_TWO))
     profile = profiles[numerator]
     profile[0] *= START_BONUS
     return Metre(numerator, float(profile.argmax()) / 2)
@@ -62,13 +64,15 @@ def _accents(halves: Ints, onset: Floats, duration: Floats, midi: Ints) -> Float
 
 
 def _harmonic_change(halves: Ints, duration: Floats, midi: Ints, size: int) -> Floats:
-    """One minus the cosine of the pitch classes from here on and before, a quarter note each: [H], 0 at the start."""
+    """One minus the cosine of the pitch classes from here on and before, a quarter note each: [H]."""
     classes = np.zeros((size + 1, 12))
     np.add.at(classes, (halves, midi % 12), np.minimum(duration, LONGEST_IN_HARMONY))
     quarter = classes[:-1] + classes[1:]
     quarter /= np.linalg.norm(quarter, axis=1, keepdims=True) + 1e-9
     change = np.zeros(size)
     change[2:] = 1.0 - (quarter[2:] * quarter[:-2]).sum(axis=1)
+    heard = change[change > 0]
+    change[0] = heard.mean() if heard.size else 0.0  # whatever was before the first note
     return change
 
 

@@ -9,7 +9,10 @@ their length. Reads no external entities and nothing outside the bytes given.
 from __future__ import annotations
 
 import io
+import lzma
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -23,6 +26,18 @@ from stretto_harmony.scores.score import TICKS_PER_WHOLE, Score
 
 MAX_XML_BYTES = 200_000_000
 _FIELD = "score"
+_BROKEN_CONTAINER = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    LookupError,
+    RuntimeError,
+    OSError,
+    ValueError,
+    EOFError,
+)
+"""What zipfile raises on bytes that it cannot unpack."""
 
 
 @dataclass
@@ -215,7 +230,7 @@ def _xml_of(data: bytes) -> bytes:
                     _FIELD, f"expected up to {MAX_XML_BYTES} bytes of MusicXML, got more. Split the piece."
                 )
             return archive.read(name)
-    except (zipfile.BadZipFile, KeyError, RuntimeError, NotImplementedError, OSError, ValueError, EOFError) as error:
+    except _BROKEN_CONTAINER as error:
         raise InvalidInput(
             _FIELD, f"expected a compressed MusicXML file, got a broken one: {error}. Save it again."
         ) from error

@@ -115,8 +115,8 @@ def figure_of(
 ) -> str:
     """The figure that `parse` reads in `key` as this chord, as in `V65/V`.
 
-    An augmented sixth that is not on its place in `tonicised` is applied to the key in which it is. A chord that is heard
-    in the key of the other mode on the same tonic has no suffix.
+    An augmented sixth that is not on its place in `tonicised` is applied to the key in which it is. A chord that is
+    heard in the key of the other mode on the same tonic has no suffix.
     """
     if quality in _SIXTH_ROOTS and root - tonicised.tonic != _SIXTH_ROOTS[quality]:
         tonicised = Key(root - _SIXTH_ROOTS[quality], tonicised.is_minor)

@@ -149,7 +149,8 @@ class NumeralDecoder:
         alone += weight.of_degree * logs["of_degree"][:, table.of_degree]
         alone += weight.quality * logs["quality"][:, table.quality]
         alone += weight.numeral * logs["numeral"][:, : len(table.numerals)]
-        tonicised, root, chord, there = (array[keys] for array in table.by_key)  # [O, K, V]
+        tonicised, root, chord = (array[keys] for array in table.by_key[:3])  # [O, K, V]
+        there = table.by_key[3][keys]
         worth = np.where(there, alone[:, None], NEVER)
         worth += weight.key * np.take_along_axis(logs["key"], keys, 1)[:, :, None]
         for name, index in (("tonicised", tonicised), ("root", root), ("chord", chord)):
@@ -169,8 +170,8 @@ class NumeralDecoder:
         flat = worth.reshape(len(worth), -1)
         best = _best(flat, weight.num_states)
         chord = best // 4
-        taken = (np.take_along_axis(array, chord, 1) for array in (key, numeral))
-        return States(*taken, best % 4, np.take_along_axis(flat, best, 1).astype(np.float32))
+        key, numeral = np.take_along_axis(key, chord, 1), np.take_along_axis(numeral, chord, 1)
+        return States(key, numeral, best % 4, np.take_along_axis(flat, best, 1).astype(np.float32))
 
     def _best_places(self, states: States, rhythm: Floats) -> Ints:
         """The place [O] of the state that the best path has at each onset."""

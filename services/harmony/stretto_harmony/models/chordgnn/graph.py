@@ -126,7 +126,8 @@ def _edges_at_end(times: Ints, end: Ints, bounds: Ints, *, rest: bool) -> Ints:
 def _lowest(sounding: Ints, midi: Ints) -> Ints:
     order = np.lexsort((midi[sounding[0]], sounding[1]))
     notes, onsets = sounding[:, order]
-    return notes[np.append(True, onsets[1:] != onsets[:-1])]
+    lowest: Ints = notes[np.append(True, onsets[1:] != onsets[:-1])]
+    return lowest
 
 
 def _places(score: Score, times: Ints) -> Floats:

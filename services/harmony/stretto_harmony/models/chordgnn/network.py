@@ -72,7 +72,7 @@ class NoteEncoder(nn.Module):
     def forward(self, batch: GraphBatch) -> Tensor:
         spelling = (batch.fifths - MIN_FIFTHS).clamp(0, NUM_SPELLINGS - 1)
         parts = [self.pitch(batch.midi.clamp(0, 127)), self.spelling(spelling), self.features(batch.features)]
-        x = self.note_dropout(torch.cat(parts, dim=1))
+        x: Tensor = self.note_dropout(torch.cat(parts, dim=1))
         for convolution in self.convolutions:
             x = self.dropout(convolution(x, batch.edges))
         return x
@@ -124,7 +124,7 @@ class OverTime(nn.Module):
         if len(lengths) == 1:
             alone: Tensor = self.recurrent(x[None])[0][0]
             return alone
-        padded = nn.utils.rnn.pad_sequence(list(x.split(lengths.tolist())), batch_first=True)
+        padded = nn.utils.rnn.pad_sequence(list(torch.split(x, lengths.tolist())), batch_first=True)
         packed = pack_padded_sequence(padded, lengths, batch_first=True, enforce_sorted=False)
         out, _ = pad_packed_sequence(self.recurrent(packed)[0], batch_first=True)
         there = torch.arange(out.shape[1])[None] < lengths[:, None]
