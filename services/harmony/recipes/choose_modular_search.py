@@ -44,14 +44,14 @@ class Listener:
         self._spans: tuple[float, ...] = ()
         self._heard: list[Heard] = []
 
-    def scores(self, config: SearchConfig) -> dict[str, float]:
-        """The mean recall of the readings with these parameters."""
+    def scores(self, config: SearchConfig) -> list[Mapping[str, float]]:
+        """The recall of the reading of each piece with these parameters."""
         self.analyzer.config = config
         spans = (config.min_chord_change, config.max_no_chord_change, config.max_chord_length)
         if spans != self._spans:
             self._spans, self._heard = spans, [self.analyzer.hear(piece.notes) for piece in self.pieces]
         readings = [self.analyzer.search(heard) for heard in self._heard]
-        return mean_of([score_of(reading, piece) for reading, piece in zip(readings, self.pieces)])
+        return [score_of(reading, piece) for reading, piece in zip(readings, self.pieces)]
 
 
 def choose(listener: Listener, preset: str, max_trials: int) -> tuple[SearchConfig, list[Any]]:
@@ -61,7 +61,7 @@ def choose(listener: Listener, preset: str, max_trials: int) -> tuple[SearchConf
     def tried(config: SearchConfig) -> float:
         known = next((trial for trial in trials if trial["search"] == asdict(config)), None)
         if known is None:
-            known = {"search": asdict(config), **listener.scores(config)}
+            known = {"search": asdict(config), **mean_of(listener.scores(config))}
             trials.append(known)
             print(json.dumps(known), flush=True)
         return float(known["full"])
