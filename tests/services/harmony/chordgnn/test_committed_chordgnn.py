@@ -1,0 +1,31 @@
+"""The committed network: it reads plain chorales, and is as large as its card says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from random_scores import chorale
+from stretto_harmony.models.chordgnn.analyzer import ChordGnnAnalyzer
+from stretto_harmony.models.chordgnn.weights import load_chordgnn
+from stretto_harmony.scores.score import TICKS_PER_QUARTER
+
+FOLDER = Path(__file__).resolve().parents[4] / "services" / "harmony" / "weights" / "chordgnn"
+
+
+@pytest.mark.parametrize("fifths", [0, 5, -4])
+def test_it_reads_plain_chorales_in_any_key(fifths: int) -> None:
+    analyzer = ChordGnnAnalyzer(load_chordgnn(FOLDER))
+    right = []
+    for seed in range(3):
+        score, analysis = chorale(seed)
+        wanted, found = analysis.transposed(fifths), analyzer.analyze(score.transposed(fifths))
+        times = np.arange(0, score.num_ticks, TICKS_PER_QUARTER)
+        pairs = [(wanted.labels[a], found.labels[b]) for a, b in zip(wanted.at(times), found.at(times)) if a >= 0]
+        right += [(a.root, a.quality, a.inversion) == (b.root, b.quality, b.inversion) for a, b in pairs]
+    assert np.mean(right) > 0.8
+
+
+def test_it_takes_no_more_room_than_half_precision_needs() -> None:
+    assert (FOLDER / "model.safetensors").stat().st_size < 2_500_000
