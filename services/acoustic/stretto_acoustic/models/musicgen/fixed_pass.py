@@ -15,6 +15,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -28,9 +29,11 @@ from stretto_acoustic.models.musicgen.lm import MusicGenLM
 from stretto_acoustic.models.musicgen.slot_cache import ROWS_PER_SLOT, SlotCache
 
 Kernels = Callable[[], None]
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # query, keys, values
 Record = Callable[[Kernels], Kernels]  # runs what it is given, and returns what repeats it
 
 _NUM_WARM_UPS = 3
+_SPLIT_WIDTHS = (16, 32, 64, 128)  # of a head, that `slot_attention` takes
 _BACKENDS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]  # those that take any mask and sum in a fixed order
 _CAPTURING = threading.Lock()  # a capture synchronises the device, which would break another model thread's
 
@@ -97,6 +100,7 @@ class FixedPass:
         self._entries = torch.arange(cache.num_entries, device=device)
         self._tokens = torch.arange(cache.text_room, device=device)
         self._logits = torch.zeros((num_slots, config.num_codebooks, config.cardinality), device=device)
+        self._is_split = device.type == "cuda" and config.head_dim in _SPLIT_WIDTHS and find_spec("triton") is not None
         self._run = record(self.compute)
 
     def __call__(self, inputs: Iterable[RowInput]) -> None:
@@ -125,23 +129,40 @@ class FixedPass:
         codes = self._inputs[:, : self._num_codebooks]
         position, write_at, first_entry, num_prefix, num_text = self._inputs[:, self._num_codebooks :].unbind(1)
         x = model.embed_rows(codes, position)  # [R, 1, D]
-        bias = self._bias(write_at, first_entry, num_prefix, x.dtype)
-        text_bias = _bias_of(self._tokens < num_text[:, None], x.dtype)
+        hear = self._hear_heard if self._is_split else self._hear_masked
+        attend, attend_text = hear(write_at, first_entry, num_prefix, num_text, x.dtype)
         first_row = ROWS_PER_SLOT * self.first_slot
         for index, block in enumerate(model.blocks()):
             keys, values = cache.steps[index].narrow(1, first_row, self._num_rows)  # [R, H, S, E] each
             query, key, value = block.qkv(x)
             keys[self._rows, :, write_at] = key[:, :, 0]
             values[self._rows, :, write_at] = value[:, :, 0]
-            x = block.add_self(x, _attend(query, keys, values, bias))
+            x = block.add_self(x, attend(query, keys, values))
             if block.has_cross_attention:
                 keys, values = cache.texts[index].narrow(1, first_row, self._num_rows)  # [R, H, L, E] each
-                x = block.add_cross(x, _attend(block.cross_query(x), keys, values, text_bias))
+                x = block.add_cross(x, attend_text(block.cross_query(x), keys, values))
             x = block.add_feed_forward(x)
         logits = model.row_logits(x).float()  # [R, K, V]
         conditional, null = logits[::ROWS_PER_SLOT], logits[1::ROWS_PER_SLOT]
         scale = self._guidance[:, None, None]
         self._logits.copy_(torch.where(scale.isnan(), conditional, guide(conditional, null, scale)))
+
+    def _hear_heard(
+        self, write_at: Tensor, first_entry: Tensor, num_prefix: Tensor, num_text: Tensor, _: torch.dtype
+    ) -> tuple[Attend, Attend]:
+        from stretto_acoustic.models.musicgen.slot_attention import attend
+
+        zero = torch.zeros_like(num_text)
+        to = (first_entry.contiguous(), write_at.contiguous(), num_prefix.contiguous())
+        to_text = (zero, num_text - 1, zero)
+        return (lambda q, k, v: attend(q, k, v, *to)), (lambda q, k, v: attend(q, k, v, *to_text))
+
+    def _hear_masked(
+        self, write_at: Tensor, first_entry: Tensor, num_prefix: Tensor, num_text: Tensor, dtype: torch.dtype
+    ) -> tuple[Attend, Attend]:
+        bias = self._bias(write_at, first_entry, num_prefix, dtype)
+        text_bias = _bias_of(self._tokens < num_text[:, None], dtype)
+        return (lambda q, k, v: _attend(q, k, v, bias)), (lambda q, k, v: _attend(q, k, v, text_bias))
 
     def _bias(self, write_at: Tensor, first_entry: Tensor, num_prefix: Tensor, dtype: torch.dtype) -> Tensor:
         entries = self._entries

@@ -1,0 +1,124 @@
+"""Attention of one query a row over the entries of its slot that it hears: two Triton kernels, for a GPU.
+
+The entries are cut into chunks, which are computed beside each other and then put together in their order. A chunk of
+which a row hears nothing is not read, so that a short piece in a long slot costs what it uses, and one piece alone
+still fills the GPU. The launch is the same whatever is heard, as a CUDA graph needs; what a program reads follows its
+own row's numbers only, so a row's bytes are its own. Flash-Decoding (Dao et al., 2023) with a
+fixed cut. Without a GPU, or without Triton, `fixed_pass` uses torch's attention with a mask.
+
+Legend: R rows, H heads, S entries, E width of a head, C chunks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_CHUNK, _BLOCK = 128, 64
+_LOG2_E = 1.4426950408889634
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _hear_chunk(
+    q: Any,
+    k: Any,
+    v: Any,
+    part: Any,
+    stats: Any,
+    first: Any,
+    last: Any,
+    prefix: Any,
+    q_row: Any,
+    q_head: Any,
+    kv_row: Any,
+    H: tl.constexpr,
+    S: tl.constexpr,
+    E: tl.constexpr,
+    CHUNK: tl.constexpr,
+    BLOCK: tl.constexpr,
+    C: tl.constexpr,
+    scale: Any,
+) -> None:
+    """The unnormalised outcome [E], the largest score and the sum of weights of one chunk, one head and one row."""
+    pair = tl.program_id(0)
+    c = tl.program_id(1)
+    row = pair // H
+    head = pair % H
+    lo = tl.load(first + row)
+    hi = tl.load(last + row)
+    pre = tl.load(prefix + row)
+    e = tl.arange(0, E)
+    query = tl.load(q + row * q_row + head * q_head + e).to(tl.float32) * scale
+    keys = k + row.to(tl.int64) * kv_row + head * (S * E)
+    values = v + row.to(tl.int64) * kv_row + head * (S * E)
+    best = tl.full([], -float("inf"), tl.float32)
+    total = tl.full([], 0.0, tl.float32)
+    acc = tl.zeros([E], dtype=tl.float32)
+    for at in tl.static_range(0, CHUNK, BLOCK):
+        start = c * CHUNK + at
+        if ((start <= hi) & (start + BLOCK > lo)) | (start < pre):
+            i = start + tl.arange(0, BLOCK)
+            heard = (((i >= lo) & (i <= hi)) | (i < pre)) & (i < S)
+            kk = tl.load(keys + i[:, None] * E + e[None, :], mask=heard[:, None], other=0.0).to(tl.float32)
+            vv = tl.load(values + i[:, None] * E + e[None, :], mask=heard[:, None], other=0.0).to(tl.float32)
+            s = tl.where(heard, tl.sum(kk * query[None, :], axis=1), -float("inf"))
+            new = tl.maximum(best, tl.max(s, axis=0))
+            base = tl.where(new == -float("inf"), 0.0, new)
+            p = tl.exp2(s - base)
+            decay = tl.exp2(best - base)
+            total = total * decay + tl.sum(p, axis=0)
+            acc = acc * decay + tl.sum(p[:, None] * vv, axis=0)
+            best = new
+    at_part = pair * C + c
+    tl.store(part + at_part * E + e, acc)
+    tl.store(stats + at_part * 2, best)
+    tl.store(stats + at_part * 2 + 1, total)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _put_together(part: Any, stats: Any, out: Any, E: tl.constexpr, C: tl.constexpr, POWER: tl.constexpr) -> None:
+    """The outcome [E] of one head and one row, from its chunks in their order."""
+    pair = tl.program_id(0)
+    c = tl.arange(0, POWER)
+    e = tl.arange(0, E)
+    there = c < C
+    best = tl.load(stats + (pair * C + c) * 2, mask=there, other=-float("inf"))
+    total = tl.load(stats + (pair * C + c) * 2 + 1, mask=there, other=0.0)
+    weight = tl.exp2(best - tl.max(best, axis=0))
+    acc = tl.load(part + (pair * C + c[:, None]) * E + e[None, :], mask=there[:, None], other=0.0)
+    value = tl.sum(acc * weight[:, None], axis=0) / tl.sum(total * weight, axis=0)
+    tl.store(out + pair * E + e, value.to(out.dtype.element_ty))
+
+
+def attend(query: Tensor, keys: Tensor, values: Tensor, first: Tensor, last: Tensor, num_prefix: Tensor) -> Tensor:
+    """Attention's outcome [R, H, 1, E] in float32 arithmetic.
+
+    Args:
+        query: [R, H, 1, E].
+        keys: [R, H, S, E], a row's entries in one piece of memory.
+        values: Like the keys.
+        first: The first entry that each row hears [R].
+        last: The last one [R], at least as large.
+        num_prefix: It hears so many at the beginning besides [R].
+    """
+    num_rows, num_heads, _, width = query.shape
+    num_entries = keys.shape[2]
+    num_chunks = -(-num_entries // _CHUNK)
+    pairs = num_rows * num_heads
+    part = torch.empty((pairs, num_chunks, width), dtype=torch.float32, device=query.device)
+    stats = torch.empty((pairs, num_chunks, 2), dtype=torch.float32, device=query.device)
+    out = torch.empty((num_rows, num_heads, 1, width), dtype=query.dtype, device=query.device)
+    if keys.stride()[1:] != (num_entries * width, width, 1) or values.stride() != keys.stride() or query.stride(3) != 1:
+        raise ValueError(f"expected the entries of a row in one piece, got strides {keys.stride()}.")
+    _hear_chunk[(pairs, num_chunks)](
+        *(query, keys, values, part, stats, first, last, num_prefix),
+        *(query.stride(0), query.stride(1), keys.stride(0)),
+        *(num_heads, num_entries, width, _CHUNK, _BLOCK, num_chunks, width**-0.5 * _LOG2_E),
+        num_warps=4,
+    )
+    _put_together[(pairs,)](part, stats, out, width, num_chunks, triton.next_power_of_2(num_chunks), num_warps=1)
+    return out
