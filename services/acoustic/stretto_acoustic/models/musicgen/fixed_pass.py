@@ -121,7 +121,7 @@ class FixedPass:
         self._run()
 
     def logits(self) -> Tensor:
-        """A copy of the guided float32 logits [slots, K, V] of the last pass, on the device, which may not have computed them yet."""
+        """A copy of the last pass's guided float32 logits [slots, K, V], on the device, which may compute them yet."""
         return self._logits.clone()
 
     @torch.inference_mode()
@@ -131,7 +131,7 @@ class FixedPass:
         codes = self._inputs[:, : self._num_codebooks]
         position, *places = self._inputs[:, self._num_codebooks :].t().contiguous().unbind(0)  # [R] each
         x = model.embed_rows(codes, position)  # [R, 1, D]
-        hear_steps, hear_text = (self._split if self._is_split else self._masked)(*places, x.dtype)
+        hear_steps, hear_text = self._split(*places) if self._is_split else self._masked(*places)
         first_row = ROWS_PER_SLOT * self.first_slot
         for index, block in enumerate(model.blocks()):
             keys, values = cache.steps[index].narrow(1, first_row, self._num_rows)  # [R, H, S, E] each
@@ -147,7 +147,7 @@ class FixedPass:
         self._logits.copy_(torch.where(scale.isnan(), conditional, guide(conditional, null, scale)))
 
     def _split(
-        self, write_at: Tensor, first_entry: Tensor, num_prefix: Tensor, num_text: Tensor, _: torch.dtype
+        self, write_at: Tensor, first_entry: Tensor, num_prefix: Tensor, num_text: Tensor
     ) -> tuple[AddAndHear, Hear]:
         """Attention by the kernels that read what is heard; they write the new entries, too."""
         from stretto_acoustic.models.musicgen.slot_attention import attend
@@ -161,9 +161,10 @@ class FixedPass:
         return hear_steps, lambda query, keys, values: attend(query, keys, values, *text)
 
     def _masked(
-        self, write_at: Tensor, first_entry: Tensor, num_prefix: Tensor, num_text: Tensor, dtype: torch.dtype
+        self, write_at: Tensor, first_entry: Tensor, num_prefix: Tensor, num_text: Tensor
     ) -> tuple[AddAndHear, Hear]:
         """Attention to everything, under a mask."""
+        dtype = self._cache.steps.dtype
         bias = self._bias(write_at, first_entry, num_prefix, dtype)
         text_bias = _bias_of(self._tokens < num_text[:, None], dtype)
 

@@ -78,7 +78,8 @@ class SlotCache:
 
 def _stacked(layers: Iterable[Sequence[Tensor]]) -> Tensor:
     """Keys and values of all layers as [layers, 2, R, H, L, E]."""
-    return torch.stack([each for parts in layers for each in parts]).unflatten(0, (-1, 2))
+    stacked = torch.stack([each for parts in layers for each in parts])
+    return stacked.view(-1, 2, *stacked.shape[1:])
 
 
 def _rooms(config: MusicGenConfig) -> tuple[int, int, int]:
