@@ -136,20 +136,22 @@ def draw_codebooks(codec: EncodecModel) -> None:
         layer.codebook.embed.normal_()
 
 
-def load(made: Checkpoint, dtype: torch.dtype) -> Any:
+def load(made: Checkpoint, dtype: torch.dtype, device: str = "cpu") -> Any:
     """The whole model from the three parts, in eval mode."""
     config = MusicgenConfig.from_pretrained(made.part(ACOUSTIC))
+    with torch.device(device):  # where drawing weights that are replaced at once takes no time
+        decoder = MusicgenForCausalLM._from_config(config.decoder)
     model = MusicgenForConditionalGeneration(
         config,
         text_encoder=T5EncoderModel.from_pretrained(made.part(TEXT)),
         audio_encoder=EncodecModel.from_pretrained(made.part(CODEC)),
-        decoder=MusicgenForCausalLM._from_config(config.decoder),
+        decoder=decoder,
     )
     unexpected = model.load_state_dict(load_file(made.part(ACOUSTIC) / "model.safetensors"), strict=False)
     missing = [key for key in unexpected.missing_keys if key.startswith(_LANGUAGE_MODEL)]
     if missing or unexpected.unexpected_keys:
         raise ValueError(f"{made.folder} does not fit the peer: {missing} {unexpected.unexpected_keys}. Build it anew.")
-    return model.to(dtype).eval()
+    return model.to(device, dtype).eval()
 
 
 @torch.inference_mode()
@@ -192,11 +194,13 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     made = Checkpoint(args.folder)
     ids = Tokenizer.from_file(str(made.part(TEXT) / "tokenizer.json")).encode(args.prompt).ids
-    model = load(made, DTYPES[args.dtype]).to(args.device)
+    model = load(made, DTYPES[args.dtype], args.device)
     torch.manual_seed(SEED)
-    for size in sorted(set(args.batches)):
-        generate(model, torch.tensor([ids] * size, device=args.device), WARM_UP_S)
+    warm = set()
     for size in args.batches:
+        if size not in warm:
+            warm.add(size)
+            generate(model, torch.tensor([ids] * size, device=args.device), WARM_UP_S)
         with stamped(model) as stamps:
             start = time.perf_counter()
             audio = generate(model, torch.tensor([ids] * size, device=args.device), args.duration_s).cpu()

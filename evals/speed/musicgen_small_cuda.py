@@ -4,17 +4,18 @@ Geometry and weights are `musicgen_small.py`'s, but for a text encoder of one la
 bfloat16 over slots that are allocated once and CUDA graphs, as the acoustic service runs it on a GPU
 (`docs/adr/0009-one-shape-on-a-gpu.md`); for 1, 8, 16 and 32 guided streams, each in a pool of as many slots:
 
-1. One pass of all streams: with its logits on the CPU, as the engine waits for them, and one after the other without,
-   beside the bytes of its matrices, and those of the whole pool's caches besides, over the bandwidth of the same run.
-2. The token engine, which draws on the CPU: frames a second, and from a request to its first frame, when all come at
+1. One pass of all streams: until its logits are done, and one after the other without waiting, beside the bytes of its
+   matrices, and those of the whole pool's caches besides, over the bandwidth of the same run.
+2. The token engine, which draws on the GPU: frames a second, and from a request to its first frame, when all come at
    once; then when each comes a little later than the one before; then each of the first streams alone. Same bytes?
 3. The peer's `generate` on the same GPU, the same number of pieces as one static batch, in a process of its own: the
    time between two of its steps.
 
     python evals/speed/musicgen_small_cuda.py [--streams 1 8 16 32] [--peer-dtypes bf16 fp32] [--quick] [--device cpu]
 
-Cost: 3 GB of disk for a while, 15 GB of the GPU's memory, about two minutes. Without a GPU it ends with status 3;
-`--device cpu --quick` checks the program there: no graphs, 2 layers, no valid number.
+Cost: 3 GB of disk for a while, 15 GB of the GPU's memory, about two minutes. With `--time-limit-s` no further number of
+streams is begun after half of it, and the peer is ended with it; what was measured is reported. Without a GPU it ends
+with status 3; `--device cpu --quick` checks the program there: no graphs, 2 layers, no valid number.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from subprocess import DEVNULL, PIPE, run
+from subprocess import DEVNULL, PIPE, TimeoutExpired, run
 from typing import Any
 
 import numpy as np
@@ -60,8 +61,9 @@ PEER_SCRIPT = Path(__file__).resolve().parents[1] / "peers" / "musicgen.py"
 
 PROTOCOL = (
     "Every number of streams has a pool of its own, tried at load as in a service, and the peer a process of its own. "
-    "Step: medians over the steps of a piece after a warm-up; its bound is the bytes of the matrices, or of matrices "
-    "and all caches of the pool, over the bandwidth (best of sums and copies of {gigabytes:.0f} GiB on the device, "
+    "Step: medians over the steps of a piece after a warm-up, until its logits are done; its bound is the "
+    "bytes of the matrices, or of matrices and all caches of the pool, over the bandwidth (best of sums and copies of "
+    "{gigabytes:.0f} GiB on the device, "
     "before and after). Engine: {rounds} rounds of all streams at once, whole pieces of {own_s:g} s, wall time, "
     "text given as states. Peer: median time between its steps, over pieces of {peer_s:g} s, codec not counted."
 )
@@ -76,8 +78,8 @@ class Streams:
         joins: Whether they share a pass.
         ready_s: To allocate the pool, record its passes and try them.
         cache_bytes: Of the pool.
-        step_ms: A pass of all streams, until its logits are on the CPU.
-        pass_ms: The same without logits, passes right after each other.
+        step_ms: A pass of all streams, until its logits are done.
+        pass_ms: The same without waiting, passes right after each other.
         bound_ms: What the bandwidth allows for the matrices.
         read_bound_ms: The same for the matrices and all caches.
         whole_s: Wall seconds of a round, each.
@@ -131,7 +133,7 @@ def condition_of(text_dim: int, seed: int) -> MusicGenCondition:
 
 
 def step_times_ms(stepper: PooledStepper, num_streams: int, num_steps: int, text_dim: int) -> tuple[float, float]:
-    """Medians of a pass of all streams: with its logits on the CPU, and without, right after the one before."""
+    """Medians of a pass of all streams: until its logits are done, and without logits, right after the one before."""
     column = np.zeros((len(stepper.delays), 1), dtype=np.int64)
     states = [
         stepper.open(condition_of(text_dim, seed), num_steps=2 * num_steps, guidance_scale=SAMPLING.guidance_scale)
@@ -142,7 +144,9 @@ def step_times_ms(stepper: PooledStepper, num_streams: int, num_steps: int, text
     def step(wants: bool) -> float:
         start = time.perf_counter()
         for part in parts:
-            stepper.step(part, [column] * len(part), [wants] * len(part))
+            logits = stepper.step(part, [column] * len(part), [wants] * len(part))[-1]
+            if logits is not None:
+                logits.cpu()  # waits for all that the device has to do
         return time.perf_counter() - start
 
     with_logits = [step(True) for _ in range(num_steps)]
@@ -255,17 +259,34 @@ async def measure(
     )
 
 
-def measure_peer(args: argparse.Namespace, folder: Path) -> dict[tuple[str, int], float]:
-    """Milliseconds between two steps of the peer, by number format and pieces at once; the least of the rounds."""
+def may_begin(elapsed_s: float, limit_s: float) -> bool:
+    """Whether there is time for another number of streams: half of it is the peer's."""
+    return limit_s == 0 or 2 * elapsed_s < limit_s
+
+
+def measure_peer(args: argparse.Namespace, folder: Path, left_s: float | None) -> dict[tuple[str, int], float]:
+    """Milliseconds between two steps of the peer, by number format and pieces at once; the least of the rounds.
+
+    With `left_s`, every number format has so many seconds, and what it printed until then counts.
+    """
     lines: list[str] = []
     for dtype in args.peer_dtypes:
         print(f"peer: {dtype}", flush=True)
         command = [sys.executable, str(PEER_SCRIPT), str(folder), "--prompt", PROMPT, "--dtype", dtype]
         command += ["--device", args.device, "--duration-s", str(args.peer_duration_s)]
         command += ["--threads", str(args.threads), "--batches", *map(str, args.streams)]
-        done = run(command, check=True, stdout=PIPE, stderr=None if args.verbose else DEVNULL, text=True)
-        lines += [line for line in done.stdout.splitlines() if line.startswith("{")]
+        lines += printed(command, left_s, stderr=None if args.verbose else DEVNULL)
     return peer_steps_ms(lines)
+
+
+def printed(command: Sequence[str], left_s: float | None, *, stderr: int | None) -> list[str]:
+    """The whole JSON lines that a program printed before it ended, or was ended."""
+    try:
+        output = run(command, check=True, stdout=PIPE, stderr=stderr, timeout=left_s).stdout
+    except TimeoutExpired as expired:
+        print(f"ended after {left_s:.0f} s: {Path(command[1]).name}", flush=True)
+        output = expired.stdout or b""
+    return [line for line in output.decode().split("\n")[:-1] if line.startswith("{")]
 
 
 def peer_steps_ms(lines: Sequence[str]) -> dict[tuple[str, int], float]:
@@ -318,7 +339,9 @@ def tables(found: Sequence[Streams], peer_ms: Mapping[tuple[str, int], float], a
             "MiB",
         )
     ]
-    beside: list[tuple[object, ...]] = [("streams", "engine ms", "peer", "peer ms", "peer / engine")]
+    beside: list[tuple[object, ...]] = [
+        ("streams", "engine ms", "frames / s", "peer", "peer ms", "frames / s", "peer / engine")
+    ]
     for each in found:
         rtf: Spread = spread(each.whole_s).times(1 / args.duration_s)
         steps.append(
@@ -337,7 +360,8 @@ def tables(found: Sequence[Streams], peer_ms: Mapping[tuple[str, int], float], a
         own_ms = engine_step_ms(each, args.duration_s)
         for (dtype, size), ms in peer_ms.items():
             if size == each.num_streams:
-                beside.append((str(size), own_ms, f"transformers {dtype}", ms, ms / own_ms))
+                name = f"transformers {dtype}"
+                beside.append((str(size), own_ms, 1e3 * size / own_ms, name, ms, 1e3 * size / ms, ms / own_ms))
     return [Table("One pass", steps), Table("The token engine", whole), Table("Beside the peer, one step", beside)]
 
 
@@ -351,6 +375,7 @@ def options() -> argparse.Namespace:
     made.add_argument("--peer-dtypes", nargs="*", choices=("bf16", "fp32"), default=["bf16"], help="of the peer")
     made.add_argument("--folder", type=Path, help="where weights are written and kept; a temporary one if not given")
     made.add_argument("--layers", type=int, default=LAYERS, help="of the language model")
+    made.add_argument("--time-limit-s", type=float, default=0.0, help="report what is measured by then; 0: no limit")
     made.add_argument("--quick", action="store_true", help="a check that the program works; no valid numbers")
     made.add_argument("--verbose", action="store_true", help="show what the peer writes to stderr")
     args = made.parse_args()
@@ -370,7 +395,7 @@ def build(folder: Path, num_layers: int) -> None:
 
 def evaluate(args: argparse.Namespace, folder: Path) -> None:
     """Build, measure one number of streams after the other, then the peer; publish."""
-    num_rounds = args.limit or 3
+    num_rounds, start_s = args.limit or 3, time.perf_counter()
     print(f"weights: {folder}", flush=True)
     build(folder, args.layers)
     source = (folder / "acoustic").resolve().as_uri()
@@ -380,6 +405,9 @@ def evaluate(args: argparse.Namespace, folder: Path) -> None:
     )
     found = []
     for num_streams in args.streams:
+        if found and not may_begin(time.perf_counter() - start_s, args.time_limit_s):
+            print(f"no time for {num_streams} streams", flush=True)
+            continue
         print(f"streams: {num_streams}", flush=True)
         found.append(asyncio.run(measure(loaded, num_streams, before, args, num_rounds)))
         print(json.dumps({"streams": asdict(found[-1])}), flush=True)
@@ -388,7 +416,8 @@ def evaluate(args: argparse.Namespace, folder: Path) -> None:
     device = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
     version = torch.__version__
     del loaded
-    peer_ms = measure_peer(args, folder)
+    left_s = args.time_limit_s - (time.perf_counter() - start_s) if args.time_limit_s else None
+    peer_ms = measure_peer(args, folder, left_s)
     publish(
         Outcome(
             "musicgen_small_cuda" if args.device == "cuda" else "musicgen_small_cuda_on_cpu",

@@ -1,9 +1,11 @@
 import dataclasses
 import json
+import sys
+from subprocess import DEVNULL, TimeoutExpired
 
 import numpy as np
 import pytest
-from speed.musicgen_small_cuda import Listening, Streams, claims, engine_step_ms, peer_steps_ms
+from speed.musicgen_small_cuda import Listening, Streams, claims, engine_step_ms, may_begin, peer_steps_ms, printed
 from stretto_acoustic.models.musicgen import MusicGenCondition
 from stretto_shared.engine.program import TokenBlock
 
@@ -51,6 +53,22 @@ def test_a_peer_with_another_number_of_pieces_is_not_compared() -> None:
 def test_the_least_round_of_a_peer_counts() -> None:
     lines = [json.dumps({"dtype": "bf16", "pieces": 8, "step_ms": ms}) for ms in (20.0, 16.0, 24.0)]
     assert peer_steps_ms(lines) == {("bf16", 8): 16.0}
+
+
+def test_of_a_peer_that_is_ended_the_whole_lines_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = """print('loading'); print('{"a": 1}'); print('{"b"', end='')"""
+    command = [sys.executable, "-c", program]
+    assert printed(command, None, stderr=DEVNULL) == ['{"a": 1}']
+
+    def expire(_: object, *, timeout: float, **options: object) -> None:
+        raise TimeoutExpired(command, timeout, output=b'loading\n{"a": 1}\n{"b"')
+
+    monkeypatch.setattr("speed.musicgen_small_cuda.run", expire)
+    assert printed(command, 5.0, stderr=DEVNULL) == ['{"a": 1}']
+
+
+def test_half_of_a_limited_time_is_the_peer_s() -> None:
+    assert may_begin(9.0, 20.0) and not may_begin(10.0, 20.0) and may_begin(1e9, 0.0)
 
 
 class Scripted:
