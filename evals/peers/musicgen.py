@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -189,12 +190,17 @@ def main() -> None:
     options.add_argument("--duration-s", type=float, default=2.0, help="seconds of music of each piece")
     options.add_argument("--threads", type=int, default=0, help="torch threads; 0 leaves the choice to torch")
     options.add_argument("--device", default="cpu", help="cpu or cuda, of all three parts")
+    options.add_argument("--wait", action="store_true", help="print a line when loaded; begin when one comes on stdin")
     args = options.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     made = Checkpoint(args.folder)
     ids = Tokenizer.from_file(str(made.part(TEXT) / "tokenizer.json")).encode(args.prompt).ids
     model = load(made, DTYPES[args.dtype], args.device)
+    if args.wait:
+        print("loaded", flush=True)
+        if not sys.stdin.readline():
+            return  # whoever would have asked is gone
     torch.manual_seed(SEED)
     warm = set()
     for size in args.batches:

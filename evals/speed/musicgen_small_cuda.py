@@ -14,8 +14,9 @@ bfloat16 over slots that are allocated once and CUDA graphs, as the acoustic ser
     python evals/speed/musicgen_small_cuda.py [--streams 1 8 16 32] [--peer-dtypes bf16 fp32] [--quick] [--device cpu]
 
 Cost: 3 GB of disk for a while, 15 GB of the GPU's memory, about two minutes. With `--time-limit-s` no further number of
-streams is begun after half of it, and the peer is ended with it; what was measured is reported. Without a GPU it ends
-with status 3; `--device cpu --quick` checks the program there: no graphs, 2 layers, no valid number.
+streams is begun after two thirds of it, and the peer, which loads meanwhile, is ended with it; what was measured is
+reported. Without a GPU it ends with status 3; `--device cpu --quick` checks the program there: no graphs, 2 layers, no
+valid number.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from subprocess import DEVNULL, PIPE, TimeoutExpired, run
+from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
 from typing import Any
 
 import numpy as np
@@ -260,32 +261,34 @@ async def measure(
 
 
 def may_begin(elapsed_s: float, limit_s: float) -> bool:
-    """Whether there is time for another number of streams: half of it is the peer's."""
-    return limit_s == 0 or 2 * elapsed_s < limit_s
+    """Whether there is time for another number of streams: a third of it is the peer's."""
+    return limit_s == 0 or 3 * elapsed_s < 2 * limit_s
 
 
-def measure_peer(args: argparse.Namespace, folder: Path, left_s: float | None) -> dict[tuple[str, int], float]:
-    """Milliseconds between two steps of the peer, by number format and pieces at once; the least of the rounds.
-
-    With `left_s`, every number format has so many seconds, and what it printed until then counts.
-    """
-    lines: list[str] = []
-    for dtype in args.peer_dtypes:
-        print(f"peer: {dtype}", flush=True)
-        command = [sys.executable, str(PEER_SCRIPT), str(folder), "--prompt", PROMPT, "--dtype", dtype]
-        command += ["--device", args.device, "--duration-s", str(args.peer_duration_s)]
-        command += ["--threads", str(args.threads), "--batches", *map(str, args.streams)]
-        lines += printed(command, left_s, stderr=None if args.verbose else DEVNULL)
-    return peer_steps_ms(lines)
+def begin_peer(args: argparse.Namespace, folder: Path, dtype: str) -> Popen[bytes]:
+    """Start a peer, which loads its model and waits."""
+    print(f"peer: {dtype}", flush=True)
+    command = [sys.executable, str(PEER_SCRIPT), str(folder), "--prompt", PROMPT, "--dtype", dtype, "--wait"]
+    command += ["--device", args.device, "--duration-s", str(args.peer_duration_s)]
+    command += ["--threads", str(args.threads), "--batches", *map(str, args.streams)]
+    return Popen(command, stdin=PIPE, stdout=PIPE, stderr=None if args.verbose else DEVNULL)
 
 
-def printed(command: Sequence[str], left_s: float | None, *, stderr: int | None) -> list[str]:
-    """The whole JSON lines that a program printed before it ended, or was ended."""
+def wait_for(peer: Popen[bytes]) -> None:
+    """Return when a peer is loaded, or failed: it would disturb what is measured."""
+    assert peer.stdout is not None
+    peer.stdout.readline()
+
+
+def printed(peer: Popen[bytes], left_s: float | None) -> list[str]:
+    """The whole JSON lines that a peer prints when it is told to begin, until it ends, or is ended after a while."""
     try:
-        output = run(command, check=True, stdout=PIPE, stderr=stderr, timeout=left_s).stdout
-    except TimeoutExpired as expired:
-        print(f"ended after {left_s:.0f} s: {Path(command[1]).name}", flush=True)
-        output = expired.stdout or b""
+        output, _ = peer.communicate(b"\n", timeout=left_s)
+    except TimeoutExpired:
+        peer.kill()
+        output, _ = peer.communicate()
+    if peer.returncode:
+        print(f"the peer was ended, or failed: status {peer.returncode}", flush=True)
     return [line for line in output.decode().split("\n")[:-1] if line.startswith("{")]
 
 
@@ -400,9 +403,12 @@ def evaluate(args: argparse.Namespace, folder: Path) -> None:
     build(folder, args.layers)
     source = (folder / "acoustic").resolve().as_uri()
     before = device_bandwidth_gb_s(args.device, 5)
+    peers = [begin_peer(args, folder, dtype) for dtype in args.peer_dtypes]
     loaded = loading.load(
         "musicgen-small", source, weights_dir=folder, dtype="bfloat16", device=args.device, num_threads=args.threads
     )
+    for peer in peers:
+        wait_for(peer)
     found = []
     for num_streams in args.streams:
         if found and not may_begin(time.perf_counter() - start_s, args.time_limit_s):
@@ -416,8 +422,11 @@ def evaluate(args: argparse.Namespace, folder: Path) -> None:
     device = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
     version = torch.__version__
     del loaded
-    left_s = args.time_limit_s - (time.perf_counter() - start_s) if args.time_limit_s else None
-    peer_ms = measure_peer(args, folder, left_s)
+    lines: list[str] = []
+    for peer in peers:
+        left_s = max(0.0, args.time_limit_s - (time.perf_counter() - start_s)) if args.time_limit_s else None
+        lines += printed(peer, left_s)
+    peer_ms = peer_steps_ms(lines)
     publish(
         Outcome(
             "musicgen_small_cuda" if args.device == "cuda" else "musicgen_small_cuda_on_cpu",

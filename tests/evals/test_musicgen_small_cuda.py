@@ -1,11 +1,20 @@
 import dataclasses
 import json
 import sys
-from subprocess import DEVNULL, TimeoutExpired
+from subprocess import PIPE, Popen, TimeoutExpired
 
 import numpy as np
 import pytest
-from speed.musicgen_small_cuda import Listening, Streams, claims, engine_step_ms, may_begin, peer_steps_ms, printed
+from speed.musicgen_small_cuda import (
+    Listening,
+    Streams,
+    claims,
+    engine_step_ms,
+    may_begin,
+    peer_steps_ms,
+    printed,
+    wait_for,
+)
 from stretto_acoustic.models.musicgen import MusicGenCondition
 from stretto_shared.engine.program import TokenBlock
 
@@ -55,20 +64,43 @@ def test_the_least_round_of_a_peer_counts() -> None:
     assert peer_steps_ms(lines) == {("bf16", 8): 16.0}
 
 
-def test_of_a_peer_that_is_ended_the_whole_lines_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    program = """print('loading'); print('{"a": 1}'); print('{"b"', end='')"""
-    command = [sys.executable, "-c", program]
-    assert printed(command, None, stderr=DEVNULL) == ['{"a": 1}']
-
-    def expire(_: object, *, timeout: float, **options: object) -> None:
-        raise TimeoutExpired(command, timeout, output=b'loading\n{"a": 1}\n{"b"')
-
-    monkeypatch.setattr("speed.musicgen_small_cuda.run", expire)
-    assert printed(command, 5.0, stderr=DEVNULL) == ['{"a": 1}']
+PEER = """
+import sys
+print('loaded', flush=True)
+if sys.stdin.readline():
+    print('{"a": 1}', flush=True); print('{"b"', end='', flush=True)
+"""
 
 
-def test_half_of_a_limited_time_is_the_peer_s() -> None:
-    assert may_begin(9.0, 20.0) and not may_begin(10.0, 20.0) and may_begin(1e9, 0.0)
+def peer_of() -> Popen[bytes]:
+    return Popen([sys.executable, "-c", PEER], stdin=PIPE, stdout=PIPE)
+
+
+def test_the_whole_lines_of_a_peer_count_once_it_is_told_to_begin() -> None:
+    peer = peer_of()
+    wait_for(peer)
+    assert printed(peer, None) == ['{"a": 1}'] and peer.returncode == 0
+
+
+def test_of_a_peer_that_is_ended_what_it_printed_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    peer = peer_of()
+    wait_for(peer)
+    communicate, calls = peer.communicate, []
+
+    def expire_once(told: bytes | None = None, timeout: float | None = None) -> tuple[bytes, None]:
+        calls.append(timeout)
+        if timeout is not None:
+            kept.extend(communicate(told))
+            raise TimeoutExpired("peer", timeout)
+        return kept[0], None
+
+    kept: list[bytes] = []
+    monkeypatch.setattr(peer, "communicate", expire_once)
+    assert printed(peer, 5.0) == ['{"a": 1}'] and calls == [5.0, None]
+
+
+def test_a_third_of_a_limited_time_is_the_peer_s() -> None:
+    assert may_begin(9.0, 15.0) and not may_begin(10.0, 15.0) and may_begin(1e9, 0.0)
 
 
 class Scripted:
