@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+BEAT, DOWNBEAT, ONSET = 1, 2, 4
+"""Flags of a frame's target."""
 STEPS_PER_UNIT = 10
 """Of the natural logarithm: a step is a tenth, .9 dB, of loud bands, less of soft ones."""
 PACKED = "excerpts_{split}.npz.xz"

@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pack_beats import read_shards, spectra
-from prepare_beats import BEAT, DOWNBEAT, ONSET
+from pack_beats import BEAT, DOWNBEAT, ONSET, read_shards, spectra
 from stretto_shared import weights
 from stretto_shared.training import checkpoint
 from stretto_shared.training.loop import Averages, Budget, RunLog, learning_rate
