@@ -46,8 +46,8 @@ serve: $(RUNNING) ## All services in one process, on PORT (STRETTO_GRPC_PORT, or
 serve-%: $(RUNNING) ## One service alone, for example make serve-codec, on PORT
 	@$(BIN)/stretto serve --services $* $(if $(PORT),--port $(PORT))
 
-test: $(DEVELOPING) ## Run every test
-	$(BIN)/python -m pytest
+test: $(DEVELOPING) ## Run every test, on WORKERS processes (2)
+	$(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist worksteal
 
 check: $(DEVELOPING) ## Run what CI runs beside the tests: style, types, contracts, wire
 	$(BIN)/ruff check .
