@@ -65,15 +65,20 @@ class StrettoClient(EmbeddingCalls, TranscriptionCalls):
         address: `host:port`, `dns:///name:port` or `unix:path`.
         tls: Files of an encrypted connection; False connects in the clear; None does as the environment
             (`STRETTO_CHANNEL_*`) says, in the clear by default.
+        api_key: The key that the server asks for, or the path of a file that holds it; None takes that of the
+            environment, if any. Without TLS anybody between can read it.
     """
 
-    def __init__(self, address: str, *, tls: TlsFiles | Literal[False] | None = None) -> None:
+    def __init__(
+        self, address: str, *, tls: TlsFiles | Literal[False] | None = None, api_key: str | Path | None = None
+    ) -> None:
         self.address = address
         self._tls = tls
+        self._api_key = api_key
         self._channel: Any = None
 
     async def __aenter__(self) -> Self:
-        settings = _channel_settings(self._tls)
+        settings = _channel_settings(self._tls, self._api_key)
         self._max_bytes = settings.max_receive_bytes
         self._channel = open_channel(self.address, settings)
         self._orchestrator = orchestrator_pb2_grpc.OrchestratorServiceStub(self._channel)
@@ -285,14 +290,14 @@ async def _parts(tokens: TokenMatrix | AsyncIterator[TokenMatrix]) -> AsyncItera
             yield part
 
 
-def _channel_settings(tls: TlsFiles | Literal[False] | None) -> ChannelSettings:
-    with named_settings():
-        if tls is None:
-            return ChannelSettings()
+def _channel_settings(tls: TlsFiles | Literal[False] | None, api_key: str | Path | None) -> ChannelSettings:
+    given: dict[str, Any] = {}
+    if api_key is not None:
+        is_path = isinstance(api_key, Path)
+        given |= {"api_key": "" if is_path else api_key, "api_key_path": api_key if is_path else None}
+    if tls is not None:
         files = tls or TlsFiles()
-        return ChannelSettings(
-            tls=tls is not False,
-            tls_ca_path=files.ca_path,
-            tls_cert_path=files.cert_path,
-            tls_key_path=files.key_path,
-        )
+        given |= {"tls": tls is not False, "tls_ca_path": files.ca_path}
+        given |= {"tls_cert_path": files.cert_path, "tls_key_path": files.key_path}
+    with named_settings():
+        return ChannelSettings(**given)
