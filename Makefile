@@ -31,14 +31,14 @@ demo: $(RUNNING) ## Text to music: ten seconds into out/demo.wav and out/demo.pn
 	@$(BIN)/stretto generate "$(PROMPT)" --cascade musicgen --duration-s 10 --seed $(SEED) \
 	  -o out/demo.wav --picture out/demo.png
 
-up: $(RUNNING) ## Every service in a process of its own; the door is on PORT (50051)
+up: $(RUNNING) ## Every service in a process of its own, acoustic in two; the door is on PORT (50051)
 	@STRETTO_ORCHESTRATOR_CODEC_ADDRESS=127.0.0.1:50052 \
 	STRETTO_ORCHESTRATOR_EMBEDDING_ADDRESS=127.0.0.1:50053 \
-	STRETTO_ORCHESTRATOR_ACOUSTIC_ADDRESS=127.0.0.1:50054 \
+	STRETTO_ORCHESTRATOR_ACOUSTIC_ADDRESS=ipv4:127.0.0.1:50054,127.0.0.1:50064 \
 	STRETTO_ORCHESTRATOR_SEMANTIC_ADDRESS=127.0.0.1:50055 \
 	STRETTO_ORCHESTRATOR_TRANSCRIBER_ADDRESS=127.0.0.1:50056 \
 	$(BIN)/python -m stretto_client.up \
-	  orchestrator=$(or $(PORT),50051) codec=50052 embedding=50053 acoustic=50054 semantic=50055 transcriber=50056
+	  orchestrator=$(or $(PORT),50051) codec=50052 embedding=50053 acoustic=50054 semantic=50055 transcriber=50056 acoustic=50064
 
 serve: $(RUNNING) ## All services in one process, on PORT (STRETTO_GRPC_PORT, or 50051)
 	@$(BIN)/stretto serve $(if $(PORT),--port $(PORT))
