@@ -21,7 +21,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
@@ -195,7 +195,8 @@ def _serve_as_child(place: Place, build: BuildService, settings: GrpcSettings) -
 
 
 def _say(text: str) -> None:
-    print(f"stretto: {text}", file=sys.stderr, flush=True)  # noqa: T201  a program
+    with suppress(OSError):  # nobody reads on; that ends no service
+        print(f"stretto: {text}", file=sys.stderr, flush=True)  # noqa: T201  a program
 
 
 def main() -> None:
