@@ -76,7 +76,7 @@ class Cluster:
         fields = Path(f"/proc/{self.process_ids[replica.port]}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
-    async def until_serving(self, replicas: Sequence[Replica] | None = None, *, not_by: Mapping[int, int] = {}) -> None:  # noqa: B006  never written to
+    async def until_serving(self, replicas: Sequence[Replica] | None = None, *, not_by: Mapping[int, int] = {}) -> None:
         """Wait until these replicas, or all, are ready.
 
         Args:
@@ -117,9 +117,10 @@ async def cluster(
         f"STRETTO_ORCHESTRATOR_{name.upper()}_ADDRESS": "ipv4:" + ",".join(each.address for each in made.of(name))
         for name in STAGES
     }
+    variables = [f"{name}={value}" for name, value in (addresses | dict(settings or {})).items()]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "stretto_client.up", *(f"{each.service}={each.port}" for each in made.replicas),
-        env=os.environ | addresses | {name: str(value) for name, value in (settings or {}).items()},
+        "env", *variables, sys.executable, "-m", "stretto_client.up",
+        *(f"{each.service}={each.port}" for each in made.replicas),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip

@@ -27,6 +27,7 @@ from stretto_orchestrator.door.guard import Guard
 from stretto_orchestrator.door.keys import KeyFile
 from stretto_orchestrator.door.limits import Limits
 from stretto_orchestrator.flows.cascades import cascades_with
+from stretto_orchestrator.flows.forking import KeptAudio
 from stretto_orchestrator.flows.patience import HeldMusic
 from stretto_orchestrator.flows.rendering import RenderOptions
 from stretto_orchestrator.flows.resuming import ResumePolicy
@@ -117,6 +118,7 @@ def build(context: HostContext, settings: OrchestratorSettings | None = None) ->
         ),
         observer=CascadeMetrics(context.metrics or Metrics()),
         list_timeout_s=settings.list_timeout_s,
+        kept_audio=KeptAudio(settings.max_kept_audio_bytes),
     )
 
     async def start() -> None:

@@ -50,6 +50,9 @@ class OrchestratorSettings(BaseSettings):
     """How many of a request's candidates are made at the same time."""
     max_held_music_s: float = Field(default=2400.0, ge=600)
     """Seconds of music that the candidates of all requests may hold until the best are sent; one alone is not held."""
+    max_kept_audio_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
+    """Bytes of the recordings of all AnalyzeMusic requests that are kept while they are heard, so that a stage that is
+    lost may hear one again. A recording that finds no room is heard all the same, and a stage lost then ends it."""
     api_keys_path: Path | None = None
     """A TOML file of the keys that callers must show (`stretto keys new` writes its entries), read again whenever it
     changes. Unset asks nobody for a key: then the port is for those who reach it, or hold a certificate."""
