@@ -30,10 +30,15 @@ from stretto_shared.grpc.tls import channel_credentials
 from stretto_shared.grpc.tracing import outgoing_trace_headers
 
 MAX_BACKOFF_S = 2.0
-_STREAMED_TO = [
-    {"service": service.full_name, "method": method.name}
+SERVICES = tuple(
+    service
     for file in (acoustic_pb2, codec_pb2, embedding_pb2, orchestrator_pb2, semantic_pb2, transcriber_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
+)
+"""Every service of the wire."""
+_STREAMED_TO = [
+    {"service": service.full_name, "method": method.name}
+    for service in SERVICES
     for method in service.methods
     if method.client_streaming
 ]
