@@ -73,8 +73,7 @@ class Cluster:
 
     def cpu_s(self, replica: Replica) -> float:
         """Processor time of the process since it began."""
-        fields = Path(f"/proc/{self.process_ids[replica.port]}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+        return cpu_s_of(self.process_ids[replica.port])
 
     async def until_serving(self, replicas: Sequence[Replica] | None = None, *, not_by: Mapping[int, int] = {}) -> None:
         """Wait until these replicas, or all, are ready.
@@ -92,6 +91,12 @@ class Cluster:
 
     def _is_another(self, replica: Replica, not_by: Mapping[int, int]) -> bool:
         return self.process_ids.get(replica.port) not in (None, not_by.get(replica.port))
+
+
+def cpu_s_of(process_id: int) -> float:
+    """Processor time of a process since it began."""
+    fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
 async def is_serving(replica: Replica) -> bool:

@@ -2,9 +2,9 @@
 
 The server is `stretto serve` in a process of its own. The admitted load is how many real-time listeners it lets in at
 the first number of whom it refuses some (`evals/speed/realtime_streams.py`). Then ten times as many want to listen for
-`--minutes`: each asks for a piece of `--duration-s`, plays it to its end and asks for the next one; who is refused comes
-back after the time that the server named. No piece that was let in may have a gap, no refusal may take 50 ms, and what
-the server has resident may not grow.
+`--minutes`: each asks for a piece of `--duration-s`, plays it to its end and asks for the next one; who is refused
+comes back after the time that the server named. No piece that was let in may have a gap, no refusal may take 50 ms, and
+what the server has resident may not grow.
 
     python evals/reliability/overload.py [--minutes 5] [--times 10] [--duration-s 10] [--slots 12]
 
@@ -39,9 +39,9 @@ WARM_SHARE = 0.2  # of the run, in which caches and pools fill
 MAX_GROWTH = 0.03
 PROTOCOL = (
     "One server process; closed load of listeners at real-time pace, ten times the admitted load, who play each piece "
-    "to its end before the next and come back when a refusal says. An underrun is any moment in which a player that began "
-    "with the first chunk has nothing to play. Refusals are timed by the client. Memory: VmRSS each second; growth is "
-    "the median of the last fifth of the run over that of the second fifth."
+    "to its end before the next and come back when a refusal says. An underrun is any moment in which a player that "
+    "began with the first chunk has nothing to play. Refusals are timed by the client. Memory: VmRSS each second; growth "
+    "is the median of the last fifth of the run over that of the second fifth."
 )
 
 
