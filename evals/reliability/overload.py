@@ -40,8 +40,8 @@ MAX_GROWTH = 0.03
 PROTOCOL = (
     "One server process; closed load of listeners at real-time pace, ten times the admitted load, who play each piece "
     "to its end before the next and come back when a refusal says. An underrun is any moment in which a player that "
-    "began with the first chunk has nothing to play. Refusals are timed by the client. Memory: VmRSS each second; growth "
-    "is the median of the last fifth of the run over that of the second fifth."
+    "began with the first chunk has nothing to play. Refusals are timed by the client. Memory: VmRSS each second; "
+    "growth is the median of the last fifth of the run over that of the second fifth."
 )
 
 

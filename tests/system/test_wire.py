@@ -38,7 +38,7 @@ def test_the_wire_breaks_no_client_that_knew_it(protos: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("string prompt = 2;", "string prompt = 90;", "Previously present field \"2\""),
+        ("string prompt = 2;", "string prompt = 90;", 'Previously present field "2"'),
         ("string prompt = 2;", "string text = 2;", '"prompt" to "text"'),
         ("string prompt = 2;", "bytes prompt = 2;", '"string" to "bytes"'),
         ("rpc GenerateMusic(", "rpc MakeMusic(", '"GenerateMusic"'),
