@@ -21,7 +21,7 @@ PROMPT ?= a jazz trio with saxophone, double bass and drums
 SEED ?= 7
 PORT ?= # empty: STRETTO_GRPC_PORT, or 50051
 
-.PHONY: help demo up test check format bench eval protos recipes-debug scores clean
+.PHONY: help demo up test check format bench reliability eval protos recipes-debug scores clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ format: $(DEVELOPING) ## Format and order the imports of every Python and proto 
 
 bench: $(EVALUATING) ## Measure speed: first audio, real-time factors, beside peers
 	@for program in evals/speed/[a-z]*.py; do echo "== $$program"; $(BIN)/python $$program; done
+
+reliability: $(DEVELOPING) ## Harm what serves: kills, drains, overload, wild requests, what processes cost
+	@for name in kills drains overload fuzz cost; do echo "== $$name"; $(BIN)/python evals/reliability/$$name.py; done
 
 eval: $(EVALUATING) ## Measure quality; DATA= names the recordings and judges, corpus/ holds what recipes prepared (evals/README.md)
 	$(BIN)/python evals/run.py $(if $(DATA),--data $(DATA))
