@@ -116,7 +116,7 @@ def test_the_same_number_gives_the_same_request_and_each_method_has_many() -> No
     assert fuzz.draw_request(WILD, 1, music).messages != drawn[music].messages
     for method in methods:
         of_it = {tuple(each.messages) for each in drawn if each.method is method}
-        assert len(of_it) >= (2 if method.name == "ListModels" else 10), method.full_name
+        assert len(of_it) >= (1 if method.name == "ListModels" else 10), method.full_name
 
 
 def test_what_is_drawn_is_damaged_sometimes_and_streams_are_of_all_lengths() -> None:
