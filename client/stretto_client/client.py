@@ -32,11 +32,11 @@ from stretto_client.convert import (
     check_candidates,
     check_priority,
     check_seed,
-    event_from_proto,
     pace_to_proto,
     story_to_proto,
 )
 from stretto_client.embedding_calls import SHORT_TIMEOUT_S, EmbeddingCalls
+from stretto_client.outliving import outlived_music
 from stretto_client.transcription_calls import TranscriptionCalls, pieces
 from stretto_client.values import AudioChunk, EncodedAudio, ModelList, MusicEvent, Pace, PromptSpan, TokenChunk
 
@@ -111,6 +111,8 @@ class StrettoClient(EmbeddingCalls, TranscriptionCalls):
     ) -> AsyncGenerator[MusicEvent, None]:
         """Music from a text, and a melody if there is one: progress and audio as they come, the receipt last.
 
+        A door that is lost in the midst of it costs a pause (`stretto_client.outliving`).
+
         Args:
             prompt: What the music should be, in English.
             cascade: Empty takes the server's default.
@@ -140,9 +142,9 @@ class StrettoClient(EmbeddingCalls, TranscriptionCalls):
         if melody is not None:
             request.melody.CopyFrom(convert.waveform_to_proto(melody))
             self._check_size(request, melody, "melody")
-        async with aclosing(stream(self._orchestrator.GenerateMusic(request, timeout=timeout_s))) as messages:
-            async for message in messages:
-                yield event_from_proto(message)
+        async with aclosing(outlived_music(self._orchestrator.GenerateMusic, request, timeout_s)) as events:
+            async for event in events:
+                yield event
 
     async def continue_music(
         self,
@@ -185,9 +187,9 @@ class StrettoClient(EmbeddingCalls, TranscriptionCalls):
         )
         if sampling is not None:
             request.sampling.CopyFrom(convert.sampling_to_proto(sampling))
-        async with aclosing(stream(self._orchestrator.ContinueMusic(request, timeout=timeout_s))) as messages:
-            async for message in messages:
-                yield event_from_proto(message)
+        async with aclosing(outlived_music(self._orchestrator.ContinueMusic, request, timeout_s)) as events:
+            async for event in events:
+                yield event
 
     async def encode_audio(
         self, waveform: Waveform, *, model: str = "", num_codebooks: int = 0, timeout_s: float = CODEC_TIMEOUT_S

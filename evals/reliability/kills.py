@@ -1,8 +1,8 @@
 """Does a killed replica cost a pause, and never a piece or a byte?
 
-Two replicas of every stage, each a process of its own, behind one door. `--limit` pieces are asked for, `--at-once` of
-them at the same time, while every `--every-s` seconds one replica of a stage, drawn by chance, is killed by SIGKILL and
-started again. Each piece is compared with the same request made before anything was killed.
+Two replicas of every stage and of the door, each a process of its own. `--limit` pieces are asked for, `--at-once` of
+them at the same time, while every `--every-s` seconds one replica, drawn by chance, is killed by SIGKILL and started
+again. Each piece is compared with the same request made before anything was killed.
 
     python evals/reliability/kills.py [--limit 200] [--at-once 4] [--every-s 3]
 
@@ -27,7 +27,7 @@ import numpy as np
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from harness import Outcome, Table, parser, publish
-from reliability.cluster import STAGES, Cluster, cluster
+from reliability.cluster import DOOR, STAGES, Cluster, cluster
 from stretto_client import AudioChunk, Receipt, StrettoClient
 from stretto_shared.errors import StrettoError
 
@@ -36,11 +36,11 @@ TIMEOUT_S = 120.0
 PROMPTS = ("a calm piano piece", "a fast string quartet", "a jazz trio with saxophone", "a slow church organ")
 CASCADES = ("musicgen", "musiclm")
 DURATION_S = {"musicgen": 20.0, "musiclm": 4.0}
-KILLED = tuple(stage for stage in STAGES if stage != "transcriber")  # it has no part in making music
+KILLED = (DOOR, *(stage for stage in STAGES if stage != "transcriber"))  # which has no part in making music
 PROTOCOL = (
-    "Two processes of every stage behind one door; closed load. A request is a prompt, a seed and a cascade; its bytes "
+    "Two processes of every stage and of the door; closed load. A request is a prompt, a seed and a cascade; its bytes "
     "are those of the undisturbed run of the same request. Pause: the longest wait for the next audio of a piece "
-    "that was resumed, less the median longest wait of the same request's pieces undisturbed."
+    "that a door resumed, less the median longest wait of the same request's pieces undisturbed."
 )
 
 
@@ -123,15 +123,15 @@ async def kill_now_and_then(made: Cluster, every_s: float, killed: Counter[str],
         killed[replica.service] += 1
 
 
-def pauses_s(quiet: Sequence[Piece], harmed: Sequence[Piece]) -> list[float]:
-    """What each resumed piece was held up, over the median of the same request undisturbed."""
+def pauses_s(quiet: Sequence[Piece], harmed: Sequence[Piece], *, resumed_only: bool = True) -> list[float]:
+    """What each resumed piece, or each, was held up over the median of the same request undisturbed."""
     usual: dict[Request, list[float]] = {}
     for piece in quiet:
         usual.setdefault(piece.request, []).append(piece.longest_wait_s)
     return [
         piece.longest_wait_s - float(np.median(usual[piece.request]))
         for piece in harmed
-        if piece.num_resumes and not piece.error
+        if not piece.error and (piece.num_resumes or not resumed_only)
     ]
 
 
@@ -170,6 +170,7 @@ def outcome(quiet: Sequence[Piece], harmed: Sequence[Piece], killed: Counter[str
             "num_resumes": sum(piece.num_resumes for piece in harmed),
             "pause_p50_s": p50,
             "pause_p95_s": p95,
+            "pause_max_s": max(pauses_s(quiet, harmed, resumed_only=False), default=float("nan")),
         },
         passed={
             "no_request_failed": not failed and not any(piece.error for piece in quiet),
