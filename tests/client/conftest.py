@@ -6,7 +6,8 @@ import asyncio
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from stretto_shared.audio import Waveform
 from stretto_shared.errors import Conflict, InvalidInput, NotFound, NotReady, Overloaded
 from stretto_shared.features import Chromagram, JointEmbedding, TextStates
 from stretto_shared.grpc import convert
+from stretto_shared.grpc.api_keys import shown_key
+from stretto_shared.grpc.call import ServedCall
 from stretto_shared.grpc.convert_score import score_to_proto
 from stretto_shared.grpc.hosting import HostContext, ServiceHost
 from stretto_shared.grpc.server import StrettoServer
@@ -69,6 +72,7 @@ class Seen:
     requests: list[Any] = field(default_factory=list)
     num_cancelled: Counter[str] = field(default_factory=Counter)
     num_decoding: int = 0
+    keys: list[str] = field(default_factory=list)
 
 
 class Orchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):  # type: ignore[misc]
@@ -354,9 +358,16 @@ def _builders(seen: Seen) -> dict[str, Any]:
     async def nothing() -> None:
         return None
 
+    @asynccontextmanager
+    async def note_key(call: ServedCall) -> AsyncIterator[None]:
+        if not call.is_infrastructure:  # the channel watches health by itself
+            seen.keys.append(shown_key(call.metadata))
+        yield
+
     def host(name: str, full_name: str, add: Any, servicer: Any) -> Any:
         def build(context: HostContext) -> ServiceHost:
-            return ServiceHost(name, full_name, lambda server: add(servicer, server), nothing, nothing)
+            layers = (note_key,) if name == "orchestrator" else ()
+            return ServiceHost(name, full_name, lambda server: add(servicer, server), nothing, nothing, layers=layers)
 
         return build
 
