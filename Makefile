@@ -12,7 +12,7 @@ RUNNING := .venv/.running
 DEVELOPING := .venv/.developing
 EVALUATING := .venv/.evaluating
 
-SERVICES := codec embedding semantic acoustic transcriber orchestrator
+SERVICES := codec embedding semantic acoustic transcriber harmony orchestrator
 MEMBERS := protos shared client $(SERVICES:%=services/%)
 PYPROJECTS := $(MEMBERS:%=%/pyproject.toml)
 SOURCES := shared client services tests evals examples docs
@@ -21,7 +21,7 @@ PROMPT ?= a jazz trio with saxophone, double bass and drums
 SEED ?= 7
 PORT ?= # empty: STRETTO_GRPC_PORT, or 50051
 
-.PHONY: help demo up test check format bench eval protos recipes-debug scores clean
+.PHONY: help demo up test check format bench reliability eval protos recipes-debug scores clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,14 +31,15 @@ demo: $(RUNNING) ## Text to music: ten seconds into out/demo.wav and out/demo.pn
 	@$(BIN)/stretto generate "$(PROMPT)" --cascade musicgen --duration-s 10 --seed $(SEED) \
 	  -o out/demo.wav --picture out/demo.png
 
-up: $(RUNNING) ## Every service in a process of its own; the door is on PORT (50051)
+up: $(RUNNING) ## Every service in a process of its own, acoustic in two; the door is on PORT (50051)
 	@STRETTO_ORCHESTRATOR_CODEC_ADDRESS=127.0.0.1:50052 \
 	STRETTO_ORCHESTRATOR_EMBEDDING_ADDRESS=127.0.0.1:50053 \
-	STRETTO_ORCHESTRATOR_ACOUSTIC_ADDRESS=127.0.0.1:50054 \
+	STRETTO_ORCHESTRATOR_ACOUSTIC_ADDRESS=ipv4:127.0.0.1:50054,127.0.0.1:50064 \
 	STRETTO_ORCHESTRATOR_SEMANTIC_ADDRESS=127.0.0.1:50055 \
 	STRETTO_ORCHESTRATOR_TRANSCRIBER_ADDRESS=127.0.0.1:50056 \
+	STRETTO_ORCHESTRATOR_HARMONY_ADDRESS=127.0.0.1:50057 \
 	$(BIN)/python -m stretto_client.up \
-	  orchestrator=$(or $(PORT),50051) codec=50052 embedding=50053 acoustic=50054 semantic=50055 transcriber=50056
+	  orchestrator=$(or $(PORT),50051) codec=50052 embedding=50053 acoustic=50054 semantic=50055 transcriber=50056 harmony=50057 acoustic=50064
 
 serve: $(RUNNING) ## All services in one process, on PORT (STRETTO_GRPC_PORT, or 50051)
 	@$(BIN)/stretto serve $(if $(PORT),--port $(PORT))
@@ -64,6 +65,9 @@ format: $(DEVELOPING) ## Format and order the imports of every Python and proto 
 
 bench: $(EVALUATING) ## Measure speed: first audio, real-time factors, beside peers
 	@for program in evals/speed/[a-z]*.py; do echo "== $$program"; $(BIN)/python $$program; done
+
+reliability: $(DEVELOPING) ## Harm what serves: kills, drains, overload, wild requests, what processes cost
+	@for name in kills drains overload fuzz cost; do echo "== $$name"; $(BIN)/python evals/reliability/$$name.py; done
 
 eval: $(EVALUATING) ## Measure quality; DATA= names the recordings and judges, corpus/ holds what recipes prepared (evals/README.md)
 	$(BIN)/python evals/run.py $(if $(DATA),--data $(DATA))

@@ -45,6 +45,8 @@ HOW_TO_GET: Mapping[str, str] = MappingProxyType(
         ),
         "The rendered corpus": "Make it: python -m stretto_shared.training.corpus render --data DIR --out corpus/v1",
         "The piano corpus": "Make it: python services/transcriber/recipes/render_piano.py --help",
+        "The harmony corpus": "Make it: python services/harmony/recipes/prepare_harmony.py --help",
+        "AugmentedNet": "Name the folder of data: --data DIR, or make eval DATA=DIR.",
         "The features": "Make them: python services/acoustic/recipes/prepare_features.py --help",
     }
 )

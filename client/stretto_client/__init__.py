@@ -4,8 +4,18 @@ Needs no torch and no service. See `stretto_client.client` for the methods and R
 """
 
 from stretto_shared.audio import Waveform
-from stretto_shared.errors import Conflict, InvalidInput, NotFound, NotReady, Overloaded, StrettoError
+from stretto_shared.errors import (
+    Conflict,
+    InvalidInput,
+    NotFound,
+    NotReady,
+    Overloaded,
+    PermissionDenied,
+    StrettoError,
+    Unauthenticated,
+)
 from stretto_shared.features import Chromagram, JointEmbedding, ModelInfo, SamplingOptions, TextStates
+from stretto_shared.harmony import ChordQuality, HarmonyKey, HarmonyLabel
 from stretto_shared.score import Key, Part, Score, Tempo, TimeSignature
 from stretto_shared.tokens import TokenMatrix, concatenate
 
@@ -14,6 +24,19 @@ from stretto_client.beat_files import write_beats
 from stretto_client.client import StrettoClient, TlsFiles
 from stretto_client.embedded import embedded_server
 from stretto_client.errors import DeadlineExceeded, RequestCancelled, ServerFailure, Unreachable
+from stretto_client.harmony_values import (
+    AnalysisFormat,
+    ChordCandidate,
+    HarmonyAnalysis,
+    HarmonyEvent,
+    HarmonyOutline,
+    HarmonyReceipt,
+    HarmonyWindow,
+    KeyCandidate,
+    NotatedScore,
+    ScoreFile,
+    ScoreFormat,
+)
 from stretto_client.midi_files import write_midi
 from stretto_client.token_files import read_tokens, write_tokens
 from stretto_client.values import (
@@ -26,6 +49,7 @@ from stretto_client.values import (
     EmbeddedText,
     EncodedAudio,
     EngravedScore,
+    LabelledScore,
     ModelList,
     MusicEvent,
     NoteChunk,
@@ -70,6 +94,21 @@ __all__ = [
     "NoteChunk",
     "TrackedBeats",
     "EngravedScore",
+    "LabelledScore",
+    "HarmonyLabel",
+    "HarmonyKey",
+    "ChordQuality",
+    "ScoreFile",
+    "ScoreFormat",
+    "NotatedScore",
+    "AnalysisFormat",
+    "HarmonyOutline",
+    "HarmonyWindow",
+    "HarmonyReceipt",
+    "HarmonyEvent",
+    "HarmonyAnalysis",
+    "ChordCandidate",
+    "KeyCandidate",
     "Section",
     "AnalysisProgress",
     "AnalysisReceipt",
@@ -96,6 +135,8 @@ __all__ = [
     "NotReady",
     "Overloaded",
     "Conflict",
+    "Unauthenticated",
+    "PermissionDenied",
     "DeadlineExceeded",
     "RequestCancelled",
     "ServerFailure",

@@ -16,6 +16,7 @@ from typing import Any, Literal, Self
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from stretto.codec.v1 import codec_pb2, codec_pb2_grpc
 from stretto.embedding.v1 import embedding_pb2_grpc
+from stretto.harmony.v1 import harmony_pb2_grpc
 from stretto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from stretto.semantic.v1 import semantic_pb2, semantic_pb2_grpc
 from stretto.transcriber.v1 import transcriber_pb2_grpc
@@ -32,11 +33,12 @@ from stretto_client.convert import (
     check_candidates,
     check_priority,
     check_seed,
-    event_from_proto,
     pace_to_proto,
     story_to_proto,
 )
 from stretto_client.embedding_calls import SHORT_TIMEOUT_S, EmbeddingCalls
+from stretto_client.harmony_calls import HarmonyCalls
+from stretto_client.outliving import outlived_music
 from stretto_client.transcription_calls import TranscriptionCalls, pieces
 from stretto_client.values import AudioChunk, EncodedAudio, ModelList, MusicEvent, Pace, PromptSpan, TokenChunk
 
@@ -56,7 +58,7 @@ class TlsFiles:
     key_path: Path | None = None
 
 
-class StrettoClient(EmbeddingCalls, TranscriptionCalls):
+class StrettoClient(EmbeddingCalls, TranscriptionCalls, HarmonyCalls):
     """A connection to one Stretto door; use it as `async with StrettoClient(address) as client`.
 
     Invariant: one channel from enter to exit, shared by all calls, which may run at the same time.
@@ -65,15 +67,20 @@ class StrettoClient(EmbeddingCalls, TranscriptionCalls):
         address: `host:port`, `dns:///name:port` or `unix:path`.
         tls: Files of an encrypted connection; False connects in the clear; None does as the environment
             (`STRETTO_CHANNEL_*`) says, in the clear by default.
+        api_key: The key that the server asks for, or the path of a file that holds it; None takes that of the
+            environment, if any. Without TLS anybody between can read it.
     """
 
-    def __init__(self, address: str, *, tls: TlsFiles | Literal[False] | None = None) -> None:
+    def __init__(
+        self, address: str, *, tls: TlsFiles | Literal[False] | None = None, api_key: str | Path | None = None
+    ) -> None:
         self.address = address
         self._tls = tls
+        self._api_key = api_key
         self._channel: Any = None
 
     async def __aenter__(self) -> Self:
-        settings = _channel_settings(self._tls)
+        settings = _channel_settings(self._tls, self._api_key)
         self._max_bytes = settings.max_receive_bytes
         self._channel = open_channel(self.address, settings)
         self._orchestrator = orchestrator_pb2_grpc.OrchestratorServiceStub(self._channel)
@@ -81,6 +88,7 @@ class StrettoClient(EmbeddingCalls, TranscriptionCalls):
         self._embedding = embedding_pb2_grpc.EmbeddingServiceStub(self._channel)
         self._semantic = semantic_pb2_grpc.SemanticServiceStub(self._channel)
         self._transcriber = transcriber_pb2_grpc.TranscriberServiceStub(self._channel)
+        self._harmony = harmony_pb2_grpc.HarmonyServiceStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
         return self
 
@@ -105,6 +113,8 @@ class StrettoClient(EmbeddingCalls, TranscriptionCalls):
         timeout_s: float = MUSIC_TIMEOUT_S,
     ) -> AsyncGenerator[MusicEvent, None]:
         """Music from a text, and a melody if there is one: progress and audio as they come, the receipt last.
+
+        A door that is lost in the midst of it costs a pause (`stretto_client.outliving`).
 
         Args:
             prompt: What the music should be, in English.
@@ -135,9 +145,9 @@ class StrettoClient(EmbeddingCalls, TranscriptionCalls):
         if melody is not None:
             request.melody.CopyFrom(convert.waveform_to_proto(melody))
             self._check_size(request, melody, "melody")
-        async with aclosing(stream(self._orchestrator.GenerateMusic(request, timeout=timeout_s))) as messages:
-            async for message in messages:
-                yield event_from_proto(message)
+        async with aclosing(outlived_music(self._orchestrator.GenerateMusic, request, timeout_s)) as events:
+            async for event in events:
+                yield event
 
     async def continue_music(
         self,
@@ -180,9 +190,9 @@ class StrettoClient(EmbeddingCalls, TranscriptionCalls):
         )
         if sampling is not None:
             request.sampling.CopyFrom(convert.sampling_to_proto(sampling))
-        async with aclosing(stream(self._orchestrator.ContinueMusic(request, timeout=timeout_s))) as messages:
-            async for message in messages:
-                yield event_from_proto(message)
+        async with aclosing(outlived_music(self._orchestrator.ContinueMusic, request, timeout_s)) as events:
+            async for event in events:
+                yield event
 
     async def encode_audio(
         self, waveform: Waveform, *, model: str = "", num_codebooks: int = 0, timeout_s: float = CODEC_TIMEOUT_S
@@ -285,14 +295,14 @@ async def _parts(tokens: TokenMatrix | AsyncIterator[TokenMatrix]) -> AsyncItera
             yield part
 
 
-def _channel_settings(tls: TlsFiles | Literal[False] | None) -> ChannelSettings:
-    with named_settings():
-        if tls is None:
-            return ChannelSettings()
+def _channel_settings(tls: TlsFiles | Literal[False] | None, api_key: str | Path | None) -> ChannelSettings:
+    given: dict[str, Any] = {}
+    if api_key is not None:
+        is_path = isinstance(api_key, Path)
+        given |= {"api_key": "" if is_path else api_key, "api_key_path": api_key if is_path else None}
+    if tls is not None:
         files = tls or TlsFiles()
-        return ChannelSettings(
-            tls=tls is not False,
-            tls_ca_path=files.ca_path,
-            tls_cert_path=files.cert_path,
-            tls_key_path=files.key_path,
-        )
+        given |= {"tls": tls is not False, "tls_ca_path": files.ca_path}
+        given |= {"tls_cert_path": files.cert_path, "tls_key_path": files.key_path}
+    with named_settings():
+        return ChannelSettings(**given)

@@ -13,6 +13,7 @@ from stretto_shared.audio import Waveform
 from stretto_shared.errors import InvalidInput
 from stretto_shared.features import ModelInfo
 from stretto_shared.grpc import convert
+from stretto_shared.grpc.convert_harmony import labels_from_proto
 from stretto_shared.grpc.convert_score import score_from_proto, score_to_proto
 from stretto_shared.score import Score
 
@@ -23,6 +24,7 @@ from stretto_client.values import (
     AnalysisProgress,
     AnalysisReceipt,
     EngravedScore,
+    LabelledScore,
     NoteChunk,
     Section,
     TrackedBeats,
@@ -36,6 +38,7 @@ _SECTIONS = {
     Section.NOTES: orchestrator_pb2.ANALYSIS_SECTION_NOTES,
     Section.BEATS: orchestrator_pb2.ANALYSIS_SECTION_BEATS,
     Section.SCORE: orchestrator_pb2.ANALYSIS_SECTION_SCORE,
+    Section.HARMONY: orchestrator_pb2.ANALYSIS_SECTION_HARMONY,
 }
 
 
@@ -112,20 +115,26 @@ class TranscriptionCalls:
         note_model: str = "",
         beat_model: str = "",
         title: str = "",
+        harmony_model: str = "",
         timeout_s: float = TRANSCRIPTION_TIMEOUT_S,
     ) -> AsyncGenerator[AnalysisEvent, None]:
-        """Progress, notes while the recording comes, then its beats, the score of both, and the receipt last.
+        """Progress, notes while the recording comes, its beats, the score of both, its harmony, and the receipt last.
 
         Args:
             audio: As in `transcribe_audio`; at most an hour, unless only notes are wanted.
-            sections: What is wanted; empty takes all.
+            sections: What is wanted; empty takes all but harmony.
             note_model: Empty takes the default one.
             beat_model: Empty takes the default one.
             title: What the score is called.
+            harmony_model: Empty takes the default one.
             timeout_s: Deadline of the whole call.
         """
         config = orchestrator_pb2.AnalyzeConfig(
-            sections=_sections_to_proto(sections), note_model=note_model, beat_model=beat_model, title=title
+            sections=_sections_to_proto(sections),
+            note_model=note_model,
+            beat_model=beat_model,
+            title=title,
+            harmony_model=harmony_model,
         )
         request = orchestrator_pb2.AnalyzeMusicRequest
         call = self._orchestrator.AnalyzeMusic(timeout=timeout_s)
@@ -174,6 +183,8 @@ def _event_from_proto(message: orchestrator_pb2.AnalyzeMusicResponse) -> Analysi
             return _beats_from_proto(message.beats, None)
         case "score":
             return EngravedScore(score_from_proto(message.score.score), message.score.musicxml)
+        case "harmony":
+            return LabelledScore(labels_from_proto(message.harmony.labels), message.harmony.musicxml)
         case "receipt":
             return _receipt_from_proto(message.receipt)
         case unknown:

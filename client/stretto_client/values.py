@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from stretto_shared.audio import Waveform
 from stretto_shared.features import Chromagram, JointEmbedding, ModelInfo, SamplingOptions, TextStates
+from stretto_shared.harmony import HarmonyLabel
 from stretto_shared.score import Score
 from stretto_shared.tokens import TokenMatrix
 
@@ -209,12 +210,21 @@ class EngravedScore:
     musicxml: bytes
 
 
+@dataclass(frozen=True, eq=False)
+class LabelledScore:
+    """The harmony of a recording's score, neighbours that say the same as one, and the score with it as MusicXML."""
+
+    labels: tuple[HarmonyLabel, ...]
+    musicxml: bytes
+
+
 class Section(StrEnum):
     """One part of an analysis; they come in this order."""
 
     NOTES = "notes"
     BEATS = "beats"
     SCORE = "score"
+    HARMONY = "harmony"
 
 
 @dataclass(frozen=True)
@@ -237,7 +247,7 @@ class AnalysisReceipt:
     total_latency_s: float
 
 
-AnalysisEvent = AnalysisProgress | NoteChunk | TrackedBeats | EngravedScore | AnalysisReceipt
+AnalysisEvent = AnalysisProgress | NoteChunk | TrackedBeats | EngravedScore | LabelledScore | AnalysisReceipt
 
 
 @dataclass(frozen=True)

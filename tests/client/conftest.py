@@ -6,17 +6,20 @@ import asyncio
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fake_harmony_service import Harmony, label_of
 from google.protobuf import duration_pb2
 from stretto.codec.v1 import codec_pb2, codec_pb2_grpc
 from stretto.common.v1 import model_pb2
 from stretto.embedding.v1 import embedding_pb2, embedding_pb2_grpc
+from stretto.harmony.v1 import harmony_pb2_grpc
 from stretto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from stretto.semantic.v1 import semantic_pb2, semantic_pb2_grpc
 from stretto.transcriber.v1 import transcriber_pb2, transcriber_pb2_grpc
@@ -26,6 +29,8 @@ from stretto_shared.audio import Waveform
 from stretto_shared.errors import Conflict, InvalidInput, NotFound, NotReady, Overloaded
 from stretto_shared.features import Chromagram, JointEmbedding, TextStates
 from stretto_shared.grpc import convert
+from stretto_shared.grpc.api_keys import shown_key
+from stretto_shared.grpc.call import ServedCall
 from stretto_shared.grpc.convert_score import score_to_proto
 from stretto_shared.grpc.hosting import HostContext, ServiceHost
 from stretto_shared.grpc.server import StrettoServer
@@ -67,6 +72,7 @@ class Seen:
     requests: list[Any] = field(default_factory=list)
     num_cancelled: Counter[str] = field(default_factory=Counter)
     num_decoding: int = 0
+    keys: list[str] = field(default_factory=list)
 
 
 class Orchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):  # type: ignore[misc]
@@ -150,6 +156,10 @@ class Orchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):  # type: 
         if orchestrator_pb2.ANALYSIS_SECTION_SCORE in sections and title != "no score":
             score = orchestrator_pb2.AnalyzedScore(score=_note_at(0.0), musicxml=f"<{title}/>".encode())
             yield response(score=score)
+        if orchestrator_pb2.ANALYSIS_SECTION_HARMONY in sections and title != "no score":
+            models.append(model("tiny", "harmony"))
+            labels = [label_of(0, 3, 1)]
+            yield response(harmony=orchestrator_pb2.AnalyzedHarmony(labels=labels, musicxml=f"<{title}/>I".encode()))
         yield response(
             receipt=orchestrator_pb2.AnalysisReceipt(
                 sections=sections,
@@ -348,9 +358,16 @@ def _builders(seen: Seen) -> dict[str, Any]:
     async def nothing() -> None:
         return None
 
+    @asynccontextmanager
+    async def note_key(call: ServedCall) -> AsyncIterator[None]:
+        if not call.is_infrastructure:  # the channel watches health by itself
+            seen.keys.append(shown_key(call.metadata))
+        yield
+
     def host(name: str, full_name: str, add: Any, servicer: Any) -> Any:
         def build(context: HostContext) -> ServiceHost:
-            return ServiceHost(name, full_name, lambda server: add(servicer, server), nothing, nothing)
+            layers = (note_key,) if name == "orchestrator" else ()
+            return ServiceHost(name, full_name, lambda server: add(servicer, server), nothing, nothing, layers=layers)
 
         return build
 
@@ -375,6 +392,12 @@ def _builders(seen: Seen) -> dict[str, Any]:
             "stretto.semantic.v1.SemanticService",
             semantic_pb2_grpc.add_SemanticServiceServicer_to_server,
             Semantic(),
+        ),
+        "harmony": host(
+            "harmony",
+            "stretto.harmony.v1.HarmonyService",
+            harmony_pb2_grpc.add_HarmonyServiceServicer_to_server,
+            Harmony(model("tiny", "harmony")),
         ),
         "transcriber": host(
             "transcriber",

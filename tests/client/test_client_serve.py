@@ -15,7 +15,7 @@ from stretto_client import StrettoClient
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = {
     f"STRETTO_ORCHESTRATOR_{name}_ADDRESS": "127.0.0.1:1"
-    for name in ("CODEC", "EMBEDDING", "SEMANTIC", "ACOUSTIC", "TRANSCRIBER")
+    for name in ("CODEC", "EMBEDDING", "SEMANTIC", "ACOUSTIC", "TRANSCRIBER", "HARMONY")
 }
 STRETTO = (sys.executable, "-c", "from stretto_client.cli.main import main; main()")
 WITHOUT_SETTINGS = {
@@ -85,7 +85,7 @@ async def answers(address: str) -> bool:
     return True
 
 
-STAGE_PORTS = "codec=50052 embedding=50053 acoustic=50054 semantic=50055 transcriber=50056"
+STAGE_PORTS = "codec=50052 embedding=50053 acoustic=50054 semantic=50055 transcriber=50056 harmony=50057 acoustic=50064"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import harmony_rpcs
 import numpy as np
 from real_server import tune
 from stretto.acoustic.v1 import acoustic_pb2
@@ -116,6 +117,7 @@ def rpcs(models: Mapping[str, ModelInfo]) -> list[Rpc]:
                 ([analyze(config=analysis()), analyze(waveform=NAN_AUDIO)], "waveform.samples"),
                 ([analyze(config=analysis(note_model="nobody"))], "config.note_model"),
                 ([analyze(config=analysis(beat_model="nobody"))], "config.beat_model"),
+                ([analyze(config=analysis(sections=[1, 0]))], "config.sections[1]"),
             ),
             streams_requests=True,
         ),
@@ -304,6 +306,7 @@ def rpcs(models: Mapping[str, ModelInfo]) -> list[Rpc]:
             ),
         ),
         Rpc("/stretto.acoustic.v1.AcousticService/ListModels", acoustic_pb2.ListModelsRequest()),
+        *harmony_rpcs.rows(Rpc),
     ]  # fmt: skip
 
 

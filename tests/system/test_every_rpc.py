@@ -15,6 +15,7 @@ from rpc_table import NEEDED, Rpc, by_name
 from stretto.acoustic.v1 import acoustic_pb2
 from stretto.codec.v1 import codec_pb2
 from stretto.embedding.v1 import embedding_pb2
+from stretto.harmony.v1 import harmony_pb2
 from stretto.orchestrator.v1 import orchestrator_pb2
 from stretto.semantic.v1 import semantic_pb2
 from stretto.transcriber.v1 import transcriber_pb2
@@ -158,14 +159,16 @@ async def test_a_malformed_request_names_its_field_and_the_next_works(channel: A
 
 
 def test_the_table_has_every_method() -> None:
-    modules = (orchestrator_pb2, codec_pb2, embedding_pb2, semantic_pb2, acoustic_pb2, transcriber_pb2)
+    modules = (
+        orchestrator_pb2, codec_pb2, embedding_pb2, semantic_pb2, acoustic_pb2, transcriber_pb2, harmony_pb2
+    )  # fmt: skip
     services = [service for module in modules for service in module.DESCRIPTOR.services_by_name.values()]
     assert set(ANY) == {f"{service.name}/{method.name}" for service in services for method in service.methods}
     paths = {name: model_paths(messages(rpc.good)[0].DESCRIPTOR) for name, rpc in ANY.items()}
     assert {name: found for name, found in paths.items() if found} == {
         "OrchestratorService/GenerateMusic": ["cascade"],
         "OrchestratorService/ContinueMusic": ["cascade"],
-        "OrchestratorService/AnalyzeMusic": ["config.note_model", "config.beat_model"],
+        "OrchestratorService/AnalyzeMusic": ["config.note_model", "config.beat_model", "config.harmony_model"],
         "CodecService/EncodeAudio": ["model"],
         "CodecService/DecodeTokens": ["config.model"],
         "EmbeddingService/EmbedText": ["model"],
@@ -178,6 +181,14 @@ def test_the_table_has_every_method() -> None:
         "SemanticService/GenerateTokens": ["model"],
         "TranscriberService/TranscribeAudio": ["config.model"],
         "TranscriberService/TrackBeats": ["config.model"],
+        "HarmonyService/AnalyzeHarmony": ["model"],
+        "HarmonyService/ReanalyzeHarmony": ["model"],
+        "HarmonyService/FindChordChanges": ["model"],
+        "HarmonyService/ClassifyChords": ["model"],
+        "HarmonyService/PredictChord": ["model"],
+        "HarmonyService/FindKeyChanges": ["model"],
+        "HarmonyService/PredictKey": ["model"],
+        "HarmonyService/PredictFirstChord": ["model"],
         "AcousticService/GenerateTokens": ["model"],
         "AcousticService/RefineTokens": ["config.model"],
         "AcousticService/CheckAdmission": ["model"],

@@ -15,7 +15,7 @@ import numpy as np
 from real_server import free_port, stop, tune, wait_until_healthy
 from stretto_client import AudioChunk, StrettoClient
 
-STAGES = ("codec", "embedding", "acoustic", "semantic", "transcriber")
+STAGES = ("codec", "embedding", "acoustic", "semantic", "transcriber", "harmony")
 
 
 async def everything(address: str) -> list[str]:

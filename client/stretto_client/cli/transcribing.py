@@ -69,7 +69,7 @@ def transcribe(
             stdout_console().print(line)
 
     async def work(client: StrettoClient) -> None:
-        sections = [Section.NOTES] if score is None else list(Section)
+        sections = [Section.NOTES] if score is None else [Section.NOTES, Section.BEATS, Section.SCORE]
         with open_audio(audio) as file:
             found = await _analyze(client, _Recording(file), sections, model, name, timeout_s)
         heard_s, performance = found.receipt.duration_s, found.performance

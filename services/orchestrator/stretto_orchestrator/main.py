@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from stretto.codec.v1 import codec_pb2
 from stretto.embedding.v1 import embedding_pb2
+from stretto.harmony.v1 import harmony_pb2
 from stretto.orchestrator.v1 import orchestrator_pb2_grpc
 from stretto.semantic.v1 import semantic_pb2
 from stretto.transcriber.v1 import transcriber_pb2
+from stretto_shared.errors import InvalidInput
 from stretto_shared.grpc.channel import open_channel
 from stretto_shared.grpc.hosting import HostContext, ServiceHost
 from stretto_shared.grpc.metrics import Metrics
@@ -18,11 +20,16 @@ from stretto_orchestrator.clients import (
     AcousticClient,
     CodecClient,
     EmbeddingClient,
+    HarmonyClient,
     SemanticClient,
     Stages,
     TranscriberClient,
 )
+from stretto_orchestrator.door.guard import Guard
+from stretto_orchestrator.door.keys import KeyFile
+from stretto_orchestrator.door.limits import Limits
 from stretto_orchestrator.flows.cascades import cascades_with
+from stretto_orchestrator.flows.forking import KeptAudio
 from stretto_orchestrator.flows.patience import HeldMusic
 from stretto_orchestrator.flows.rendering import RenderOptions
 from stretto_orchestrator.flows.resuming import ResumePolicy
@@ -36,12 +43,14 @@ STAGE_SERVICES = {
     "acoustic": "stretto.acoustic.v1.AcousticService",
     "codec": "stretto.codec.v1.CodecService",
     "transcriber": "stretto.transcriber.v1.TranscriberService",
+    "harmony": "stretto.harmony.v1.HarmonyService",
 }
 FORWARDED = {
     "embedding": embedding_pb2.DESCRIPTOR.services_by_name["EmbeddingService"],
     "semantic": semantic_pb2.DESCRIPTOR.services_by_name["SemanticService"],
     "codec": codec_pb2.DESCRIPTOR.services_by_name["CodecService"],
     "transcriber": transcriber_pb2.DESCRIPTOR.services_by_name["TranscriberService"],
+    "harmony": harmony_pb2.DESCRIPTOR.services_by_name["HarmonyService"],
 }
 
 
@@ -82,15 +91,18 @@ def build(context: HostContext, settings: OrchestratorSettings | None = None) ->
     """The orchestrator, not started.
 
     Raises:
-        InvalidSetting: If the address of a stage is neither set nor that of this very server.
+        InvalidSetting: If the address of a stage is neither set nor that of this very server, or the file of keys is
+            wrong.
     """
     settings = settings or OrchestratorSettings()
+    guard = _guard(settings, context)
     asked = {
         "embedding": settings.embedding_address,
         "semantic": settings.semantic_address,
         "acoustic": settings.acoustic_address,
         "codec": settings.codec_address,
         "transcriber": settings.transcriber_address,
+        "harmony": settings.harmony_address,
     }
     channels = {name: open_channel(address or _own_address(context, name)) for name, address in asked.items()}
     timeout_s = settings.stage_timeout_s
@@ -101,6 +113,7 @@ def build(context: HostContext, settings: OrchestratorSettings | None = None) ->
             AcousticClient(channels["acoustic"], timeout_s=timeout_s),
             CodecClient(channels["codec"], timeout_s=timeout_s),
             TranscriberClient(channels["transcriber"], timeout_s=timeout_s),
+            HarmonyClient(channels["harmony"], timeout_s=timeout_s),
         ),
         cascades=cascades_with(settings.extra_cascades),
         options=RenderOptions(
@@ -111,6 +124,7 @@ def build(context: HostContext, settings: OrchestratorSettings | None = None) ->
         ),
         observer=CascadeMetrics(context.metrics or Metrics()),
         list_timeout_s=settings.list_timeout_s,
+        kept_audio=KeptAudio(settings.max_kept_audio_bytes),
     )
 
     async def start() -> None:
@@ -130,12 +144,29 @@ def build(context: HostContext, settings: OrchestratorSettings | None = None) ->
         start=start,
         stop=stop,
         extra_handlers=(StageForwarder(elsewhere),) if elsewhere else (),
+        layers=(guard.around,),
     )
 
 
 def main() -> None:
     """Serve the orchestrator alone until SIGTERM or SIGINT."""
     serve_alone("orchestrator", build)
+
+
+def _guard(settings: OrchestratorSettings, context: HostContext) -> Guard:
+    """Who watches the door.
+
+    Raises:
+        InvalidSetting: If the file of keys cannot be read, or is wrong.
+    """
+    defaults = Limits(settings.max_requests_per_minute, settings.max_requests_at_once, settings.max_request_bytes)
+    keys = None
+    if settings.api_keys_path is not None:
+        try:
+            keys = KeyFile(settings.api_keys_path, defaults, context.log)
+        except InvalidInput as error:
+            raise InvalidSetting("STRETTO_ORCHESTRATOR_API_KEYS_PATH", error.message) from error
+    return Guard(keys, defaults, context.metrics or Metrics())
 
 
 def _own_address(context: HostContext, stage: str) -> str:

@@ -14,14 +14,16 @@ from stretto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from stretto_shared.audio import Waveform
 from stretto_shared.errors import InvalidInput
 from stretto_shared.grpc import convert
+from stretto_shared.grpc.convert_harmony import labels_to_proto
 from stretto_shared.grpc.convert_score import score_to_proto
 
-from stretto_orchestrator.clients import HeardBeats, HeardNotes, Pacing, Stages
+from stretto_orchestrator.clients import HeardBeats, HeardNotes, Pacing, Stages, remaining_s
 from stretto_orchestrator.flows.analyze_music import (
     AnalysisEvent,
     AnalysisProgress,
     AnalysisReceipt,
     AnalysisRequest,
+    AnalyzedHarmony,
     AnalyzedScore,
     Section,
     analyze_music,
@@ -29,9 +31,11 @@ from stretto_orchestrator.flows.analyze_music import (
 from stretto_orchestrator.flows.cascades import Cascade
 from stretto_orchestrator.flows.continue_music import ContinuationRequest, continue_music
 from stretto_orchestrator.flows.events import AudioChunk, CascadeObserver, MusicEvent, Progress, Receipt
+from stretto_orchestrator.flows.forking import KeptAudio
 from stretto_orchestrator.flows.generate_music import DEFAULT_DURATION_S, MusicRequest, generate_music
 from stretto_orchestrator.flows.list_models import list_models
 from stretto_orchestrator.flows.rendering import RenderOptions
+from stretto_orchestrator.flows.resuming import Resumes
 from stretto_orchestrator.flows.story import DEFAULT_BLEND_S, PromptSpan
 
 Context = Any  # grpc.aio.ServicerContext; its stubs are generic in a way that generated code is not
@@ -39,6 +43,7 @@ _SECTIONS = {
     orchestrator_pb2.ANALYSIS_SECTION_NOTES: Section.NOTES,
     orchestrator_pb2.ANALYSIS_SECTION_BEATS: Section.BEATS,
     orchestrator_pb2.ANALYSIS_SECTION_SCORE: Section.SCORE,
+    orchestrator_pb2.ANALYSIS_SECTION_HARMONY: Section.HARMONY,
 }
 R = TypeVar("R", orchestrator_pb2.GenerateMusicResponse, orchestrator_pb2.ContinueMusicResponse)
 
@@ -52,6 +57,7 @@ class FlowSetup:
     options: RenderOptions
     observer: CascadeObserver
     list_timeout_s: float
+    kept_audio: KeptAudio
 
 
 class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
@@ -83,10 +89,12 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     async def AnalyzeMusic(
         self, request_iterator: AsyncIterator[orchestrator_pb2.AnalyzeMusicRequest], context: Context
     ) -> AsyncIterator[orchestrator_pb2.AnalyzeMusicResponse]:
+        setup = self._setup
         wanted = await _analysis_request(request_iterator)
+        resumes = Resumes(setup.options.resume_policy, setup.observer.observe_resume, remaining_s)
         async with (
             aclosing(_waveforms(request_iterator)) as audio,
-            aclosing(analyze_music(self._setup.stages.transcriber, wanted, audio)) as events,
+            aclosing(analyze_music(setup.stages, wanted, audio, resumes=resumes, kept=setup.kept_audio)) as events,
         ):
             async for event in events:
                 yield _analysis_to_proto(event)
@@ -143,7 +151,7 @@ async def _analysis_request(requests: AsyncIterator[orchestrator_pb2.AnalyzeMusi
                     f"config.sections[{index}]", f"expected one of {sorted(_SECTIONS)}, got {section}. Leave it out."
                 )
         sections = tuple(_SECTIONS[section] for section in config.sections)
-        return AnalysisRequest(sections, config.note_model, config.beat_model, config.title)
+        return AnalysisRequest(sections, config.note_model, config.beat_model, config.title, config.harmony_model)
     raise InvalidInput("config", "expected the first message of the stream to carry it. Send config, then waveforms.")
 
 
@@ -169,6 +177,9 @@ def _analysis_to_proto(event: AnalysisEvent) -> orchestrator_pb2.AnalyzeMusicRes
         case AnalyzedScore():
             written = orchestrator_pb2.AnalyzedScore(score=score_to_proto(event.score), musicxml=event.musicxml)
             return response(score=written)
+        case AnalyzedHarmony():
+            labels = labels_to_proto(event.labels)
+            return response(harmony=orchestrator_pb2.AnalyzedHarmony(labels=labels, musicxml=event.musicxml))
         case AnalysisReceipt():
             return response(receipt=_analysis_receipt_to_proto(event))
 

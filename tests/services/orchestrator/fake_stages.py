@@ -7,10 +7,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import grpc
 import numpy as np
+from fake_harmony import FakeHarmony
 from fake_transcriber import FakeTranscriber
 from stretto.acoustic.v1 import acoustic_pb2, acoustic_pb2_grpc
 from stretto.codec.v1 import codec_pb2, codec_pb2_grpc
 from stretto.embedding.v1 import embedding_pb2, embedding_pb2_grpc
+from stretto.harmony.v1 import harmony_pb2_grpc
 from stretto.orchestrator.v1 import orchestrator_pb2_grpc
 from stretto.semantic.v1 import semantic_pb2, semantic_pb2_grpc
 from stretto.transcriber.v1 import transcriber_pb2_grpc
@@ -326,6 +328,7 @@ class FakeCodec(codec_pb2_grpc.CodecServiceServicer):
 
 
 ADD = {
+    "harmony": harmony_pb2_grpc.add_HarmonyServiceServicer_to_server,
     "transcriber": transcriber_pb2_grpc.add_TranscriberServiceServicer_to_server,
     "semantic": semantic_pb2_grpc.add_SemanticServiceServicer_to_server,
     "embedding": embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server,
@@ -356,11 +359,12 @@ async def serve(builders, port=0):
 
 
 class House:
-    """Five stages and an orchestrator on six ports, and a client's channel to the last one."""
+    """Six stages and an orchestrator on seven ports, and a client's channel to the last one."""
 
     def __init__(self):
         self.embedding, self.semantic = FakeEmbedding(), FakeSemantic()
         self.acoustic, self.codec, self.transcriber = FakeAcoustic(), FakeCodec(), FakeTranscriber()
+        self.harmony = FakeHarmony()
         self.servers, self.ports = {}, {}
         self.channel = None
         self.stub = None

@@ -1,4 +1,4 @@
-"""AnalyzeMusic over real channels, with a fake transcriber behind the door."""
+"""AnalyzeMusic over real channels, with fakes of the transcriber and of harmony behind the door."""
 
 import asyncio
 import hashlib
@@ -15,10 +15,11 @@ from stretto_shared.score import MAX_NAME_CHARACTERS
 
 RATE_HZ = 8000
 Request, Config = orchestrator_pb2.AnalyzeMusicRequest, orchestrator_pb2.AnalyzeConfig
-NOTES, BEATS, SCORE = (
+NOTES, BEATS, SCORE, HARMONY = (
     orchestrator_pb2.ANALYSIS_SECTION_NOTES,
     orchestrator_pb2.ANALYSIS_SECTION_BEATS,
     orchestrator_pb2.ANALYSIS_SECTION_SCORE,
+    orchestrator_pb2.ANALYSIS_SECTION_HARMONY,
 )
 
 
@@ -77,6 +78,8 @@ async def test_all_sections_come_in_order_and_the_receipt_last(house):
         ([NOTES], ["notes", "notes", "receipt"], ["tinynotes"]),
         ([BEATS], ["beats", "receipt"], ["tinybeats"]),
         ([SCORE], ["score", "receipt"], ["tinynotes", "tinybeats"]),
+        ([HARMONY], ["harmony", "receipt"], ["tinynotes", "tinybeats", "tinyharmony"]),
+        ([HARMONY, SCORE], ["score", "harmony", "receipt"], ["tinynotes", "tinybeats", "tinyharmony"]),
         ([BEATS, NOTES, NOTES], ["notes", "notes", "beats", "receipt"], ["tinynotes", "tinybeats"]),
     ],
 )
@@ -88,7 +91,8 @@ async def test_only_what_was_asked_for_comes_and_only_what_it_needs_is_heard(hou
     transcriber = house.transcriber
     assert transcriber.noting.num_calls == int(sections != [BEATS])
     assert transcriber.tracking.num_calls == int(sections != [NOTES])
-    assert transcriber.engraving.num_calls == int(SCORE in sections)
+    assert transcriber.engraving.num_calls == int(SCORE in sections or HARMONY in sections)
+    assert house.harmony.labelling.num_calls == house.harmony.writing.num_calls == int(HARMONY in sections)
 
 
 async def test_both_stages_hear_every_sample_in_pieces_of_a_second_however_it_came(house):
@@ -112,9 +116,45 @@ async def test_notes_come_while_the_recording_does(house):
     call.cancel()
 
 
+async def test_harmony_is_that_of_the_score_and_neighbours_that_say_the_same_are_one(house):
+    found = await analyze(house, noise(2.0), sections=[HARMONY], title="waltz", harmony_model="tinyharmony")
+    (harmony,) = found["harmony"]
+    assert [(each.start_ticks, each.end_ticks, each.numeral) for each in harmony.labels] == [
+        (0, 10, "I"), (10, 30, "V"), (30, 40, "I")
+    ]  # fmt: skip
+    assert harmony.musicxml == b"<waltz/>I V I"
+    (request,), (written,) = house.harmony.labelling.requests, house.harmony.writing.requests
+    assert request.score.file.data == written.score.file.data == b"<waltz/>" and request.model == "tinyharmony"
+    assert written.title == "waltz"
+    assert [progress.stage for progress in found["progress"]][-1] == "harmony"
+
+
+async def test_an_analyzer_that_is_not_there_is_told_before_anything_is_heard(house):
+    for models, name in ((["tinyharmony"], "nobody"), ([], "")):
+        house.harmony.models = models
+        call = house.stub.AnalyzeMusic(
+            iter(requests_of(noise(9.0), sections=[HARMONY], harmony_model=name)), timeout=60
+        )
+        error = await failure(call)
+        assert error.code() is grpc.StatusCode.NOT_FOUND and error.details().startswith("config.harmony_model:")
+    assert house.transcriber.noting.num_calls == 0
+    assert (await analyze(house, noise(1.0), sections=[NOTES]))["receipt"], "who asks for no harmony needs no analyzer"
+
+
+async def test_a_late_or_cancelled_call_ends_the_analysis_of_harmony(house):
+    house.harmony.labelling.gate = asyncio.Event()
+    error = await failure(house.stub.AnalyzeMusic(iter(requests_of(noise(1.0), sections=[HARMONY])), timeout=3))
+    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    async with asyncio.timeout(60):
+        while house.harmony.labelling.num_active or not house.harmony.labelling.num_calls:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert 0 < house.harmony.labelling.remaining_s < 3.5
+
+
 async def test_a_recording_without_beats_or_notes_has_no_score(house):
     house.transcriber.num_beats = 1
-    found = await analyze(house, noise(2.0))
+    found = await analyze(house, noise(2.0), sections=[NOTES, BEATS, SCORE, HARMONY])
+    assert house.harmony.labelling.num_calls == 0
     assert [kind for kind in found["order"] if kind != "progress"] == ["notes", "notes", "beats", "receipt"]
     assert house.transcriber.engraving.num_calls == 0
 
@@ -144,8 +184,9 @@ async def test_bad_streams_are_refused_by_field_and_the_next_one_works(house):
         error = await failure(house.stub.AnalyzeMusic(iter(requests), timeout=60))
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT, (field, error)
         assert error.details().startswith(f"{field}:")
-    for field in ("note_model", "beat_model"):
-        error = await failure(house.stub.AnalyzeMusic(iter(requests_of(noise(9.0), **{field: "nobody"})), timeout=60))
+    for field in ("note_model", "beat_model", "harmony_model"):
+        asked = requests_of(noise(9.0), sections=[NOTES, BEATS, HARMONY], **{field: "nobody"})
+        error = await failure(house.stub.AnalyzeMusic(iter(asked), timeout=60))
         assert error.code() is grpc.StatusCode.NOT_FOUND and error.details().startswith(f"config.{field}:")
     assert (await analyze(house, noise(1.0)))["receipt"]
 

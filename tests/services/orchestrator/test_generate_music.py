@@ -264,9 +264,9 @@ async def test_list_models_names_all_and_whom_it_could_not_reach(house):
     answer = await house.stub.ListModels(orchestrator_pb2.ListModelsRequest())
     assert [(model.service, model.name) for model in answer.models] == [
         ("acoustic", "musiclm_coarse"), ("acoustic", "musiclm_fine"), ("acoustic", "tinylm"), ("codec", "tinycodec"),
-        ("embedding", "tinytext"), ("semantic", "musiclm_semantic"),
+        ("embedding", "tinytext"), ("harmony", "tinyharmony"), ("semantic", "musiclm_semantic"),
         ("transcriber", "tinybeats"), ("transcriber", "tinynotes"),
     ]  # fmt: skip
     await house.servers["codec"].stop()
     answer = await house.stub.ListModels(orchestrator_pb2.ListModelsRequest())
-    assert list(answer.unreachable_services) == ["codec"] and len(answer.models) == 7
+    assert list(answer.unreachable_services) == ["codec"] and len(answer.models) == 8

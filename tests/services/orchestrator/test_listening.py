@@ -13,6 +13,7 @@ from stretto_orchestrator.clients import (
     AcousticClient,
     CodecClient,
     EmbeddingClient,
+    HarmonyClient,
     SemanticClient,
     Stages,
     TranscriberClient,
@@ -170,9 +171,9 @@ async def test_a_caller_who_takes_a_second_for_each_chunk_is_its_own_starvation(
     async with AsyncExitStack() as stack:
         channels = [
             await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{house.ports[name]}"))
-            for name in ("embedding", "semantic", "acoustic", "codec", "transcriber")
+            for name in ("embedding", "semantic", "acoustic", "codec", "transcriber", "harmony")
         ]
-        kinds = (EmbeddingClient, SemanticClient, AcousticClient, CodecClient, TranscriberClient)
+        kinds = (EmbeddingClient, SemanticClient, AcousticClient, CodecClient, TranscriberClient, HarmonyClient)
         stages = Stages(*(kind(channel, timeout_s=60) for kind, channel in zip(kinds, channels, strict=True)))
         request = MusicRequest("", "a waltz", 1.0, 0, SamplingOptions(), None)
         options = RenderOptions(ResumePolicy(), 64, HeldMusic(600))

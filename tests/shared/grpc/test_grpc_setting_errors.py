@@ -14,7 +14,8 @@ from stretto_shared.grpc.settings import ChannelSettings, GrpcSettings
 
 CASCADES = "STRETTO_ORCHESTRATOR_EXTRA_CASCADES"
 ADDRESSES = [
-    f"STRETTO_ORCHESTRATOR_{stage}_ADDRESS" for stage in ("EMBEDDING", "SEMANTIC", "ACOUSTIC", "CODEC", "TRANSCRIBER")
+    f"STRETTO_ORCHESTRATOR_{stage}_ADDRESS"
+    for stage in ("EMBEDDING", "SEMANTIC", "ACOUSTIC", "CODEC", "TRANSCRIBER", "HARMONY")
 ]
 
 

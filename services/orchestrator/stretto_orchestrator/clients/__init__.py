@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stretto_orchestrator.clients.acoustic import AcousticClient, RefineRequest, TokenRequest
-from stretto_orchestrator.clients.calling import remaining_s, unreachable
+from stretto_orchestrator.clients.calling import remaining_s, shut, unreachable
 from stretto_orchestrator.clients.codec import CodecClient, DecodedAudio, EncodedAudio
 from stretto_orchestrator.clients.embedding import EmbeddingClient, RankedCandidate
+from stretto_orchestrator.clients.harmony import AnalyzedMeasures, HarmonyClient
 from stretto_orchestrator.clients.semantic import SemanticClient, SemanticRequest
 from stretto_orchestrator.clients.tokens import BEST_EFFORT, GeneratedTokens, Pacing
 from stretto_orchestrator.clients.transcriber import HeardBeats, HeardNotes, TranscriberClient
@@ -26,16 +27,19 @@ class Stages:
     acoustic: AcousticClient
     codec: CodecClient
     transcriber: TranscriberClient
+    harmony: HarmonyClient
 
 
 __all__ = [
     "AcousticClient",
+    "AnalyzedMeasures",
     "BEST_EFFORT",
     "CodecClient",
     "DecodedAudio",
     "EmbeddingClient",
     "EncodedAudio",
     "GeneratedTokens",
+    "HarmonyClient",
     "HeardBeats",
     "HeardNotes",
     "Pacing",
@@ -47,5 +51,6 @@ __all__ = [
     "TokenRequest",
     "TranscriberClient",
     "remaining_s",
+    "shut",
     "unreachable",
 ]

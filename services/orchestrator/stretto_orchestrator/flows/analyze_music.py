@@ -1,4 +1,4 @@
-"""What was played in a recording: notes while it comes, then its beats, then the score of both."""
+"""What was played in a recording: notes while it comes, then its beats, the score of both, and the score's harmony."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ import numpy as np
 from stretto_shared.audio import Waveform
 from stretto_shared.errors import InvalidInput
 from stretto_shared.features import ModelInfo
+from stretto_shared.harmony import HarmonyLabel, joined
 from stretto_shared.score import MAX_NAME_CHARACTERS, Part, Score
 
-from stretto_orchestrator.clients import HeardBeats, HeardNotes, TranscriberClient
+from stretto_orchestrator.clients import HarmonyClient, HeardBeats, HeardNotes, Stages, TranscriberClient
 from stretto_orchestrator.flows.events import PROGRESS_INTERVAL_S
-from stretto_orchestrator.flows.forking import Branch, Fork
+from stretto_orchestrator.flows.forking import Branch, Fork, KeptAudio
+from stretto_orchestrator.flows.rehearing import heard_beats, heard_notes
+from stretto_orchestrator.flows.resuming import Resumes
 
 NOTES_STAGE, BEATS_STAGE, SCORE_STAGE = "transcriber/notes", "transcriber/beats", "transcriber/score"
+HARMONY_STAGE = "harmony"
 MAX_ENGRAVED_NOTES = 20_000  # what EngraveScore takes; its proto says so
 MIN_BEATS = 2
 
@@ -32,11 +36,15 @@ class Section(enum.Enum):
     NOTES = "notes"
     BEATS = "beats"
     SCORE = "score"
+    HARMONY = "harmony"
+
+
+DEFAULT_SECTIONS = (Section.NOTES, Section.BEATS, Section.SCORE)
 
 
 @dataclass(frozen=True)
 class AnalysisRequest:
-    """What somebody wants to know of a recording; no section is all of them.
+    """What somebody wants to know of a recording; no section is all of them but harmony.
 
     Raises:
         InvalidInput: On a title above 200 characters.
@@ -46,9 +54,10 @@ class AnalysisRequest:
     note_model: str = ""
     beat_model: str = ""
     title: str = ""
+    harmony_model: str = ""
 
     def __post_init__(self) -> None:
-        wanted = [section for section in Section if section in self.sections or not self.sections]
+        wanted = [section for section in Section if section in (self.sections or DEFAULT_SECTIONS)]
         object.__setattr__(self, "sections", tuple(wanted))
         if len(self.title) > MAX_NAME_CHARACTERS:
             raise InvalidInput(
@@ -57,15 +66,23 @@ class AnalysisRequest:
 
     @property
     def hears_notes(self) -> bool:
-        return Section.NOTES in self.sections or self.wants_score
+        return Section.NOTES in self.sections or self.needs_score
 
     @property
     def hears_beats(self) -> bool:
-        return Section.BEATS in self.sections or self.wants_score
+        return Section.BEATS in self.sections or self.needs_score
 
     @property
     def wants_score(self) -> bool:
         return Section.SCORE in self.sections
+
+    @property
+    def wants_harmony(self) -> bool:
+        return Section.HARMONY in self.sections
+
+    @property
+    def needs_score(self) -> bool:
+        return self.wants_score or self.wants_harmony
 
 
 @dataclass(frozen=True)
@@ -84,6 +101,14 @@ class AnalyzedScore:
     musicxml: bytes
 
 
+@dataclass(frozen=True, eq=False)
+class AnalyzedHarmony:
+    """The harmony of the score, neighbours that say the same as one, and the score with its numerals as MusicXML."""
+
+    labels: tuple[HarmonyLabel, ...]
+    musicxml: bytes
+
+
 @dataclass(frozen=True)
 class AnalysisReceipt:
     """What made the analysis; the fields are those of `stretto.orchestrator.v1.AnalysisReceipt`."""
@@ -95,29 +120,53 @@ class AnalysisReceipt:
     total_latency_s: float
 
 
-AnalysisEvent = AnalysisProgress | HeardNotes | HeardBeats | AnalyzedScore | AnalysisReceipt
+AnalysisEvent = AnalysisProgress | HeardNotes | HeardBeats | AnalyzedScore | AnalyzedHarmony | AnalysisReceipt
 
 
 async def analyze_music(
-    transcriber: TranscriberClient, request: AnalysisRequest, audio: AsyncIterator[Waveform]
+    stages: Stages,
+    request: AnalysisRequest,
+    audio: AsyncIterator[Waveform],
+    *,
+    resumes: Resumes,
+    kept: KeptAudio,
 ) -> AsyncGenerator[AnalysisEvent, None]:
-    """Progress, the sections that were asked for, and the receipt last."""
+    """Progress, the sections that were asked for, and the receipt last.
+
+    Args:
+        stages: Who hears, and who analyses.
+        request: What somebody wants to know.
+        audio: The recording.
+        resumes: Who allows a stage that was lost to hear the recording again.
+        kept: Who has room for the recording until then.
+    """
     began_s = time.monotonic()
-    hearing = _Hearing(transcriber, request, audio)
+    if request.wants_harmony or request.harmony_model:  # an hour may be heard before an analyzer is wanted
+        await stages.harmony.check_model(request.harmony_model, field="config.harmony_model")
+    hearing = _Hearing(stages.transcriber, request, audio, resumes, kept)
+    models: list[ModelInfo] = []
     try:
         async with aclosing(hearing.events()) as events:
             async for event in events:
                 yield event
         if Section.BEATS in request.sections and hearing.beats is not None:
             yield hearing.beats
-        if request.wants_score and (performance := hearing.performance()) is not None:
+        if request.needs_score and (performance := hearing.performance()) is not None:
             yield AnalysisProgress(SCORE_STAGE)
-            if (score := await _engraved(transcriber, performance, request.title)) is not None:
+            score = await _engraved(stages.transcriber, performance, request.title)
+            if request.wants_score and score is not None:
                 yield score
+            if request.wants_harmony and score is not None:
+                yield AnalysisProgress(HARMONY_STAGE)
+                yield await _labelled(stages.harmony, request, score, models)
     finally:
         await hearing.stop()
     yield AnalysisReceipt(
-        request.sections, hearing.models, hearing.fork.heard_s, hearing.fork.sha256, time.monotonic() - began_s
+        request.sections,
+        (*hearing.models, *models),
+        hearing.fork.heard_s,
+        hearing.fork.sha256,
+        time.monotonic() - began_s,
     )
 
 
@@ -131,15 +180,34 @@ async def _engraved(transcriber: TranscriberClient, performance: Score, title: s
         return None
 
 
+async def _labelled(
+    harmony: HarmonyClient, request: AnalysisRequest, score: AnalyzedScore, models: list[ModelInfo]
+) -> AnalyzedHarmony:
+    """The harmony of a score; the analyzer joins `models`."""
+    found: list[HarmonyLabel] = []
+    async with aclosing(harmony.analyze(request.harmony_model, score.musicxml, field="config.harmony_model")) as parts:
+        async for part in parts:
+            found += part.labels
+            models[:] = [part.model]
+    labels = tuple(joined(found))
+    return AnalyzedHarmony(labels, await harmony.write_musicxml(score.musicxml, labels, request.title))
+
+
 class _Hearing:
     """The stages that hear one recording, at work at the same time."""
 
     def __init__(
-        self, transcriber: TranscriberClient, request: AnalysisRequest, audio: AsyncIterator[Waveform]
+        self,
+        transcriber: TranscriberClient,
+        request: AnalysisRequest,
+        audio: AsyncIterator[Waveform],
+        resumes: Resumes,
+        kept: KeptAudio,
     ) -> None:
         self._transcriber = transcriber
         self._request = request
-        self.fork = Fork(audio, int(request.hears_notes) + int(request.hears_beats))
+        self._resumes = resumes
+        self.fork = Fork(audio, int(request.hears_notes) + int(request.hears_beats), kept)
         self._tasks: list[asyncio.Task[Any]] = [asyncio.create_task(self.fork.run())]
         self._heard: list[HeardNotes] = []
         self._num_notes = 0
@@ -161,10 +229,7 @@ class _Hearing:
             yield AnalysisProgress(BEATS_STAGE)
         if self._request.hears_notes:
             yield AnalysisProgress(NOTES_STAGE)
-            heard = self._transcriber.transcribe(
-                self._request.note_model, self.fork.branches[0], field="config.note_model"
-            )
-            async with aclosing(_beside(heard, tracking)) as parts:
+            async with aclosing(_beside(self._notes(self.fork.branches[0]), tracking)) as parts:
                 async for part in parts:
                     if part is not None and self._keep(part):
                         yield part
@@ -204,19 +269,29 @@ class _Hearing:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.fork.close()
+
+    def _notes(self, branch: Branch) -> AsyncGenerator[HeardNotes, None]:
+        def transcribe() -> AsyncGenerator[HeardNotes, None]:
+            return self._transcriber.transcribe(self._request.note_model, branch, field="config.note_model")
+
+        return heard_notes(transcribe, branch, self._resumes, stage=NOTES_STAGE)
 
     async def _track(self, branch: Branch) -> HeardBeats:
-        try:
+        async def track() -> HeardBeats:
             return await self._transcriber.track(self._request.beat_model, branch, field="config.beat_model")
+
+        try:
+            return await heard_beats(track, branch, self._resumes, stage=BEATS_STAGE)
         finally:
-            branch.leave()
+            await branch.leave()
 
     def _keep(self, part: HeardNotes) -> bool:
         """Take note of what was heard; tells whether the caller wants it too."""
         if part.model is not None:
             self.models = (part.model, *self.models)
         self._told[NOTES_STAGE] = part.complete_s
-        if self._request.wants_score:
+        if self._request.needs_score:
             self._heard.append(part)
             self._num_notes += part.notes.num_notes
             if self._num_notes > MAX_ENGRAVED_NOTES:

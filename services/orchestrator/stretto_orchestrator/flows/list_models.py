@@ -12,12 +12,13 @@ from stretto_orchestrator.clients import (
     AcousticClient,
     CodecClient,
     EmbeddingClient,
+    HarmonyClient,
     SemanticClient,
     Stages,
     TranscriberClient,
 )
 
-StageClient = AcousticClient | CodecClient | EmbeddingClient | SemanticClient | TranscriberClient
+StageClient = AcousticClient | CodecClient | EmbeddingClient | HarmonyClient | SemanticClient | TranscriberClient
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Inventory:
 async def list_models(stages: Stages, *, timeout_s: float) -> Inventory:
     """Ask every stage at once; one that is away, loading or silent for `timeout_s` is named, and fails nobody else."""
     clients: tuple[StageClient, ...] = (
-        stages.acoustic, stages.codec, stages.embedding, stages.semantic, stages.transcriber
+        stages.acoustic, stages.codec, stages.embedding, stages.harmony, stages.semantic, stages.transcriber
     )  # fmt: skip
     answers = await asyncio.gather(*(_models_of(client, timeout_s) for client in clients))
     models = [model for answer in answers for model in answer or ()]

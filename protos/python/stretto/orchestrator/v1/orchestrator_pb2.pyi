@@ -2,6 +2,7 @@ import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
 from stretto.common.v1 import audio_pb2 as _audio_pb2
+from stretto.common.v1 import harmony_pb2 as _harmony_pb2
 from stretto.common.v1 import model_pb2 as _model_pb2
 from stretto.common.v1 import score_pb2 as _score_pb2
 from google.protobuf.internal import containers as _containers
@@ -19,10 +20,12 @@ class AnalysisSection(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ANALYSIS_SECTION_NOTES: _ClassVar[AnalysisSection]
     ANALYSIS_SECTION_BEATS: _ClassVar[AnalysisSection]
     ANALYSIS_SECTION_SCORE: _ClassVar[AnalysisSection]
+    ANALYSIS_SECTION_HARMONY: _ClassVar[AnalysisSection]
 ANALYSIS_SECTION_UNSPECIFIED: AnalysisSection
 ANALYSIS_SECTION_NOTES: AnalysisSection
 ANALYSIS_SECTION_BEATS: AnalysisSection
 ANALYSIS_SECTION_SCORE: AnalysisSection
+ANALYSIS_SECTION_HARMONY: AnalysisSection
 
 class GenerateMusicRequest(_message.Message):
     __slots__ = ("cascade", "prompt", "duration_s", "seed", "sampling", "melody", "pace", "priority", "story", "candidate_count")
@@ -161,30 +164,34 @@ class AnalyzeMusicRequest(_message.Message):
     def __init__(self, config: _Optional[_Union[AnalyzeConfig, _Mapping]] = ..., waveform: _Optional[_Union[_audio_pb2.Waveform, _Mapping]] = ...) -> None: ...
 
 class AnalyzeConfig(_message.Message):
-    __slots__ = ("sections", "note_model", "beat_model", "title")
+    __slots__ = ("sections", "note_model", "beat_model", "title", "harmony_model")
     SECTIONS_FIELD_NUMBER: _ClassVar[int]
     NOTE_MODEL_FIELD_NUMBER: _ClassVar[int]
     BEAT_MODEL_FIELD_NUMBER: _ClassVar[int]
     TITLE_FIELD_NUMBER: _ClassVar[int]
+    HARMONY_MODEL_FIELD_NUMBER: _ClassVar[int]
     sections: _containers.RepeatedScalarFieldContainer[AnalysisSection]
     note_model: str
     beat_model: str
     title: str
-    def __init__(self, sections: _Optional[_Iterable[_Union[AnalysisSection, str]]] = ..., note_model: _Optional[str] = ..., beat_model: _Optional[str] = ..., title: _Optional[str] = ...) -> None: ...
+    harmony_model: str
+    def __init__(self, sections: _Optional[_Iterable[_Union[AnalysisSection, str]]] = ..., note_model: _Optional[str] = ..., beat_model: _Optional[str] = ..., title: _Optional[str] = ..., harmony_model: _Optional[str] = ...) -> None: ...
 
 class AnalyzeMusicResponse(_message.Message):
-    __slots__ = ("progress", "notes", "beats", "score", "receipt")
+    __slots__ = ("progress", "notes", "beats", "score", "receipt", "harmony")
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     NOTES_FIELD_NUMBER: _ClassVar[int]
     BEATS_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    HARMONY_FIELD_NUMBER: _ClassVar[int]
     progress: AnalysisProgress
     notes: AnalyzedNotes
     beats: AnalyzedBeats
     score: AnalyzedScore
     receipt: AnalysisReceipt
-    def __init__(self, progress: _Optional[_Union[AnalysisProgress, _Mapping]] = ..., notes: _Optional[_Union[AnalyzedNotes, _Mapping]] = ..., beats: _Optional[_Union[AnalyzedBeats, _Mapping]] = ..., score: _Optional[_Union[AnalyzedScore, _Mapping]] = ..., receipt: _Optional[_Union[AnalysisReceipt, _Mapping]] = ...) -> None: ...
+    harmony: AnalyzedHarmony
+    def __init__(self, progress: _Optional[_Union[AnalysisProgress, _Mapping]] = ..., notes: _Optional[_Union[AnalyzedNotes, _Mapping]] = ..., beats: _Optional[_Union[AnalyzedBeats, _Mapping]] = ..., score: _Optional[_Union[AnalyzedScore, _Mapping]] = ..., receipt: _Optional[_Union[AnalysisReceipt, _Mapping]] = ..., harmony: _Optional[_Union[AnalyzedHarmony, _Mapping]] = ...) -> None: ...
 
 class AnalysisProgress(_message.Message):
     __slots__ = ("stage", "done_s")
@@ -223,6 +230,14 @@ class AnalyzedScore(_message.Message):
     score: _score_pb2.Score
     musicxml: bytes
     def __init__(self, score: _Optional[_Union[_score_pb2.Score, _Mapping]] = ..., musicxml: _Optional[bytes] = ...) -> None: ...
+
+class AnalyzedHarmony(_message.Message):
+    __slots__ = ("labels", "musicxml")
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    MUSICXML_FIELD_NUMBER: _ClassVar[int]
+    labels: _containers.RepeatedCompositeFieldContainer[_harmony_pb2.HarmonyLabel]
+    musicxml: bytes
+    def __init__(self, labels: _Optional[_Iterable[_Union[_harmony_pb2.HarmonyLabel, _Mapping]]] = ..., musicxml: _Optional[bytes] = ...) -> None: ...
 
 class AnalysisReceipt(_message.Message):
     __slots__ = ("sections", "models", "duration_s", "input_sha256", "stretto_version", "total_latency")

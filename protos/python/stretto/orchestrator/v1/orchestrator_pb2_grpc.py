@@ -88,8 +88,8 @@ class OrchestratorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AnalyzeMusic(self, request_iterator, context):
-        """What was played in a recording: notes while it comes, then beats, then the score of both. The first message carries
-        `config`, every other `waveform`. The receipt comes last.
+        """What was played in a recording: notes while it comes, then beats, then the score of both, then its harmony. The first
+        message carries `config`, every other `waveform`. The receipt comes last.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

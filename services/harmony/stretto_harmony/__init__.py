@@ -1,0 +1,1 @@
+"""Stretto's harmony service: a score in; its chords, keys and Roman numerals out."""

@@ -1,0 +1,99 @@
+"""The analyzer `chordgnn`: a whole score to its labels. Runs on a model thread; knows no files and no wire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stretto_harmony.models.chordgnn.batch import centre_of, collate
+from stretto_harmony.models.chordgnn.decoding import DecodingOptions, NumeralDecoder, NumeralTable, Path
+from stretto_harmony.models.chordgnn.graph import build_graph
+from stretto_harmony.models.chordgnn.network import ChordGnn
+from stretto_harmony.models.chordgnn.parts import QUALITIES, RelativeNumeral
+from stretto_harmony.scores.labels import Analysis, HarmonyLabel, Key, key_of_index
+from stretto_harmony.scores.numerals import figure_of
+from stretto_harmony.scores.pitch import MAX_FIFTHS, MIN_FIFTHS
+from stretto_harmony.scores.score import Score
+
+ENHARMONIC = 12
+"""Places on the line of fifths between two spellings of a pitch class."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the network says of a score: when its onsets are [O], and the logarithm of each part's probabilities."""
+
+    onset_time: NDArray[np.int64]
+    logs: dict[str, NDArray[np.float32]]
+    shift: int
+
+
+def mixed_logs(stages: Sequence[Mapping[str, Tensor]], post: float) -> dict[str, Tensor]:
+    """The logarithm of each part's probabilities: the last stage's by the share `post`, the first's by the rest."""
+    first, last = stages[0], stages[-1]
+    return {
+        name: ((1 - post) * first[name].log_softmax(dim=1) + post * last[name].log_softmax(dim=1)).log_softmax(dim=1)
+        for name in first
+    }
+
+
+class ChordGnnAnalyzer:
+    """Analyses scores with one network; the same score gives the same labels."""
+
+    name = "chordgnn"
+
+    def __init__(self, network: ChordGnn, options: DecodingOptions | None = None) -> None:
+        self.network = network.eval()
+        numerals = [RelativeNumeral(*row) for row in network.numerals.tolist()]
+        self.decoder = NumeralDecoder(NumeralTable(numerals), options or DecodingOptions())
+
+    def analyze(self, score: Score) -> Analysis:
+        """The labels of a score from its start to its end; none where it has no notes."""
+        if not score.num_notes:
+            return Analysis(())
+        heard = self.hear(score)
+        return self.labelled(heard, score.num_ticks)
+
+    @torch.inference_mode()
+    def hear(self, score: Score) -> Heard:
+        """What the network says of a score, which is centred on the line of fifths for it."""
+        graph = build_graph(score)
+        shift = -centre_of(graph)
+        stages = self.network.stages(collate([graph], [shift]))
+        logs = mixed_logs(stages, self.decoder.options.post)
+        return Heard(graph.onset_time, {name: values.numpy() for name, values in logs.items()}, shift)
+
+    def labelled(self, heard: Heard, num_ticks: int) -> Analysis:
+        """The labels that the decoder finds in what was heard."""
+        path = self.decoder.decode(heard.logs)
+        states = np.stack([path.key, path.numeral, path.inversion])
+        begins = np.flatnonzero(np.append(True, (states[:, 1:] != states[:, :-1]).any(axis=0)))
+        times = np.append(heard.onset_time, max(num_ticks, int(heard.onset_time[-1]) + 1))
+        durations = np.diff(times)
+        after = np.append(begins[1:], len(path.key))
+        labels = []
+        for first, last in zip(begins.tolist(), after.tolist(), strict=True):
+            span = slice(first, last)
+            confidence = float(np.average(path.confidence[span], weights=durations[span]))
+            start = 0 if first == 0 else int(times[first])
+            labels.append(self._label(start, int(times[last]), path, first, heard.shift, confidence))
+        return Analysis(tuple(labels))
+
+    def _label(self, start: int, end: int, path: Path, at: int, shift: int, confidence: float) -> HarmonyLabel:
+        numeral = self.decoder.table.numerals[int(path.numeral[at])]
+        key = key_of_index(int(path.key[at]))
+        places = np.array([key.tonic, key.tonic + numeral.of, key.tonic + numeral.of + numeral.interval]) - shift
+        if places.max() > MAX_FIFTHS:
+            places -= ENHARMONIC
+        elif places.min() < MIN_FIFTHS:
+            places += ENHARMONIC
+        tonic, applied, root = np.clip(places, MIN_FIFTHS, MAX_FIFTHS).tolist()
+        local, tonicised = Key(tonic, key.is_minor), Key(applied, bool(numeral.of_minor))
+        quality, inversion = QUALITIES[numeral.quality], int(path.inversion[at])
+        figure = figure_of(local, tonicised, root, quality, inversion)
+        return HarmonyLabel(start, end, local, figure, tonicised, root, quality, inversion, min(confidence, 1.0))

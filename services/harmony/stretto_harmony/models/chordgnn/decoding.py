@@ -1,0 +1,210 @@
+"""From what the heads say at each onset to one consistent numeral at each, and to labels in time.
+
+The paper takes each part by itself, which may name no chord at all. Here the parts vote: a numeral of the network's
+vocabulary in one of the likeliest keys, with an inversion, is worth the weighted sum of the logarithms that its parts
+have, and a search over the onsets (Viterbi) takes what it costs to change the chord or the key into account. The
+weights were chosen on validation pieces.
+
+Legend: O onsets, K keys tried, V numerals, S states kept at an onset. Knows no torch and no network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stretto_harmony.models.chordgnn.parts import (
+    NO_DEGREE,
+    QUALITIES,
+    RelativeNumeral,
+    chord_class,
+    degree_class,
+)
+from stretto_harmony.scores.labels import NUM_KEYS, key_of_index
+from stretto_harmony.scores.pitch import MIN_FIFTHS, NUM_SPELLINGS, in_range
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+NEVER = np.float32(-1e9)
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """How the parts are weighed and what a change costs.
+
+    Args:
+        post: The share of the post-processing network in what the parts' heads say; the rest is the first heads'.
+        key, tonicised, degree, of_degree, quality, inversion, root, bass, numeral, chord: The weight of each part.
+        change: What a new chord costs.
+        key_change: What a new key costs beside.
+        rhythm: The weight of the head that tells where chords begin.
+        num_keys: Likeliest keys tried at each onset.
+        num_chords: Best keys with numerals kept at each onset, before inversions.
+        num_states: Best of those with inversions kept at each onset.
+    """
+
+    post: float = 0.5
+    key: float = 1.0
+    tonicised: float = 0.5
+    degree: float = 0.5
+    of_degree: float = 0.5
+    quality: float = 0.5
+    inversion: float = 0.5
+    root: float = 0.5
+    bass: float = 0.5
+    numeral: float = 0.5
+    chord: float = 0.5
+    change: float = 0.5
+    key_change: float = 2.0
+    rhythm: float = 0.5
+    num_keys: int = 4
+    num_chords: int = 8
+    num_states: int = 12
+
+
+@dataclass(frozen=True)
+class States:
+    """Keys, numerals and inversions [O, S], with what each is worth at its onset [O, S], best first."""
+
+    key: Ints
+    numeral: Ints
+    inversion: Ints
+    worth: Floats
+
+
+@dataclass(frozen=True)
+class Path:
+    """The state of each onset [O], with the share of its onset's worth that it has, 0 to 1."""
+
+    key: Ints
+    numeral: Ints
+    inversion: Ints
+    confidence: Floats
+
+
+class NumeralTable:
+    """The classes that each part of each numeral has in each key."""
+
+    def __init__(self, numerals: list[RelativeNumeral]) -> None:
+        self.numerals = numerals
+        self.in_minor = np.array([numeral.in_minor for numeral in numerals], bool)
+        self.degree = np.array([degree_class(numeral.interval) for numeral in numerals])
+        self.of_degree = np.array([degree_class(numeral.of) if numeral.of else NO_DEGREE for numeral in numerals])
+        self.quality = np.array([numeral.quality for numeral in numerals])
+        self.num_inversions = np.array([QUALITIES[numeral.quality].num_inversions for numeral in numerals])
+        tones = [list(QUALITIES[numeral.quality].intervals) for numeral in numerals]
+        self.tones = np.array([(row + row[:1])[:4] for row in tones])  # [V, 4]
+
+    @cached_property
+    def by_key(self) -> tuple[Ints, Ints, Ints, NDArray[np.bool_]]:
+        """Tonicised keys, roots and chords [70, V], and which numerals a key has."""
+        tonicised = np.zeros((NUM_KEYS, len(self.numerals)), np.int64)
+        root, chord = np.zeros_like(tonicised), np.zeros_like(tonicised)
+        there = np.zeros(tonicised.shape, bool)
+        for key in map(key_of_index, range(NUM_KEYS)):
+            for place, numeral in enumerate(self.numerals):
+                tonic = key.tonic + numeral.of
+                if key.is_minor != bool(numeral.in_minor) or not (
+                    in_range(tonic) and in_range(tonic + numeral.interval)
+                ):
+                    continue
+                at = key.index, place
+                there[at] = True
+                tonicised[at] = tonic - MIN_FIFTHS + NUM_SPELLINGS * numeral.of_minor
+                root[at] = tonic + numeral.interval - MIN_FIFTHS
+                chord[at] = chord_class(tonic + numeral.interval, numeral.quality)
+        return tonicised, root, chord, there
+
+
+@dataclass(frozen=True)
+class NumeralDecoder:
+    """Finds the numerals of a piece from the logarithms of its parts' probabilities."""
+
+    table: NumeralTable
+    options: DecodingOptions = field(default_factory=DecodingOptions)
+
+    def decode(self, logs: Mapping[str, Floats]) -> Path:
+        """The best path through the states of `logs`, each part [O, classes]."""
+        return self.search(self.states(logs), logs["rhythm"])
+
+    def search(self, states: States, rhythm: Floats) -> Path:
+        """The best path through the states, given when chords begin [O, classes]."""
+        chosen = self._best_places(states, rhythm)
+        rows = np.arange(len(chosen))
+        shares = np.exp(states.worth - states.worth.max(axis=1, keepdims=True))
+        shares = shares / shares.sum(axis=1, keepdims=True)
+        return Path(
+            states.key[rows, chosen], states.numeral[rows, chosen], states.inversion[rows, chosen], shares[rows, chosen]
+        )
+
+    def states(self, logs: Mapping[str, Floats]) -> States:
+        """The best states of each onset by itself."""
+        weight, table = self.options, self.table
+        keys = _best(logs["key"], weight.num_keys)  # [O, K]
+        alone = weight.degree * logs["degree"][:, table.degree]
+        alone += weight.of_degree * logs["of_degree"][:, table.of_degree]
+        alone += weight.quality * logs["quality"][:, table.quality]
+        alone += weight.numeral * logs["numeral"][:, : len(table.numerals)]
+        tonicised, root, chord = (array[keys] for array in table.by_key[:3])  # [O, K, V]
+        there = table.by_key[3][keys]
+        worth = np.where(there, alone[:, None], NEVER)
+        worth += weight.key * np.take_along_axis(logs["key"], keys, 1)[:, :, None]
+        for name, index in (("tonicised", tonicised), ("root", root), ("chord", chord)):
+            worth += getattr(weight, name) * _taken(logs[name], index)
+        flat = worth.reshape(len(worth), -1)
+        best = _best(flat, weight.num_chords)  # [O, C]
+        key = np.take_along_axis(keys, best // len(table.numerals), 1)
+        return self._with_inversions(key, best % len(table.numerals), np.take_along_axis(flat, best, 1), logs)
+
+    def _with_inversions(self, key: Ints, numeral: Ints, worth: Floats, logs: Mapping[str, Floats]) -> States:
+        weight, table = self.options, self.table
+        root = table.by_key[1][key, numeral]
+        bass = np.clip(root[:, :, None] + table.tones[numeral], 0, NUM_SPELLINGS - 1)  # [O, C, 4]
+        worth = worth[:, :, None] + weight.bass * _taken(logs["bass"], bass)
+        worth = worth + weight.inversion * logs["inversion"][:, None, :]
+        worth = np.where(np.arange(4) < table.num_inversions[numeral][:, :, None], worth, NEVER)
+        flat = worth.reshape(len(worth), -1)
+        best = _best(flat, weight.num_states)
+        chord = best // 4
+        key, numeral = np.take_along_axis(key, chord, 1), np.take_along_axis(numeral, chord, 1)
+        return States(key, numeral, best % 4, np.take_along_axis(flat, best, 1).astype(np.float32))
+
+    def _best_places(self, states: States, rhythm: Floats) -> Ints:
+        """The place [O] of the state that the best path has at each onset."""
+        weight = self.options
+        begins = np.minimum(rhythm[:, 0], -1e-4)
+        stays = np.log1p(-np.exp(begins))
+        key, numeral, inversion, worth = states.key, states.numeral, states.inversion, states.worth
+        other_key = key[1:, None, :] != key[:-1, :, None]  # [O - 1, before, after]
+        other = other_key | (numeral[1:, None, :] != numeral[:-1, :, None])
+        other |= inversion[1:, None, :] != inversion[:-1, :, None]
+        changed = weight.rhythm * begins[1:, None, None] - weight.change - weight.key_change * other_key
+        steps = np.where(other, changed, weight.rhythm * stays[1:, None, None])
+        best, came_from = worth[0], np.zeros(key.shape, np.int64)
+        rows = np.arange(key.shape[1])
+        for at, step in enumerate(steps, start=1):
+            through = best[:, None] + step
+            came_from[at] = through.argmax(axis=0)
+            best = through[came_from[at], rows] + worth[at]
+        chosen = np.zeros(len(key), np.int64)
+        chosen[-1] = best.argmax()
+        for at in range(len(key) - 1, 0, -1):
+            chosen[at - 1] = came_from[at, chosen[at]]
+        return chosen
+
+
+def _best(worth: Floats, count: int) -> Ints:
+    """The places [O, count] of the highest values of each row, highest first."""
+    count = min(count, worth.shape[1])
+    found = np.argpartition(-worth, count - 1, axis=1)[:, :count]
+    order = np.argsort(-np.take_along_axis(worth, found, 1), axis=1, kind="stable")
+    return np.take_along_axis(found, order, 1)
+
+
+def _taken(logs: Floats, index: Ints) -> Floats:
+    """Values of each row at [O, .., ..] places."""
+    return np.take_along_axis(logs, index.reshape(len(index), -1), 1).reshape(index.shape)
