@@ -25,6 +25,7 @@ import torch
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 sys.path.append(str(Path(__file__).resolve().parents[2] / "services" / "harmony" / "recipes"))
+from choose_modular_search import Listener
 from functional_harmony import raw, read_pieces
 from harmony_scoring import confusion_rows, differences
 from harness import ROOT, Outcome, Row, Table, need, parser, publish
@@ -87,14 +88,6 @@ def module_scores(analyzer: ModularAnalyzer, pieces: list[Piece]) -> dict[str, d
         with torch.no_grad():
             scores[name] = make(analyzer.modules, pieces, pieces, plan, torch.device("cpu")).validate()
     return scores
-
-
-def system_scores(
-    analyzer: ModularAnalyzer, pieces: Sequence[Piece], config: SearchConfig
-) -> list[Mapping[str, float]]:
-    """The recall of each piece."""
-    analyzer.config = config
-    return [score_of(analyzer.read(piece.notes)[0], piece) for piece in pieces]
 
 
 def module_table(named: Mapping[str, dict[str, dict[str, float]]]) -> Table:
@@ -162,6 +155,7 @@ def main() -> None:
     options.add_argument("--weights", type=Path, default=ROOT / "services/harmony/weights/modular")
     options.add_argument("--beside", type=Path, help="other weights, for the modules and the whole")
     options.add_argument("--only", default="modules,system,speed,tenth")
+    options.add_argument("--presets", default=",".join(SEARCH_PRESETS), help="of the search, beside what was chosen")
     options.add_argument("--tenth", type=Path, help="weights trained without the tenth corpus")
     options.add_argument("--tenth-corpus", default="dcml/mozart_piano_sonatas")
     options.add_argument("--corpus", type=Path, default=ROOT / "corpus" / "harmony")
@@ -184,7 +178,7 @@ def main() -> None:
         tables.append(module_table(named))
         numbers["modules"] = named
     if "system" in args.only:
-        _system(weights, chosen, pieces, tables, numbers, passed)
+        _system(weights, chosen, pieces, tables, numbers, passed, args.presets.split(","))
     if "speed" in args.only:
         analyzer.config = chosen
         table, taken_s = speed(analyzer, pieces, args.threads or 2)
@@ -205,13 +199,16 @@ def _system(
     tables: list[Table],
     numbers: dict[str, Any],
     passed: dict[str, bool],
+    presets: Sequence[str],
 ) -> None:
     """The whole, with the chosen parameters and the published ones."""
     named = {}
     for name, each in weights.items():
-        for search, config in {"chosen": chosen, **SEARCH_PRESETS}.items():
+        listener = Listener(each, pieces)
+        configs = {"chosen": chosen, **{preset: SEARCH_PRESETS[preset] for preset in presets}}
+        for search, config in configs.items():
             if name == "modular" or search != "chosen":
-                named[f"{name}, {search}"] = system_scores(each, pieces, config)
+                named[f"{name}, {search}"] = listener.scores(config)
     tables.append(system_table(named))
     numbers["system"] = {
         name: {**mean_of(scores), "full_interval": vars(bootstrap_mean([score["full"] for score in scores]))}

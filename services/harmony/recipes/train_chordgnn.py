@@ -26,7 +26,7 @@ from stretto_harmony.models.chordgnn.batch import GraphBatch, centre_of, collate
 from stretto_harmony.models.chordgnn.config import NUM_QUALITIES, ChordGnnConfig
 from stretto_harmony.models.chordgnn.network import ChordGnn
 from stretto_harmony.models.chordgnn.parts import NO_LABEL
-from stretto_harmony.models.chordgnn.weights import ARCHITECTURE
+from stretto_harmony.models.chordgnn.weights import ARCHITECTURE, load_chordgnn
 from stretto_shared import weights
 from stretto_shared.training.loop import Averages, Budget, RunLog, learning_rate
 from torch import Tensor, nn
@@ -220,8 +220,11 @@ def favour_of(pieces: Sequence[Piece], recipe: Recipe, device: torch.device) -> 
     return torch.from_numpy(np.concatenate(shares).cumsum()).to(device)
 
 
-def train(recipe: Recipe, path: Path, run: Path, device: torch.device, leave_out: str) -> None:
-    """Train, and export the best step."""
+def train(
+    recipe: Recipe, path: Path, run: Path, device: torch.device, leave_out: str, start: Path | None = None
+) -> None:
+    """Train, from an export's weights where one is given, and export the best step."""
+    log = RunLog(run)
     torch.manual_seed(recipe.seed)
     torch.set_float32_matmul_precision("high")
     pieces, numerals = read(path)
@@ -236,11 +239,14 @@ def train(recipe: Recipe, path: Path, run: Path, device: torch.device, leave_out
     for each in (model, mean):
         each.numerals[: len(fields)] = fields.to(device)
         each.numerals[len(fields) :] = fields[-1].to(device)
+    if start is not None:
+        missing = model.load_state_dict(load_chordgnn(start).state_dict(), strict=False).missing_keys
+        log.write({"started_from": start.parent.parent.name, "made_anew": ", ".join(missing)})
     mean.load_state_dict(model.state_dict())
     stretches = Stretches(trained_on, NUM_QUALITIES, device)
     trainer = Trainer(recipe, model, mean, stretches, favour_of(trained_on, recipe, device))
     validation = Validation(valid, device)
-    log, budget = RunLog(run), Budget(recipe.minutes, max_steps=recipe.max_steps)
+    budget = Budget(recipe.minutes, max_steps=recipe.max_steps)
     parameters = sum(value.numel() for value in model.parameters())
     log.write(
         {"pieces": len(trained_on), "valid": len(valid), "onsets": stretches.num_onsets, "parameters": parameters}
@@ -283,6 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=0.0, help="in place of the config's")
     parser.add_argument("--seed", type=int, default=-1, help="in place of the config's")
     parser.add_argument("--leave-out", default="", help="a corpus of DCML, as dcml/corelli")
+    parser.add_argument("--start", type=Path, help="an export to go on from; parts that only one has are made or left")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
@@ -292,7 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     recipe = dataclasses.replace(recipe, **changes)
     args.run.mkdir(parents=True, exist_ok=True)
     (args.run / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=1) + "\n")
-    train(recipe, args.pieces, args.run, torch.device(args.device), args.leave_out)
+    train(recipe, args.pieces, args.run, torch.device(args.device), args.leave_out, args.start)
 
 
 if __name__ == "__main__":

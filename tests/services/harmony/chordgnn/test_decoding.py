@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from random_scores import chorale, random_score
-from stretto_harmony.models.chordgnn.analyzer import ChordGnnAnalyzer, Heard
+from stretto_harmony.models.chordgnn.analyzer import ChordGnnAnalyzer, Heard, hear_graph
 from stretto_harmony.models.chordgnn.config import ChordGnnConfig
-from stretto_harmony.models.chordgnn.decoding import DecodingOptions, NumeralDecoder, NumeralTable
+from stretto_harmony.models.chordgnn.decoding import DecodingOptions, NumeralDecoder, NumeralTable, moved_logs
 from stretto_harmony.models.chordgnn.graph import build_graph
 from stretto_harmony.models.chordgnn.network import ChordGnn
 from stretto_harmony.models.chordgnn.parts import (
@@ -127,6 +127,26 @@ def test_the_search_finds_the_best_of_all_paths() -> None:
     assert found == [(states.key[o, s], states.numeral[o, s], states.inversion[o, s]) for o, s in enumerate(best)]
 
 
+def test_what_is_heard_of_a_moved_score_is_brought_back() -> None:
+    analysis, times = labelled(FIGURES, Key(1)), np.arange(len(FIGURES)) * QUARTER
+    numerals = count_numerals([analysis], 99)
+    plain, moved = (sure_logs(analysis.transposed(fifths), times, numerals) for fifths in (0, 2))
+    back = moved_logs(moved, -2)
+    assert all(np.array_equal(back[name], plain[name]) for name in plain)
+    assert not np.array_equal(moved["key"], plain["key"])
+
+
+def test_the_mean_is_heard_of_all_moves() -> None:
+    torch.manual_seed(0)
+    network = ChordGnn(ChordGnnConfig(num_numerals=5, hidden_dim=8, onset_dim=8, recurrent_dim=4, post_dim=4)).eval()
+    graph = build_graph(random_score(1))
+    with torch.inference_mode():
+        each = [hear_graph(network, graph, 0, DecodingOptions(moves=(move,))) for move in (-1, 1)]
+        both = hear_graph(network, graph, 0, DecodingOptions(moves=(-1, 1)))
+    for name, logs in both.items():
+        np.testing.assert_allclose(logs, (each[0][name] + each[1][name]) / 2, rtol=1e-4, atol=1e-5)
+
+
 def test_degrees_and_rhythm_have_the_classes_that_they_say() -> None:
     assert degree_class(0) == 8 and degree_class(12) == 20
     assert {degree_class(-9), degree_class(13)} == {NO_DEGREE}
@@ -154,7 +174,8 @@ def test_an_analysis_covers_the_score_and_is_the_same_again() -> None:
     assert analysis.labels[0].start == 0 and analysis.labels[-1].end == score.num_ticks
     assert all(before.end == after.start for before, after in zip(analysis.labels, analysis.labels[1:]))
     assert analyzer.analyze(score) == analysis
-    moved = analyzer.analyze(score.transposed(3))
+    analyzer = ChordGnnAnalyzer(network, DecodingOptions(moves=(0,)))
+    analysis, moved = analyzer.analyze(score), analyzer.analyze(score.transposed(3))
     assert [label.numeral for label in moved] == [label.numeral for label in analysis]
     assert all((a.root - b.root - 3) % 12 == (a.key.tonic - b.key.tonic - 3) % 12 == 0 for a, b in zip(moved, analysis))
 

@@ -11,7 +11,7 @@ from random_scores import random_score
 from stretto_harmony.models.chordgnn.batch import centre_of, collate
 from stretto_harmony.models.chordgnn.config import PUBLISHED, ChordGnnConfig
 from stretto_harmony.models.chordgnn.graph import RELATIONS, build_graph
-from stretto_harmony.models.chordgnn.network import ChordGnn, RelationalConvolution
+from stretto_harmony.models.chordgnn.network import ChordGnn, Heads, RelationalConvolution
 from stretto_harmony.scores.score import Score
 from torch import Tensor
 from torch.nn import functional as F
@@ -113,6 +113,21 @@ def test_the_post_processing_sends_no_gradient_to_the_heads() -> None:
     stages[1]["key"].sum().backward()
     assert network.post is not None and network.post.heads.linear.weight.grad is not None
     assert all(value.grad is None for value in network.encoder.parameters())
+
+
+def test_deep_heads_start_as_plain_ones_and_then_see_the_onset_too() -> None:
+    torch.manual_seed(0)
+    heads = Heads(6, {"key": 4, "root": 3}, (2, 8))
+    x, onset = torch.randn(5, 6), torch.randn(5, 2)
+    assert torch.equal(heads(x, onset)["root"], heads.linear(x)[:, 4:])
+    assert heads.deep is not None
+    torch.nn.init.normal_(heads.deep.weight)
+    assert not torch.allclose(heads(x, onset)["root"], heads(x, onset + 1)["root"])
+
+
+def test_a_network_without_post_processing_has_one_stage() -> None:
+    network = tiny_network(dataclasses.replace(TINY, post_dim=0, head_dim=7))
+    assert len(network.stages(collate([build_graph(random_score(1))], [0]))) == 1
 
 
 def test_impossible_sizes_are_refused() -> None:

@@ -122,6 +122,13 @@ def test_a_bar_that_a_repeat_splits_goes_on_where_it_stopped() -> None:
     assert score.num_ticks == 12 * Q
 
 
+def test_short_bars_with_numbers_of_their_own_are_bars() -> None:
+    bars = "".join(f'<measure number="{number}">{note("C", 4, 4)}</measure>' for number in (2, 3))
+    score = read_score(partwise(f'<measure number="1">{attributes()}{note("C", 4, 8)}</measure>{bars}'))
+    assert score.measure_length.tolist() == [4 * Q, 2 * Q, 2 * Q]
+    assert score.measure_offset.tolist() == [0, 0, 0]
+
+
 def test_an_empty_measure_is_as_long_as_its_metre() -> None:
     score = read_score(partwise(f'<measure number="1">{attributes(3)}</measure><measure number="2"></measure>'))
     assert score.measure_length.tolist() == [3 * Q, 3 * Q]

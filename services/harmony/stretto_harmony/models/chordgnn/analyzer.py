@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stretto_harmony.models.chordgnn.batch import centre_of, collate
-from stretto_harmony.models.chordgnn.decoding import DecodingOptions, NumeralDecoder, NumeralTable, Path
-from stretto_harmony.models.chordgnn.graph import build_graph
+from stretto_harmony.models.chordgnn.decoding import DecodingOptions, NumeralDecoder, NumeralTable, Path, moved_logs
+from stretto_harmony.models.chordgnn.graph import ScoreGraph, build_graph
 from stretto_harmony.models.chordgnn.network import ChordGnn
 from stretto_harmony.models.chordgnn.parts import QUALITIES, RelativeNumeral
 from stretto_harmony.scores.labels import Analysis, HarmonyLabel, Key, key_of_index
@@ -42,6 +42,18 @@ def mixed_logs(stages: Sequence[Mapping[str, Tensor]], post: float) -> dict[str,
     }
 
 
+def hear_graph(
+    network: ChordGnn, graph: ScoreGraph, shift: int, options: DecodingOptions
+) -> dict[str, NDArray[np.float32]]:
+    """The mean of what the network says of a score moved by `shift` and each of the options' `moves` beside."""
+    count = len(options.moves)
+    stages = network.stages(collate([graph] * count, [shift + move for move in options.moves]))
+    heard = mixed_logs(stages, options.post)
+    parts = {name: values.view(count, graph.num_onsets, -1).numpy() for name, values in heard.items()}
+    moved = [moved_logs({name: rows[n] for name, rows in parts.items()}, -move) for n, move in enumerate(options.moves)]
+    return {name: np.mean([each[name] for each in moved], axis=0) for name in parts}
+
+
 class ChordGnnAnalyzer:
     """Analyses scores with one network; the same score gives the same labels."""
 
@@ -64,9 +76,7 @@ class ChordGnnAnalyzer:
         """What the network says of a score, which is centred on the line of fifths for it."""
         graph = build_graph(score)
         shift = -centre_of(graph)
-        stages = self.network.stages(collate([graph], [shift]))
-        logs = mixed_logs(stages, self.decoder.options.post)
-        return Heard(graph.onset_time, {name: values.numpy() for name, values in logs.items()}, shift)
+        return Heard(graph.onset_time, hear_graph(self.network, graph, shift, self.decoder.options), shift)
 
     def labelled(self, heard: Heard, num_ticks: int) -> Analysis:
         """The labels that the decoder finds in what was heard."""

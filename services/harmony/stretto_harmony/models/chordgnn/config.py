@@ -26,6 +26,8 @@ class ChordGnnConfig:
         onset_dim: Width of an onset before the recurrent layers.
         recurrent_dim: Width of each direction of the recurrent layers.
         num_recurrent_layers: Recurrent layers over the onsets.
+        head_dim: Width of a hidden layer that the heads also read, over the recurrent layers' output and their input;
+            0 has none, as the paper.
         post_dim: Width of each direction of the post-processing network; 0 has none.
         sounding: Whether an onset also sees the notes held into it, and its bass, beside those that begin on it.
         key_signature: Whether an onset sees the key signature.
@@ -41,6 +43,7 @@ class ChordGnnConfig:
     onset_dim: int = 128
     recurrent_dim: int = 128
     num_recurrent_layers: int = 2
+    head_dim: int = 0
     post_dim: int = 36
     sounding: bool = True
     key_signature: bool = True

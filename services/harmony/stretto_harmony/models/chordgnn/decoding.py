@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from stretto_harmony.models.chordgnn.parts import (
     NO_DEGREE,
     QUALITIES,
+    TRANSPOSED,
+    TRANSPOSED_KEYS,
     RelativeNumeral,
     chord_class,
     degree_class,
@@ -37,6 +39,8 @@ class DecodingOptions:
     """How the parts are weighed and what a change costs.
 
     Args:
+        moves: The fifths by which the network hears the score moved; what it says of each is brought back, and the mean
+            taken.
         post: The share of the post-processing network in what the parts' heads say; the rest is the first heads'.
         key, tonicised, degree, of_degree, quality, inversion, root, bass, numeral, chord: The weight of each part.
         change: What a new chord costs.
@@ -47,6 +51,7 @@ class DecodingOptions:
         num_states: Best of those with inversions kept at each onset.
     """
 
+    moves: tuple[int, ...] = (-1, 1)
     post: float = 0.5
     key: float = 1.0
     tonicised: float = 0.5
@@ -195,6 +200,19 @@ class NumeralDecoder:
         for at in range(len(key) - 1, 0, -1):
             chosen[at - 1] = came_from[at, chosen[at]]
         return chosen
+
+
+def moved_logs(logs: Mapping[str, Floats], fifths: int) -> dict[str, Floats]:
+    """What `logs` would be of the score moved by so many fifths; what leaves the range comes in at its other end."""
+    moved = dict(logs)
+    for name in TRANSPOSED:
+        moved[name] = np.roll(logs[name], fifths, axis=1)
+    for name in TRANSPOSED_KEYS:
+        modes = logs[name].reshape(-1, 2, NUM_SPELLINGS)
+        moved[name] = np.roll(modes, fifths, axis=2).reshape(logs[name].shape)
+    chords = logs["chord"].reshape(-1, 12, len(QUALITIES))
+    moved["chord"] = np.roll(chords, 7 * fifths, axis=1).reshape(logs["chord"].shape)
+    return moved
 
 
 def _best(worth: Floats, count: int) -> Ints:

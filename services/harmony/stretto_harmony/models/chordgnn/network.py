@@ -133,15 +133,26 @@ class OverTime(nn.Module):
 
 
 class Heads(nn.Module):
-    """A linear head for each part, [O, D] to the logits of its classes."""
+    """A linear head for each part, [O, D] to the logits of its classes; and a deep one where `deep_dims` says so.
 
-    def __init__(self, in_dim: int, heads: dict[str, int]) -> None:
+    The deep one adds to the logits what one hidden layer of `deep_dims[1]` makes of `deep_dims[0]` more features.
+    """
+
+    def __init__(self, in_dim: int, heads: dict[str, int], deep_dims: tuple[int, int] = (0, 0)) -> None:
         super().__init__()
         self.sizes = heads
         self.linear = nn.Linear(in_dim, sum(heads.values()))
+        more_dim, hidden_dim = deep_dims
+        self.hidden = nn.Linear(in_dim + more_dim, hidden_dim) if hidden_dim else None
+        self.deep = nn.Linear(hidden_dim, sum(heads.values()), bias=False) if hidden_dim else None
+        if self.deep is not None:
+            nn.init.zeros_(self.deep.weight)
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        return dict(zip(self.sizes, self.linear(x).split(list(self.sizes.values()), dim=1), strict=True))
+    def forward(self, x: Tensor, more: Tensor | None = None) -> dict[str, Tensor]:
+        logits = self.linear(x)
+        if self.hidden is not None and self.deep is not None and more is not None:
+            logits = logits + self.deep(F.relu(self.hidden(torch.cat([x, more], dim=1))))
+        return dict(zip(self.sizes, logits.split(list(self.sizes.values()), dim=1), strict=True))
 
 
 class PostProcessing(nn.Module):
@@ -182,14 +193,14 @@ class ChordGnn(nn.Module):
         )
         self.norm = nn.LayerNorm(2 * config.recurrent_dim)
         self.dropout = nn.Dropout(config.dropout)
-        self.heads = Heads(2 * config.recurrent_dim, config.heads)
+        self.heads = Heads(2 * config.recurrent_dim, config.heads, (config.onset_dim, config.head_dim))
         self.post = PostProcessing(config) if config.post_dim else None
         self.register_buffer("numerals", torch.zeros(config.num_numerals - 1, 5, dtype=torch.int16))
 
     def stages(self, batch: GraphBatch) -> list[dict[str, Tensor]]:
         """The logits [O, classes] of each part: the heads', and the post-processing network's where there is one."""
         onsets = self.pooling(self.encoder(batch), batch)
-        told = self.heads(self.dropout(self.norm(self.over_time(onsets, batch.lengths))))
+        told = self.heads(self.dropout(self.norm(self.over_time(onsets, batch.lengths))), onsets)
         return [told] if self.post is None else [told, self.post(told, batch.lengths)]
 
     def forward(self, batch: GraphBatch) -> dict[str, Tensor]:
