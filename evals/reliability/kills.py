@@ -121,6 +121,7 @@ async def kill_now_and_then(made: Cluster, every_s: float, killed: Counter[str],
         await made.until_serving(made.of(replica.service))
         made.send(replica, signal.SIGKILL)
         killed[replica.service] += 1
+        print(f"killed one of {replica.service}", file=sys.stderr)
 
 
 def pauses_s(quiet: Sequence[Piece], harmed: Sequence[Piece], *, resumed_only: bool = True) -> list[float]:
@@ -190,6 +191,7 @@ async def measure(args: Namespace) -> Outcome:
         StrettoClient(made.address) as client,
     ):
         quiet = await make_all(client, wanted * 2, args.at_once)
+        print(f"{len(quiet)} pieces undisturbed are done", file=sys.stderr)
         killing = asyncio.create_task(kill_now_and_then(made, args.every_s, killed, random.Random(args.seed)))
         harmed = await make_all(client, [wanted[i % len(wanted)] for i in range(num_pieces)], args.at_once)
         killing.cancel()

@@ -4,8 +4,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from real_server import ROOT
 
 BUF = Path(sys.executable).with_name("buf")
@@ -53,3 +56,29 @@ def test_a_break_is_named(protos: Path, old: str, new: str, said: str) -> None:
 def test_a_new_field_is_none(protos: Path) -> None:
     change(protos, "string prompt = 2;", "string prompt = 2;\n  // More.\n  string more = 91;")
     assert breaks(protos).returncode == 0
+
+
+async def test_a_client_of_the_published_wire_is_served(door: Any) -> None:
+    """It speaks by the descriptors of old, and reads what it knows of the answers."""
+    files = descriptor_pb2.FileDescriptorSet.FromString((ROOT / "protos" / "published.binpb").read_bytes())
+    pool = descriptor_pool.DescriptorPool()
+    for file in files.file:
+        pool.Add(file)
+    method = pool.FindServiceByName("stretto.orchestrator.v1.OrchestratorService").methods_by_name["GenerateMusic"]
+    request_kind, response_kind = map(message_factory.GetMessageClass, (method.input_type, method.output_type))
+    num_samples = 0
+    async with grpc.aio.insecure_channel(door.address) as channel:
+        generate = channel.unary_stream(
+            f"/{method.containing_service.full_name}/{method.name}",
+            request_serializer=lambda request: request.SerializeToString(),
+            response_deserializer=response_kind.FromString,
+        )
+        async for response in generate(request_kind(prompt="a flute", duration_s=0.5, seed=3), timeout=300):
+            num_samples += len(response.chunk.waveform.samples) // 4
+    assert response.WhichOneof("payload") == "receipt" and response.receipt.seed == 3 and response.receipt.models
+    assert num_samples == round(0.5 * response_rate(response))
+
+
+def response_rate(response: Any) -> int:
+    """The rate of the codec that the receipt names."""
+    return next(model.sample_rate_hz for model in response.receipt.models if model.service == "codec")
