@@ -52,19 +52,19 @@ class DecodingOptions:
     """
 
     moves: tuple[int, ...] = (-1, 1)
-    post: float = 0.5
-    key: float = 1.0
-    tonicised: float = 0.5
+    post: float = 0.0
+    key: float = 0.5
+    tonicised: float = 0.0
     degree: float = 0.5
-    of_degree: float = 0.5
-    quality: float = 0.5
-    inversion: float = 0.5
-    root: float = 0.5
-    bass: float = 0.5
-    numeral: float = 0.5
-    chord: float = 0.5
+    of_degree: float = 1.0
+    quality: float = 1.5
+    inversion: float = 0.0
+    root: float = 0.25
+    bass: float = 2.0
+    numeral: float = 0.25
+    chord: float = 2.0
     change: float = 0.5
-    key_change: float = 2.0
+    key_change: float = 6.0
     rhythm: float = 0.5
     num_keys: int = 4
     num_chords: int = 8
