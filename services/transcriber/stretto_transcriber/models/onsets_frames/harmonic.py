@@ -51,7 +51,8 @@ class HarmonicBranch(nn.Module):
         self.lstm = nn.LSTM(channels, lstm_size, batch_first=True, bidirectional=True)
 
     def forward(self, semitones: Tensor) -> Tensor:
-        x = F.relu(self._at_harmonics(semitones) + self.register)  # [B, C, T, 88]
+        x = self._at_harmonics(semitones)  # [B, C, T, 88]
+        x = F.relu(x + self.register.to(x.dtype))
         for conv in (self.near, self.octaves, self.later):
             x = F.relu(x + conv(x))
         batch, channels, frames, _ = x.shape
@@ -93,6 +94,7 @@ class HarmonicNetwork(nn.Module):
         heard = config.combined_lstm_size + 1 + config.has_offset_head
         self.combined = nn.LSTM(heard, config.combined_lstm_size, batch_first=True, bidirectional=True)
         self.frame_head = nn.Linear(2 * config.combined_lstm_size, 1)
+        self.key_head = nn.Linear(2 * config.combined_lstm_size, 1) if config.has_key_head else None
         for head in (self.onset_head, self.offset_head):
             if head is not None:
                 nn.init.constant_(head.bias, _RARE)
@@ -105,12 +107,15 @@ class HarmonicNetwork(nn.Module):
         struck, sounding = self.onset_branch(semitones), self.sustain_branch(semitones)
         onset = self.onset_head(struck)[..., 0]  # [B, T, 88]
         offset = self.offset_head(sounding)[..., 0] if self.offset_head is not None else None
-        return Heads(onset, offset, self._frames(sounding, onset, offset), self.velocity_head(struck)[..., 0])
+        known = self._combined(sounding, onset, offset)
+        key = self.key_head(known)[..., 0] if self.key_head is not None else None
+        return Heads(onset, offset, self.frame_head(known)[..., 0], self.velocity_head(struck)[..., 0], key)
 
-    def _frames(self, sounding: Tensor, onset: Tensor, offset: Tensor | None) -> Tensor:
+    def _combined(self, sounding: Tensor, onset: Tensor, offset: Tensor | None) -> Tensor:
+        # [B, T, 88, 2 * combined_lstm_size]
         events = [torch.sigmoid(head.detach())[..., None] for head in (onset, offset) if head is not None]
         heard = torch.cat([self.activation(sounding), *(event.to(sounding.dtype) for event in events)], -1)
         batch, frames, pitches, _ = heard.shape
         rows = heard.transpose(1, 2).reshape(batch * pitches, frames, -1)
-        out: Tensor = self.frame_head(self.combined(rows)[0])[..., 0]  # [B * 88, T]
-        return out.reshape(batch, pitches, frames).transpose(1, 2)
+        known: Tensor = self.combined(rows)[0]  # [B * 88, T, 2 * combined_lstm_size]
+        return known.reshape(batch, pitches, frames, -1).transpose(1, 2)
