@@ -184,6 +184,14 @@ class Trainer:
         self.batches = Batches(corpus / "train", recipe, self.config, device)
         self.valid = beginnings(corpus / "valid", recipe.valid_s, recipe.num_valid_clips)
         self.log, self.best = RunLog(folder), -1.0
+        if device.type != "cpu":
+            self.log.write({"device": torch.cuda.get_device_name(device), "features_gap": self.features_gap()})
+
+    def features_gap(self) -> float:
+        """How far the features of eight clips are on this device from those on the CPU, at most."""
+        audio = self.valid[0][:8]
+        there = self.average.features(audio.to(self.device)).cpu()
+        return float((there - OnsetsFrames(self.config).features(audio)).abs().max())
 
     def step(self, step: int, progress: float) -> dict[str, Tensor]:
         """One optimiser step; its losses stay on the device."""
@@ -223,8 +231,7 @@ class Trainer:
     def validate(self, budget: Budget) -> None:
         """Score the running average, and export it if it is the best so far."""
         audio, notes = self.valid
-        with torch.autocast(self.device.type, torch.bfloat16):
-            heard = [heard_frames(self.average, part.to(self.device)) for part in audio.split(8)]
+        heard = [heard_frames(self.average, part.to(self.device)) for part in audio.split(8)]
         pairs = zip(np.concatenate(heard), notes, strict=True)
         means = summary([decoded(frames, reference, self.config) for frames, reference in pairs])
         self.log.write({"step": budget.step, "minutes": budget.elapsed_s / 60, **means})
