@@ -30,7 +30,14 @@ from numpy.typing import NDArray
 from stretto_shared.metrics.bootstrap import bootstrap_mean
 from stretto_shared.weights import load_tensors, resolve
 from stretto_transcriber.models.notes import Notes
-from stretto_transcriber.models.onsets_frames import OnsetsFrames, build_onsets_frames, transcribe_clip
+from stretto_transcriber.models.onsets_frames import (
+    NoteDecoder,
+    NoteEnds,
+    OnsetsFrames,
+    OnsetsFramesConfig,
+    build_onsets_frames,
+    hear_clip,
+)
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 sys.path.append(str(Path(__file__).resolve().parents[2] / "services/transcriber/recipes"))
@@ -54,13 +61,14 @@ COLUMNS = (
 Found = Mapping[str, Sequence[Mapping[str, float]]]
 """By transcriber, the scores of each piece."""
 Heard = tuple[list[NDArray[np.float64]], float]
-"""Notes [N, 4] of each piece, and the seconds of CPU that they took."""
+"""Notes [N, 4], or [N, 5] with releases of keys, of each piece, and the seconds of CPU that they took."""
 PROTOCOL = (
     "Whole files, mean over pieces. Notes: mir_eval.transcription, onsets within 50 ms (or 100 ms), pitch within 50 "
     "cents; with offset: within 20 % of the note or 50 ms; velocity: mir_eval.transcription_velocity without offsets, "
     "tolerance .1. Frames: F1 of pitches that sound on a grid of 10 ms, over all frames of a piece, which is what "
     "mir_eval.multipitch gives for exact semitones. Labels are the published TSV as they are, whose notes "
-    "end where keys are released, though the pedal is heard; some files' are late by tens of ms. `_pedal`: against "
+    "end where keys are released, though the pedal is heard; some files' are late by tens of ms. A transcriber that "
+    "tells when keys are released is scored by that against them, and by the ends of its sounds as `_pedal`: against "
     "the same labels, notes lasting while the pedal (controller 64) is at 64 or above in piano-midi.de's MIDI file "
     "of the title, or as they are where that file has other notes. Intervals: 95 % bootstrap over pieces."
 )
@@ -106,13 +114,23 @@ def own_notes(model: OnsetsFrames, pieces: Sequence[Piece]) -> Heard:
         samples, rate = soundfile.read(piece.path, dtype="float32")
         if rate != SAMPLE_RATE_HZ or samples.ndim != 1:
             raise ValueError(f"{piece.path.name}: expected mono at {SAMPLE_RATE_HZ} Hz, got {rate} Hz.")
-        heard.append(table_of(transcribe_clip(model, samples)))
+        heard.append(table_of(hear_clip(model, samples), model.config))
     return heard, time.process_time() - started
 
 
-def table_of(notes: Notes) -> NDArray[np.float64]:
-    """As a table [N, 4]."""
-    return np.stack([notes.onset_s, notes.offset_s, notes.pitch_midi, notes.velocity], 1).astype(np.float64)
+def table_of(heads: NDArray[np.float32], config: OnsetsFramesConfig) -> NDArray[np.float64]:
+    """Notes of what was heard as a table [N, 4], or [N, 5] where the last column is when keys were released."""
+    notes = decoded(heads, config, "sound")
+    columns = [notes.onset_s, notes.offset_s, notes.pitch_midi, notes.velocity]
+    if config.has_key_head:
+        columns.append(decoded(heads, config, "key").offset_s)
+    return np.stack(columns, 1).astype(np.float64)
+
+
+def decoded(heads: NDArray[np.float32], config: OnsetsFramesConfig, ends: NoteEnds) -> Notes:
+    """All notes of a recording."""
+    decoder = NoteDecoder(config, ends)
+    return Notes.joined([decoder.push(heads), decoder.flush()])
 
 
 def peer_notes(name: str, python: str, cache: Path, pieces: Sequence[Piece]) -> Heard | None:
@@ -130,21 +148,21 @@ def peer_notes(name: str, python: str, cache: Path, pieces: Sequence[Piece]) -> 
 
 def scores_of(heard: NDArray[np.float64], piece: Piece) -> dict[str, float]:
     """All scores of one piece."""
-    labels, pedal = piece.labels, piece.with_pedal
     from mir_eval import transcription, transcription_velocity  # what evals need on top
 
-    heard = heard[heard[:, 1] > heard[:, 0]]
-    ours, theirs = heard[:, :2], labels[:, :2]
-    our_hz, their_hz, pedal_hz = (440.0 * 2.0 ** ((table[:, 2] - 69) / 12) for table in (heard, labels, pedal))
-    score = transcription.precision_recall_f1_overlap
-    precision, recall, note, _ = score(theirs, their_hz, ours, our_hz, offset_ratio=None)
-    wide = score(theirs, their_hz, ours, our_hz, onset_tolerance=0.1, offset_ratio=None)[2]
-    offset = score(theirs, their_hz, ours, our_hz)[2]
+    heard = heard[(heard[:, 1] > heard[:, 0]) & (heard[:, -1] > heard[:, 0] if heard.shape[1] > 4 else True)]
+    sounds, keys = heard[:, :2], heard[:, [0, 4 if heard.shape[1] > 4 else 1]]
+    our_hz, their_hz, pedal_hz = (440.0 * 2.0 ** ((t[:, 2] - 69) / 12) for t in (heard, piece.labels, piece.with_pedal))
+    score, theirs = transcription.precision_recall_f1_overlap, piece.labels[:, :2]
+    precision, recall, note, _ = score(theirs, their_hz, keys, our_hz, offset_ratio=None)
+    wide = score(theirs, their_hz, keys, our_hz, onset_tolerance=0.1, offset_ratio=None)[2]
+    offset = score(theirs, their_hz, keys, our_hz)[2]
     velocity = transcription_velocity.precision_recall_f1_overlap(
-        theirs, their_hz, labels[:, 3], ours, our_hz, heard[:, 3], offset_ratio=None
+        theirs, their_hz, piece.labels[:, 3], keys, our_hz, heard[:, 3], offset_ratio=None
     )[2]
-    offset_pedal = score(pedal[:, :2], pedal_hz, ours, our_hz)[2]
-    frames = frame_f1(heard, labels), frame_f1(heard, pedal)
+    offset_pedal = score(piece.with_pedal[:, :2], pedal_hz, sounds, our_hz)[2]
+    held, sounding = (np.column_stack([ends, heard[:, 2:4]]) for ends in (keys, sounds))
+    frames = frame_f1(held, piece.labels), frame_f1(sounding, piece.with_pedal)
     values = (note, precision, recall, wide, offset, velocity, frames[0], offset_pedal, frames[1])
     return dict(zip(COLUMNS, (float(value) for value in values), strict=True))
 

@@ -40,11 +40,11 @@ class NormalisedConv(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
-            out: Tensor = super().forward(x)
+            out: Tensor = self[1](self[0](x))
             return out
         kernel, shift = self.folded()
         conv = self.conv
-        return F.conv2d(x, kernel, shift, conv.stride, conv.padding, conv.dilation)  # type: ignore[arg-type]
+        return F.conv2d(x, kernel, shift, conv.stride, conv.padding, conv.dilation)
 
     @property
     def conv(self) -> nn.Conv2d:
@@ -104,7 +104,8 @@ class HarmonicBranch(nn.Module):
             total = shift.expand(len(copies[0]), NUM_PITCHES, -1).contiguous()
             for copy, weight in zip(copies, weights, strict=True):
                 total.baddbmm_(copy, weight.expand(len(copy), -1, -1))
-        return total.unflatten(0, (semitones.shape[0], -1)).permute(0, 3, 1, 2)
+        batch, _, frames, _ = semitones.shape
+        return total.reshape(batch, frames, NUM_PITCHES, -1).permute(0, 3, 1, 2)
 
     def _shifted(self, semitones: Tensor) -> list[Tensor]:
         """Views [B, T, 88, C], one for each shift."""
@@ -133,7 +134,7 @@ class HarmonicNetwork(nn.Module):
         self.combined = nn.LSTM(heard, config.combined_lstm_size, batch_first=True, bidirectional=True)
         self.frame_head = nn.Linear(2 * config.combined_lstm_size, 1)
         self.key_head = nn.Linear(2 * config.combined_lstm_size, 1) if config.has_key_head else None
-        for head in (self.onset_head, self.offset_head):
+        for head in (self.onset_head, self.offset_head, self.frame_head, self.key_head):
             if head is not None:
                 nn.init.constant_(head.bias, _RARE)
 
