@@ -24,6 +24,7 @@ from stretto_client.values import (
     AnalysisReceipt,
     EngravedScore,
     NoteChunk,
+    NoteEnds,
     Section,
     TrackedBeats,
 )
@@ -37,6 +38,7 @@ _SECTIONS = {
     Section.BEATS: orchestrator_pb2.ANALYSIS_SECTION_BEATS,
     Section.SCORE: orchestrator_pb2.ANALYSIS_SECTION_SCORE,
 }
+_ENDS = {NoteEnds.SOUND: transcriber_pb2.NOTE_ENDS_SOUND, NoteEnds.KEY: transcriber_pb2.NOTE_ENDS_KEY}
 
 
 class TranscriptionCalls:
@@ -50,6 +52,7 @@ class TranscriptionCalls:
         audio: Waveform | AsyncIterator[Waveform],
         *,
         model: str = "",
+        ends: NoteEnds = NoteEnds.SOUND,
         timeout_s: float = TRANSCRIPTION_TIMEOUT_S,
     ) -> AsyncGenerator[NoteChunk, None]:
         """Piano music of any length to notes; a stream of consecutive waveforms is transcribed while it comes.
@@ -57,10 +60,11 @@ class TranscriptionCalls:
         Args:
             audio: At any rate, mono or stereo; all waveforms of a stream alike. Where they were cut changes nothing.
             model: Empty takes the default one.
+            ends: When notes end.
             timeout_s: Deadline of the whole call.
         """
         request = transcriber_pb2.TranscribeAudioRequest
-        config = request(config=transcriber_pb2.TranscribeConfig(model=model))
+        config = request(config=transcriber_pb2.TranscribeConfig(model=model, ends=_ENDS[ends]))
         call, info = self._transcriber.TranscribeAudio(timeout=timeout_s), None
         async with (
             aclosing(_requests(config, audio, request)) as sent,

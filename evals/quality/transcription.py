@@ -29,10 +29,9 @@ import torch
 from numpy.typing import NDArray
 from stretto_shared.metrics.bootstrap import bootstrap_mean
 from stretto_shared.weights import load_tensors, resolve
-from stretto_transcriber.models.notes import Notes
+from stretto_transcriber.models.notes import NoteEnds, Notes
 from stretto_transcriber.models.onsets_frames import (
     NoteDecoder,
-    NoteEnds,
     OnsetsFrames,
     OnsetsFramesConfig,
     build_onsets_frames,

@@ -5,7 +5,7 @@ what makes notes of what they give.
 """
 
 from stretto_transcriber.models.onsets_frames.config import OnsetsFramesConfig, maestro_config, maps_config
-from stretto_transcriber.models.onsets_frames.decoding import NoteDecoder, NoteEnds
+from stretto_transcriber.models.onsets_frames.decoding import NoteDecoder
 from stretto_transcriber.models.onsets_frames.heads import Heads
 from stretto_transcriber.models.onsets_frames.layouts import build_onsets_frames, from_published
 from stretto_transcriber.models.onsets_frames.listener import note_listener
@@ -15,7 +15,6 @@ from stretto_transcriber.models.onsets_frames.transcription import hear_clip, tr
 __all__ = [
     "Heads",
     "NoteDecoder",
-    "NoteEnds",
     "OnsetsFrames",
     "OnsetsFramesConfig",
     "build_onsets_frames",

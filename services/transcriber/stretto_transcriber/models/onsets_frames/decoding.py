@@ -16,15 +16,13 @@ Legend: T frames, P = 4 * 88 or 5 * 88 numbers of a frame: onset, offset, frame,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stretto_transcriber.models.notes import Notes
+from stretto_transcriber.models.notes import NoteEnds, Notes
 from stretto_transcriber.models.onsets_frames.config import LOWEST_PITCH, NUM_PITCHES, OnsetsFramesConfig
 
-NoteEnds = Literal["sound", "key"]
 REACH = 2
 """Frames on either side that decide about one."""
 MAX_NOTE_S = 30.0

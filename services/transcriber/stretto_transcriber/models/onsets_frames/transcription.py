@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stretto_transcriber.models.notes import Notes
+from stretto_transcriber.models.notes import NoteEnds, Notes
 from stretto_transcriber.models.onsets_frames.config import NUM_PITCHES
-from stretto_transcriber.models.onsets_frames.decoding import NoteDecoder, NoteEnds
+from stretto_transcriber.models.onsets_frames.decoding import NoteDecoder
 from stretto_transcriber.models.onsets_frames.network import OnsetsFrames
 
 
