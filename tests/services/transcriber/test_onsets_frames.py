@@ -307,3 +307,17 @@ def test_a_trained_network_is_the_one_that_was_trained():
     for conv in (branch.near, branch.octaves, branch.later):
         assert torch.allclose(conv(x), conv[1](conv[0](x)), atol=1e-5)
         assert not torch.allclose(conv(x), conv[0](x), atol=1e-2)
+
+
+@pytest.mark.parametrize("config", [KEYED, KEYED_PAPER], ids=["harmonic", "paper"])
+def test_recurrent_layers_are_in_full_precision_under_autocast(config):
+    model = OnsetsFrames(config)
+    given = []
+    for module in model.modules():
+        if isinstance(module, torch.nn.LSTM):
+            module.register_forward_hook(lambda _, inputs, outputs: given.extend([inputs[0], outputs[0]]))
+    with torch.autocast("cpu", torch.bfloat16):
+        heads = model.logits(model.features(noise(config, frames=20)))
+
+    assert len(given) >= 6 and {tensor.dtype for tensor in given} == {torch.float32}
+    assert heads.onset.dtype == torch.bfloat16

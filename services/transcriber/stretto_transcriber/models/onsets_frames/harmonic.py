@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from stretto_transcriber.models.onsets_frames.config import NUM_PITCHES, OnsetsFramesConfig
 from stretto_transcriber.models.onsets_frames.heads import Heads
+from stretto_transcriber.models.onsets_frames.recurrent import recurred
 from stretto_transcriber.models.onsets_frames.spectrum import (
     BINS_PER_SEMITONE,
     HARMONIC_WINDOWS,
@@ -82,7 +83,7 @@ class HarmonicBranch(nn.Module):
             x = conv(x).add_(x).relu_()
         batch, channels, frames, _ = x.shape
         rows = x.permute(0, 3, 2, 1).reshape(batch * NUM_PITCHES, frames, channels)
-        known: Tensor = self.lstm(rows)[0]  # [B * 88, T, 2 * lstm_size]
+        known = recurred(self.lstm, rows)  # [B * 88, T, 2 * lstm_size]
         return known.reshape(batch, NUM_PITCHES, frames, -1).transpose(1, 2)
 
     def _at_harmonics(self, semitones: Tensor) -> Tensor:
@@ -156,5 +157,5 @@ class HarmonicNetwork(nn.Module):
         heard = torch.cat([self.activation(sounding), *(event.to(sounding.dtype) for event in events)], -1)
         batch, frames, pitches, _ = heard.shape
         rows = heard.transpose(1, 2).reshape(batch * pitches, frames, -1)
-        known: Tensor = self.combined(rows)[0]  # [B * 88, T, 2 * combined_lstm_size]
+        known = recurred(self.combined, rows)  # [B * 88, T, 2 * combined_lstm_size]
         return known.reshape(batch, pitches, frames, -1).transpose(1, 2)

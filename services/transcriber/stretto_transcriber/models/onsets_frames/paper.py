@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from stretto_transcriber.models.onsets_frames.config import NUM_PITCHES, OnsetsFramesConfig
 from stretto_transcriber.models.onsets_frames.heads import Heads
+from stretto_transcriber.models.onsets_frames.recurrent import recurred
 from stretto_transcriber.models.onsets_frames.spectrum import MelSpectrum
 
 
@@ -49,8 +50,7 @@ class BiLSTM(nn.Module):
         self.rnn = nn.LSTM(num_features, hidden, batch_first=True, bidirectional=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.rnn(x)[0]
-        return out
+        return recurred(self.rnn, x)
 
 
 def _events(config: OnsetsFramesConfig) -> nn.Sequential:
