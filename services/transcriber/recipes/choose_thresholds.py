@@ -28,9 +28,9 @@ from train_transcriber import beginnings, decoded, summary, worth
 
 GRIDS = {
     "onset_threshold": (0.2, 0.25, 0.3, 0.35, 0.4, 0.5),
-    "frame_threshold": (0.3, 0.4, 0.5, 0.6, 0.7),
+    "frame_threshold": (0.2, 0.25, 0.3, 0.4, 0.5, 0.6),
     "offset_threshold": (0.1, 0.2, 0.3, 0.4, 0.5, 1.1),
-    "key_threshold": (0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
+    "key_threshold": (0.2, 0.25, 0.3, 0.4, 0.5, 0.6),
 }
 
 Heard = list[tuple[NDArray[np.float32], NDArray[np.float64]]]
