@@ -313,8 +313,8 @@ class Semantic(semantic_pb2_grpc.SemanticServiceServicer):  # type: ignore[misc]
             raise InvalidInput("waveform", "expected audio, got none.")
 
 
-def _note_at(onset_s: float) -> Any:
-    return score_to_proto(Score([onset_s], [0.5], [60], [90], [0], (Part("piano"),)))  # type: ignore[arg-type]
+def _note_at(onset_s: float, duration_s: float = 0.5) -> Any:
+    return score_to_proto(Score([onset_s], [duration_s], [60], [90], [0], (Part("piano"),)))  # type: ignore[arg-type]
 
 
 class Transcriber(transcriber_pb2_grpc.TranscriberServiceServicer):  # type: ignore[misc]
@@ -326,8 +326,9 @@ class Transcriber(transcriber_pb2_grpc.TranscriberServiceServicer):  # type: ign
             if request.WhichOneof("payload") == "config":
                 if request.config.model in ERRORS:
                     raise ERRORS[request.config.model]
+                by_key = request.config.ends == transcriber_pb2.NOTE_ENDS_KEY
                 continue
-            notes = _note_at(num_seconds)
+            notes = _note_at(num_seconds, 0.25 if by_key else 0.5)
             num_seconds += convert.waveform_from_proto(request.waveform).duration_s
             info = None if num_messages else model("onsets", "transcriber")
             yield transcriber_pb2.TranscribeAudioResponse(notes=notes, complete_s=num_seconds, model=info)
