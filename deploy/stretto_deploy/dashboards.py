@@ -1,4 +1,4 @@
-"""Grafana dashboards as code: one of what listeners hear, one of the stages, one of scaling, each made of panels of one question.
+"""Grafana dashboards as code: what listeners hear, the stages, and scaling, each made of panels of one question.
 
 Every query is over metrics that the code exports (`tests/deploy/test_metric_names.py`). What a service is scaled by
 gets a panel of its own, from the table, so that a new service has one too.
@@ -36,12 +36,22 @@ class Panel:
 
 
 LISTENERS = (
-    Panel("Calls a second by code", {"{{code}}": f"sum by (code) (rate(stretto_rpc_handled_total{{{DOOR}}}[5m]))"}, "reqps"),
-    Panel("Share of failed calls", {"failed": 'stretto:door_error_ratio:rate5m{namespace="$namespace"}'}, "percentunit", 0.001),
+    Panel(
+        "Calls a second by code",
+        {"{{code}}": f"sum by (code) (rate(stretto_rpc_handled_total{{{DOOR}}}[5m]))"},
+        "reqps",
+    ),
+    Panel(
+        "Share of failed calls",
+        {"failed": 'stretto:door_error_ratio:rate5m{namespace="$namespace"}'},
+        "percentunit",
+        0.001,
+    ),
     Panel(
         "First audio",
         {
-            f"p{share * 100:g}": f"histogram_quantile({share:g}, sum by (le) (rate(stretto_audio_ttfp_s_bucket{{{AT_DOOR}}}[5m])))"
+            f"p{share * 100:g}": f"histogram_quantile({share:g}, "
+            f"sum by (le) (rate(stretto_audio_ttfp_s_bucket{{{AT_DOOR}}}[5m])))"
             for share in (0.5, 0.95, 0.99)
         },
         "s",
@@ -108,7 +118,10 @@ STAGES = (
     ),
     Panel(
         "First frames, p95",
-        {"{{model}}": f"histogram_quantile(0.95, sum by (le, model) (rate(stretto_request_ttff_s_bucket{{{HERE}}}[5m])))"},
+        {
+            "{{model}}": "histogram_quantile(0.95, sum by (le, model) "
+            f"(rate(stretto_request_ttff_s_bucket{{{HERE}}}[5m])))"
+        },
         "s",
     ),
 )

@@ -155,7 +155,9 @@ def load_table(path: Path = DEFAULT_PATH) -> Table:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise NotReady(f"Cannot read {path} ({error.strerror}). Run in a checkout of Stretto, or name the table.") from error
+        raise NotReady(
+            f"Cannot read {path} ({error.strerror}). Run in a checkout of Stretto, or name the table."
+        ) from error
     try:
         return Table.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:

@@ -1,7 +1,7 @@
 """The files under `deploy/k8s`, made of the table of services, `prometheus/rules.yaml` and the committed weights.
 
-They are checked in, so that `kubectl apply -k` needs nothing of ours and a reviewer sees what a change of the table does
-to a cluster; `make check` fails while they are not what the table gives (ADR 0014).
+They are checked in, so that `kubectl apply -k` needs nothing of ours and a reviewer sees what a change of the table
+does to a cluster; `make check` fails while they are not what the table gives (ADR 0014).
 """
 
 from __future__ import annotations
@@ -73,9 +73,7 @@ def digests_of(service: Service, repository: Path = REPOSITORY) -> str:
 def _base(table: Table, repository: Path) -> dict[str, str]:
     files = {"shared.yaml": _yaml(*around.shared_objects(table))}
     for service in table.service:
-        files[f"{service.name}.yaml"] = _yaml(
-            pods.deployment(table, service), *around.objects_of(table, service)
-        )
+        files[f"{service.name}.yaml"] = _yaml(pods.deployment(table, service), *around.objects_of(table, service))
     digests = {f"digests/{service.name}.sha256": digests_of(service, repository) for service in table.models}
     files["kustomization.yaml"] = _kustomization(
         namespace=table.namespace,
@@ -107,7 +105,11 @@ def _cpu_local(table: Table) -> dict[str, str]:
         ],
         patches=[{"path": "claim.yaml"}],
     )
-    files = {"kustomization.yaml": kustomization, "weights.yaml": _yaml(changes.weights_job(table)), "claim.yaml": _yaml(claim)}
+    files = {
+        "kustomization.yaml": kustomization,
+        "weights.yaml": _yaml(changes.weights_job(table)),
+        "claim.yaml": _yaml(claim),
+    }
     return _below("overlays/cpu-local", files)
 
 
@@ -132,6 +134,7 @@ def _gpu(table: Table) -> dict[str, str]:
 def _keda(table: Table) -> dict[str, str]:
     objects = _yaml(*(changes.scaled_object(table, service) for service in table.service))
     kustomization = _component(
+        namespace=table.namespace,
         resources=["scaledobjects.yaml"],
         patches=[
             {  # who scales owns the number of replicas
@@ -151,6 +154,7 @@ def _monitoring(table: Table, repository: Path) -> dict[str, str]:
         for name, dashboard in dashboards(table).items()
     }
     kustomization = _component(
+        namespace=table.namespace,
         resources=["monitoring.yaml"],
         configMapGenerator=[
             *(
@@ -171,8 +175,10 @@ def _monitoring(table: Table, repository: Path) -> dict[str, str]:
 def _mtls(table: Table) -> dict[str, str]:
     patches = {f"{service.name}.yaml": _yaml(changes.mtls_patch(table, service)) for service in table.service}
     kustomization = _component(
+        namespace=table.namespace,
         configMapGenerator=[
-            {**_literals(service, changes.mtls_settings(table, service)), "behavior": "merge"} for service in table.service
+            {**_literals(service, changes.mtls_settings(table, service)), "behavior": "merge"}
+            for service in table.service
         ],
         patches=[{"path": name} for name in sorted(patches)],
     )

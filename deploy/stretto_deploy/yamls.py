@@ -50,7 +50,7 @@ def load_all(text: str, name: str) -> list[Manifest]:
         InvalidInput: If it is not YAML, a key comes twice, or a document is no mapping.
     """
     try:
-        documents = [document for document in yaml.load_all(text, _StrictLoader) if document is not None]  # noqa: S506
+        documents = [document for document in yaml.load_all(text, _StrictLoader) if document is not None]
     except yaml.YAMLError as error:
         raise InvalidInput(name, f"is not valid YAML: {' '.join(str(error).split())}.") from error
     for document in documents:

@@ -1,7 +1,8 @@
 """The 21 errors that are seeded into our own manifests, one at a time.
 
-Three are of the schema, one is a kind that no schema has, one is of YAML itself, and sixteen are what schemas cannot see.
-Each changes the render of the overlay `gpu` with the component `keda` in one place, and names the check that must find it.
+Three are of the schema, one is a kind that no schema has, one is of YAML itself, and sixteen are what schemas cannot
+see. Each changes the render of the overlay `gpu` with the component `keda` in one place, and names the check that must
+find it.
 """
 
 from __future__ import annotations
@@ -72,7 +73,10 @@ def _twice(manifests: list[Manifest]) -> str:
 def _with_autoscaler(manifests: list[Manifest]) -> str:
     """An HPA whose minimum is above its maximum, in place of KEDA's object."""
     target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": ACOUSTIC}
-    metric = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}
+    metric = {
+        "type": "Resource",
+        "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}},
+    }
     scaler = {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
@@ -84,14 +88,18 @@ def _with_autoscaler(manifests: list[Manifest]) -> str:
 
 SEEDED = (
     SeededError("unknown field", "schema", _container(lambda c: c.update(imagePullPolice="Always"))),
-    SeededError("wrong type", "schema", _changed("Deployment", lambda d: d["spec"].update(revisionHistoryLimit="three"))),
+    SeededError(
+        "wrong type", "schema", _changed("Deployment", lambda d: d["spec"].update(revisionHistoryLimit="three"))
+    ),
     SeededError("required field missing", "schema", _changed("Deployment", lambda d: d["spec"].pop("selector"))),
     SeededError("kind of no version", "schema", _changed("Deployment", lambda d: d.update(apiVersion="apps/v1beta1"))),
     SeededError("key twice", "yaml", _twice),
     SeededError(
         "selector is not the template's labels",
         "selector_matches_template",
-        _changed("Deployment", lambda d: d["spec"]["selector"]["matchLabels"].update({"app.kubernetes.io/name": "other"})),
+        _changed(
+            "Deployment", lambda d: d["spec"]["selector"]["matchLabels"].update({"app.kubernetes.io/name": "other"})
+        ),
     ),
     SeededError("GPU request is not its limit", "gpus_are_whole_and_equal", _gpus("1", "2")),
     SeededError("half a GPU", "gpus_are_whole_and_equal", _gpus("500m", "500m")),

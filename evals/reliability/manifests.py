@@ -21,14 +21,16 @@ from stretto_deploy.validation.schemas import VERSIONS
 
 PROTOCOL = (
     "Each error is seeded alone into our own render (overlay gpu, component keda) and counts as caught where the check "
-    "that is named for it reports, and as missed where only another one does. Our manifests are every overlay with every "
-    "set of components, checked against the strict schemas of each version and by all own checks."
+    "that is named for it reports, and as missed where only another one does. Our manifests are every overlay with "
+    "every set of components, checked against the strict schemas of each version and by all own checks."
 )
 
 
 def our_variants() -> list[tuple[str, tuple[str, ...]]]:
     """Every overlay with every set of components."""
-    sets = itertools.chain.from_iterable(itertools.combinations(COMPONENTS, size) for size in range(len(COMPONENTS) + 1))
+    sets = itertools.chain.from_iterable(
+        itertools.combinations(COMPONENTS, size) for size in range(len(COMPONENTS) + 1)
+    )
     return [(overlay, chosen) for chosen in sets for overlay in ("base", *OVERLAYS)]
 
 
@@ -48,7 +50,7 @@ def main() -> None:
     outcome = Outcome(
         name="manifests",
         protocol=PROTOCOL,
-        data=f"{len(SEEDED)} seeded errors; {len(variants)} renders of our own; Kubernetes {VERSIONS[0]} to {VERSIONS[-1]}",
+        data=f"{len(SEEDED)} seeded errors; {len(variants)} own renders; Kubernetes {VERSIONS[0]} to {VERSIONS[-1]}",
         tables=(
             Table("Seeded errors", (("error", "", "finding"), *rows)),
             Table("Our renders without a finding", (("Kubernetes", "renders"), *passed.items())),

@@ -10,6 +10,8 @@ from stretto_deploy.yamls import Manifest
 
 CLIENT_LABEL = {"stretto.dev/client": "true"}
 MONITORING_NAMESPACE = "monitoring"
+CLUSTER_WIDE = ("Namespace", "PriorityClass")
+"""Kinds of ours that live in no namespace."""
 
 
 def objects_of(table: Table, service: Service) -> list[Manifest]:
@@ -56,7 +58,15 @@ def _service(service: Service) -> Manifest:
         "spec": {
             "clusterIP": "None",
             "selector": labels_of(service),
-            "ports": [{"name": "grpc", "port": service.port, "targetPort": "grpc", "protocol": "TCP", "appProtocol": "kubernetes.io/h2c"}],
+            "ports": [
+                {
+                    "name": "grpc",
+                    "port": service.port,
+                    "targetPort": "grpc",
+                    "protocol": "TCP",
+                    "appProtocol": "kubernetes.io/h2c",
+                }
+            ],
         },
     }
 
@@ -139,7 +149,10 @@ def _namespace(table: Table) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Namespace",
-        "metadata": {"name": table.namespace, "labels": {**PART_OF, "pod-security.kubernetes.io/enforce": "restricted"}},
+        "metadata": {
+            "name": table.namespace,
+            "labels": {**PART_OF, "pod-security.kubernetes.io/enforce": "restricted"},
+        },
     }
 
 

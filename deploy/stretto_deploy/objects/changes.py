@@ -1,4 +1,4 @@
-"""What overlays and components change: GPUs, autoscaling, monitoring and TLS, as objects and strategic merge patches."""
+"""What overlays and components change: GPUs, autoscaling, monitoring and TLS, as objects and merge patches."""
 
 from __future__ import annotations
 
@@ -97,8 +97,10 @@ def _copier(table: Table) -> dict[str, Any]:
 
 
 def scaled_object(table: Table, service: Service) -> Manifest:
-    """KEDA's autoscaler of one service, by the service's own signals. It grows at once and shrinks slowly: a pod that
-    goes makes its streams resume elsewhere."""
+    """KEDA's autoscaler of one service, by the service's own signals.
+
+    It grows at once and shrinks slowly: a pod that goes makes its streams resume elsewhere.
+    """
     return {
         "apiVersion": "keda.sh/v1alpha1",
         "kind": "ScaledObject",

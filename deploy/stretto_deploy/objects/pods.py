@@ -1,4 +1,4 @@
-"""The Deployment of a service: probes, drain, resources, security, and weights that are verified before they are read."""
+"""The Deployment of a service: probes, drain, resources, security, and weights that are verified before use."""
 
 from __future__ import annotations
 
@@ -55,7 +55,10 @@ def pod_spec(table: Table, service: Service) -> dict[str, Any]:
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "topologySpreadConstraints": [_spread("topology.kubernetes.io/zone", service), _spread("kubernetes.io/hostname", service)],
+        "topologySpreadConstraints": [
+            _spread("topology.kubernetes.io/zone", service),
+            _spread("kubernetes.io/hostname", service),
+        ],
         **({} if service.is_door else {"initContainers": [_weights_check(table, service)]}),
         "containers": [_server(table, service)],
         "volumes": _volumes(service),
@@ -85,7 +88,10 @@ def _server(table: Table, service: Service) -> dict[str, Any]:
         **probes(service.port, service.startup_s),
         "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(table.pre_stop_s)]}}},
         "securityContext": _locked_down(),
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, *(_key_mounts() if service.is_door else _weight_mounts(service))],
+        "volumeMounts": [
+            {"name": "tmp", "mountPath": "/tmp"},
+            *(_key_mounts() if service.is_door else _weight_mounts(service)),
+        ],
     }
 
 
@@ -95,7 +101,7 @@ def resources(cpu: str, memory: str) -> dict[str, Any]:
 
 
 def probes(port: int, startup_s: int) -> dict[str, Any]:
-    """gRPC health by the kubelet: the whole server's, which is SERVING once every model is loaded.
+    """GRPC health by the kubelet: the whole server's, which is SERVING once every model is loaded.
 
     A pod that drains is NOT_SERVING, so readiness fails at once; the kubelet asks a terminating pod nothing else.
     """

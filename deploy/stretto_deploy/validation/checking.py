@@ -15,7 +15,7 @@ from stretto_deploy.yamls import Manifest, load_all
 
 
 def check_manifests(manifests: list[Manifest], versions: Sequence[str] = VERSIONS) -> list[Finding]:
-    """What is wrong. Where a version's schemas find something that is all, for sense can be asked only of what fits them.
+    """What is wrong. Where a version's schemas find something that is all: sense is asked only of what fits them.
 
     Raises:
         NotReady: If what validates is not installed.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from stretto_deploy.objects.around import CLUSTER_WIDE
 from stretto_deploy.validation.findings import Finding, place_of
 from stretto_deploy.validation.sense import PROBES, containers_of, pod_spec_of
 from stretto_deploy.yamls import Manifest
@@ -43,10 +44,22 @@ def objects_differ(manifests: list[Manifest]) -> Iterator[Complaint]:
     """No two objects have one name."""
     seen: set[tuple[object, ...]] = set()
     for manifest in manifests:
-        key = (manifest.get("apiVersion"), manifest.get("kind"), manifest.get("metadata", {}).get("namespace"), _name(manifest))
+        key = (
+            manifest.get("apiVersion"),
+            manifest.get("kind"),
+            manifest.get("metadata", {}).get("namespace"),
+            _name(manifest),
+        )
         if key in seen:
             yield manifest, "is there twice. Remove one."
         seen.add(key)
+
+
+def objects_have_namespaces(manifests: list[Manifest]) -> Iterator[Complaint]:
+    """What lives in a namespace says in which; what does not says none."""
+    for manifest in manifests:
+        if ("namespace" in manifest.get("metadata", {})) == (manifest.get("kind") in CLUSTER_WIDE):
+            yield manifest, "lives in a namespace and names none, or the other way round. Correct metadata.namespace."
 
 
 def services_reach_ports(manifests: list[Manifest]) -> Iterator[Complaint]:
@@ -124,7 +137,9 @@ def one_scaler_each(manifests: list[Manifest]) -> Iterator[Complaint]:
 def gpu_rollouts_need_no_spare(manifests: list[Manifest]) -> Iterator[Complaint]:
     """With every GPU in use a surge pod never starts: the old one goes first."""
     for deployment in _of_kind(manifests, "Deployment"):
-        limits = {name for container in containers_of(deployment) for name in container.get("resources", {}).get("limits", {})}
+        limits = {
+            name for container in containers_of(deployment) for name in container.get("resources", {}).get("limits", {})
+        }
         if not any(name.endswith("/gpu") for name in limits):
             continue
         rolling = deployment.get("spec", {}).get("strategy", {}).get("rollingUpdate", {})
@@ -142,7 +157,10 @@ def drains_fit_the_grace(manifests: list[Manifest]) -> Iterator[Complaint]:
         for container in pod_spec_of(deployment).get("containers", []):
             command = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", [])
             if len(command) != 2 or command[0] != "sleep":
-                yield deployment, f"{container.get('name')} has no preStop sleep, so calls reach a pod that drains. Add it."
+                yield (
+                    deployment,
+                    f"{container.get('name')} has no preStop sleep, so calls reach a pod that drains. Add it.",
+                )
                 continue
             names = [source.get("configMapRef", {}).get("name") for source in container.get("envFrom", [])]
             drains = [settings.get(name, {}).get("STRETTO_GRPC_DRAIN_S") for name in names]
@@ -159,7 +177,10 @@ def servers_are_probed(manifests: list[Manifest]) -> Iterator[Complaint]:
             for kind in PROBES:
                 asked = container.get(kind, {}).get("grpc", {}).get("port")
                 if asked not in ports:
-                    yield deployment, f"{container.get('name')}.{kind} asks no port of the container by gRPC. Correct it."
+                    yield (
+                        deployment,
+                        f"{container.get('name')}.{kind} asks no port of the container by gRPC. Correct it.",
+                    )
 
 
 def plain_probes_beside_tls(manifests: list[Manifest]) -> Iterator[Complaint]:
@@ -175,7 +196,10 @@ def plain_probes_beside_tls(manifests: list[Manifest]) -> Iterator[Complaint]:
                 continue
             asked = {str(container.get(kind, {}).get("grpc", {}).get("port")) for kind in PROBES}
             if asked != {own.get("STRETTO_GRPC_HEALTH_PORT")}:
-                yield deployment, f"{container.get('name')} serves TLS, so its probes must ask STRETTO_GRPC_HEALTH_PORT."
+                yield (
+                    deployment,
+                    f"{container.get('name')} serves TLS, so its probes must ask STRETTO_GRPC_HEALTH_PORT.",
+                )
 
 
 def pods_are_locked_down(manifests: list[Manifest]) -> Iterator[Complaint]:
@@ -240,6 +264,7 @@ def traffic_is_denied_by_default(manifests: list[Manifest]) -> Iterator[Complain
 
 CHECKS: tuple[Callable[[list[Manifest]], Iterator[Complaint]], ...] = (
     objects_differ,
+    objects_have_namespaces,
     services_reach_ports,
     references_exist,
     budgets_cover_all,
@@ -257,5 +282,7 @@ CHECKS: tuple[Callable[[list[Manifest]], Iterator[Complaint]], ...] = (
 def check_house(manifests: list[Manifest]) -> list[Finding]:
     """What the checks of all objects together find."""
     return [
-        Finding(check.__name__, place_of(manifest), message) for check in CHECKS for manifest, message in check(manifests)
+        Finding(check.__name__, place_of(manifest), message)
+        for check in CHECKS
+        for manifest, message in check(manifests)
     ]

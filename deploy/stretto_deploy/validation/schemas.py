@@ -1,4 +1,4 @@
-"""Each object against its schema, strictly: Kubernetes' own for a version, and ours for the resources of KEDA and Prometheus.
+"""Each object against its schema, strictly: Kubernetes' own for a version, and ours for custom resources.
 
 An object without a schema is a finding, not a pass: `kubernetes_validate` would otherwise wave through what it does not
 know. The custom resources' schemas list what we use of them (KEDA 2.x, prometheus-operator v1) and nothing else.
@@ -28,7 +28,9 @@ COUNT = {"type": "integer", "minimum": 0}
 LABELS = {"type": "object", "additionalProperties": {"type": "string"}}
 METADATA = _closed(("name",), name=STRING, namespace=STRING, labels=LABELS, annotations=LABELS)
 LABEL_SELECTOR = _closed((), matchLabels=LABELS)
-POLICY = _closed(("type", "value", "periodSeconds"), type={"enum": ["Pods", "Percent"]}, value=COUNT, periodSeconds=COUNT)
+POLICY = _closed(
+    ("type", "value", "periodSeconds"), type={"enum": ["Pods", "Percent"]}, value=COUNT, periodSeconds=COUNT
+)
 SCALING = _closed((), stabilizationWindowSeconds=COUNT, policies={"type": "array", "items": POLICY})
 TRIGGER = _closed(
     ("type", "metadata"),
@@ -120,7 +122,9 @@ def _validator(version: str, file: str) -> Any:
         schema = utils.schema_contents(f"kubernetes-json-schema/v{version}.0-local-strict/{file}", version)
     except FileNotFoundError:
         return None
-    registry = referencing.Registry().with_resource("https://kubernetes.io/api/_definitions.json", _definitions(version))
+    registry = referencing.Registry().with_resource(
+        "https://kubernetes.io/api/_definitions.json", _definitions(version)
+    )
     return jsonschema.Draft202012Validator(schema, registry=registry)
 
 
@@ -148,7 +152,9 @@ def _check_custom(manifest: Manifest, spec: dict[str, Any]) -> list[Finding]:
     _kubernetes_validate()
     import jsonschema
 
-    whole = _closed(("apiVersion", "kind", "metadata", "spec"), apiVersion=STRING, kind=STRING, metadata=METADATA, spec=spec)
+    whole = _closed(
+        ("apiVersion", "kind", "metadata", "spec"), apiVersion=STRING, kind=STRING, metadata=METADATA, spec=spec
+    )
     return _findings(jsonschema.Draft202012Validator(whole), manifest)
 
 

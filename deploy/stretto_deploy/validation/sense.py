@@ -116,7 +116,7 @@ def probes_have_one_handler(manifest: Manifest) -> Iterator[str]:
         for kind in PROBES:
             handlers = [handler for handler in HANDLERS if handler in container.get(kind, {})]
             if kind in container and len(handlers) != 1:
-                yield f"{container.get('name')}.{kind} has {len(handlers)} handlers. Leave one of {', '.join(HANDLERS)}."
+                yield f"{container.get('name')}.{kind} has {len(handlers)} handlers, not one of {', '.join(HANDLERS)}."
 
 
 def mounts_have_volumes(manifest: Manifest) -> Iterator[str]:
