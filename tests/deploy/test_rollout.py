@@ -64,7 +64,7 @@ def test_applying_names_the_manager_and_does_not_force(api: Api, ours: list[Mani
     applied(cluster, ours)
     double.owners[CODEC]["somebody"] = {("spec", "replicas"): 7}
     double.objects[CODEC]["spec"]["replicas"] = 7
-    with pytest.raises(Conflict, match="somebody.*spec.replicas.*--force"):
+    with pytest.raises(Conflict, match=r"somebody.*spec.replicas.*--force"):
         applied(cluster, ours)
     assert double.objects[CODEC]["spec"]["replicas"] == 7
     assert applied(cluster, ours, force=True)["Deployment/stretto-codec"] == "changed"
@@ -127,7 +127,7 @@ def test_a_wrong_token_and_a_server_that_is_not_there_are_one_line(api: Api, our
     with pytest.raises(NotReady, match="does not answer"):
         cluster_at(host).get(ours[0])
     double.overloaded = 1
-    with pytest.raises(NotReady, match="503.*unable to handle"):
+    with pytest.raises(NotReady, match=r"503.*unable to handle"):
         api[1].get(ours[0])
 
 

@@ -1,5 +1,6 @@
 """What services are scaled by is on the page of a real server, with those labels, before anybody has called it."""
 
+import os
 import re
 import subprocess
 import sys
@@ -12,17 +13,22 @@ from stretto_deploy.objects.signals import expression
 from stretto_deploy.table import Table
 
 
+def page_of(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as page:
+        text: str = page.read().decode()
+    return text
+
+
 async def test_every_signal_is_served_by_its_own_service(table: Table) -> None:
     port, metrics_port = free_port(), free_port()
     process = subprocess.Popen(
         [sys.executable, "-c", "from stretto_client.cli.main import main; main()", "serve", "--port", str(port)],
-        env={**_environment(), "STRETTO_GRPC_METRICS_PORT": str(metrics_port)},
+        env={**os.environ, "STRETTO_GRPC_METRICS_PORT": str(metrics_port)},
         stderr=subprocess.DEVNULL,
     )
     try:
         await wait_until_healthy(f"127.0.0.1:{port}", process)
-        with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics") as page:
-            families = text_string_to_metric_families(page.read().decode())
+        families = text_string_to_metric_families(page_of(metrics_port))
         samples = [sample for family in families for sample in family.samples]
     finally:
         stop(process)
@@ -35,9 +41,3 @@ async def test_every_signal_is_served_by_its_own_service(table: Table) -> None:
                 assert found, f"{service.name} is scaled by {query}, which it does not serve"
                 if signal.kind == "in_flight":
                     assert all(sample.labels["method"].startswith("/") for sample in found)
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return dict(os.environ)
