@@ -69,6 +69,8 @@ class Service(_Strict):
     """Longest that import, reading the weights and the trials at load may take before the pod is started anew."""
     drain_s: int = Field(ge=1)
     """Longest that a stopping pod lets requests in flight finish; what is left then is resumed elsewhere."""
+    weights: bool = True
+    """Whether it reads checkpoints, from its folder of the volume, once their digests are those of the release."""
     packages: tuple[str, ...] = ()
     """Debian packages that its image needs beside Python."""
     settings: dict[str, str] = {}
@@ -117,6 +119,10 @@ class Table(_Strict):
     def models(self) -> tuple[Service, ...]:
         """All services but the door."""
         return tuple(service for service in self.service if not service.is_door)
+
+    @property
+    def with_weights(self) -> tuple[Service, ...]:
+        return tuple(service for service in self.service if service.weights)
 
     @property
     def on_gpu(self) -> tuple[Service, ...]:

@@ -66,7 +66,7 @@ def digests_of(service: Service, repository: Path = REPOSITORY) -> str:
         lines.append(f"{json.loads(content)['weights_sha256']}  {config.parent.name}/model.safetensors")
         lines.append(f"{hashlib.sha256(content).hexdigest()}  {config.parent.name}/config.json")
     if not lines:
-        raise NotReady(f"services/{service.name}/weights holds no checkpoint. Add one, or correct services.toml.")
+        raise NotReady(f"services/{service.name}/weights holds no checkpoint. Add one, or say weights = false.")
     return "\n".join(lines) + "\n"
 
 
@@ -74,7 +74,7 @@ def _base(table: Table, repository: Path) -> dict[str, str]:
     files = {"shared.yaml": _yaml(*around.shared_objects(table))}
     for service in table.service:
         files[f"{service.name}.yaml"] = _yaml(pods.deployment(table, service), *around.objects_of(table, service))
-    digests = {f"digests/{service.name}.sha256": digests_of(service, repository) for service in table.models}
+    digests = {f"digests/{service.name}.sha256": digests_of(service, repository) for service in table.with_weights}
     files["kustomization.yaml"] = _kustomization(
         namespace=table.namespace,
         resources=sorted(files),

@@ -107,7 +107,7 @@ def codec(table: Table) -> Service:
 
 
 def test_the_init_container_passes_the_committed_weights(table: Table, tmp_path: Path) -> None:
-    for service in table.models:
+    for service in table.with_weights:
         digests = tmp_path / "digests"
         digests.write_text(digests_of(service))
         done = verify(table, service, REPOSITORY / f"services/{service.name}/weights", digests)

@@ -72,3 +72,10 @@ def test_the_startup_probe_lasts_as_long_as_the_table_says(table: Table) -> None
         pod = deployment(table, service)["spec"]["template"]["spec"]
         probe = pod["containers"][0]["startupProbe"]
         assert service.startup_s <= probe["periodSeconds"] * probe["failureThreshold"] < service.startup_s + 10
+
+
+def test_a_service_without_checkpoints_waits_for_none(table: Table) -> None:
+    codec = next(service for service in table.service if service.name == "codec")
+    pod = deployment(table, codec.model_copy(update={"weights": False}))["spec"]["template"]["spec"]
+    assert "initContainers" not in pod and [volume["name"] for volume in pod["volumes"]] == ["tmp"]
+    assert {mount["name"] for mount in pod["containers"][0]["volumeMounts"]} == {"tmp"}

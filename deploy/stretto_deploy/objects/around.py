@@ -32,7 +32,7 @@ def settings_of(table: Table, service: Service) -> dict[str, str]:
         settings["STRETTO_ORCHESTRATOR_API_KEYS_PATH"] = "/etc/stretto/keys/keys.toml"
         for model in table.models:
             settings[f"STRETTO_ORCHESTRATOR_{model.name.upper()}_ADDRESS"] = f"dns:///{model.object_name}:{model.port}"
-    else:
+    if service.weights:
         settings[f"STRETTO_{service.name.upper()}_WEIGHTS_DIR"] = f"{MOUNTED_WEIGHTS}/{service.name}"
     return settings | service.settings
 

@@ -59,7 +59,7 @@ def pod_spec(table: Table, service: Service) -> dict[str, Any]:
             _spread("topology.kubernetes.io/zone", service),
             _spread("kubernetes.io/hostname", service),
         ],
-        **({} if service.is_door else {"initContainers": [_weights_check(table, service)]}),
+        **({"initContainers": [_weights_check(table, service)]} if service.weights else {}),
         "containers": [_server(table, service)],
         "volumes": _volumes(service),
     }
@@ -90,7 +90,8 @@ def _server(table: Table, service: Service) -> dict[str, Any]:
         "securityContext": _locked_down(),
         "volumeMounts": [
             {"name": "tmp", "mountPath": "/tmp"},
-            *(_key_mounts() if service.is_door else _weight_mounts(service)),
+            *(_key_mounts() if service.is_door else []),
+            *(_weight_mounts(service) if service.weights else []),
         ],
     }
 
@@ -140,14 +141,13 @@ def _key_mounts() -> list[dict[str, Any]]:
 
 
 def _volumes(service: Service) -> list[dict[str, Any]]:
-    tmp = {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}}
+    volumes: list[dict[str, Any]] = [{"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}}]
     if service.is_door:
-        return [tmp, {"name": "api-keys", "secret": {"secretName": API_KEYS_SECRET, "defaultMode": 0o440}}]
-    return [
-        tmp,
-        {"name": "weights", "persistentVolumeClaim": {"claimName": WEIGHTS_CLAIM, "readOnly": True}},
-        {"name": "digests", "configMap": {"name": "stretto-weights-digests"}},
-    ]
+        volumes.append({"name": "api-keys", "secret": {"secretName": API_KEYS_SECRET, "defaultMode": 0o440}})
+    if service.weights:
+        volumes.append({"name": "weights", "persistentVolumeClaim": {"claimName": WEIGHTS_CLAIM, "readOnly": True}})
+        volumes.append({"name": "digests", "configMap": {"name": "stretto-weights-digests"}})
+    return volumes
 
 
 def _locked_down() -> dict[str, Any]:
