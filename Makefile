@@ -13,8 +13,8 @@ DEVELOPING := .venv/.developing
 EVALUATING := .venv/.evaluating
 
 SERVICES := codec embedding semantic acoustic transcriber orchestrator
-MEMBERS := protos shared client deploy $(SERVICES:%=services/%)
-PYPROJECTS := $(MEMBERS:%=%/pyproject.toml)
+MEMBERS := protos shared client $(SERVICES:%=services/%)
+PYPROJECTS := $(MEMBERS:%=%/pyproject.toml) deploy/pyproject.toml
 SOURCES := shared client services deploy tests evals examples docs
 
 PROMPT ?= a jazz trio with saxophone, double bass and drums
