@@ -1,10 +1,12 @@
 import json
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
 from stretto_deploy import tree
 from stretto_deploy.objects.pods import deployment
-from stretto_deploy.table import REPOSITORY, Table
+from stretto_deploy.table import REPOSITORY, Service, Table
 from stretto_deploy.yamls import load_all
 from stretto_shared.errors import NotReady
 
@@ -79,3 +81,13 @@ def test_a_service_without_checkpoints_waits_for_none(table: Table) -> None:
     pod = deployment(table, codec.model_copy(update={"weights": False}))["spec"]["template"]["spec"]
     assert "initContainers" not in pod and [volume["name"] for volume in pod["volumes"]] == ["tmp"]
     assert {mount["name"] for mount in pod["containers"][0]["volumeMounts"]} == {"tmp"}
+
+
+def test_the_entry_that_the_guide_shows_is_one(table: Table) -> None:
+    text = (REPOSITORY / "docs/adding-a-model.md").read_text("utf-8")
+    (entry,) = [tomllib.loads(block) for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL)]
+    (service,) = (Service.model_validate(each) for each in entry["service"])
+    joined = Table.model_validate(
+        table.model_dump() | {"service": (*table.model_dump()["service"], service.model_dump())}
+    )
+    assert joined.models[-1].name == "symbolic"
