@@ -42,6 +42,14 @@ async def test_a_piece_is_one_trace_and_one_request_id_from_the_door_to_the_stag
         assert span.context.trace_id == first.context.trace_id
         assert span.parent is not None and span.parent.span_id == first.context.span_id
         assert span.attributes["stretto.request_id"] == first.attributes["stretto.request_id"]
+    tokens, audio = found["GenerateTokens"], found["DecodeTokens"]
+    firsts = {
+        name: [event.timestamp for event in found[name].events if event.name == "first_response"] for name in found
+    }
+    assert all(len(firsts[name]) == 1 for name in ("GenerateMusic", "GenerateTokens", "DecodeTokens"))
+    (frames_ns,), (audio_ns,) = firsts["GenerateTokens"], firsts["DecodeTokens"]
+    assert first.start_time < frames_ns < audio.end_time and first.start_time < audio_ns < first.end_time
+    assert tokens.attributes["stretto.response_count"] >= 2 and audio.attributes["stretto.response_count"] >= 2
     logged = [json.loads(line) for line in lines.getvalue().splitlines()]
     rpcs = {each["method"].rpartition("/")[2]: each["request_id"] for each in logged if each["event"] == "rpc"}
     assert {rpcs[name] for name in ("GenerateMusic", "EmbedText", "GenerateTokens", "DecodeTokens")} == {
