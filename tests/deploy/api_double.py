@@ -194,6 +194,7 @@ class ApiDouble:
 
 class _Handler(BaseHTTPRequestHandler):
     double: ApiDouble
+    wbufsize = -1  # head and body in one packet: apart, the second waits 40 ms for the first to be acknowledged
 
     def _serve(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
