@@ -21,7 +21,7 @@ PROMPT ?= a jazz trio with saxophone, double bass and drums
 SEED ?= 7
 PORT ?= # empty: STRETTO_GRPC_PORT, or 50051
 
-.PHONY: help demo up test check format bench eval protos manifests pins recipes-debug scores clean
+.PHONY: help demo up test check format bench eval protos recipes-debug scores clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,7 @@ eval: $(EVALUATING) ## Measure quality; DATA= names the recordings and judges, c
 protos: $(DEVELOPING) ## Generate protos/python from protos/stretto, and format and lint the wire
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash protos/generate.sh
 
+.PHONY: manifests pins
 manifests: $(DEVELOPING) ## Write deploy/k8s from deploy/services.toml
 	@$(BIN)/stretto-deploy generate
 
