@@ -14,8 +14,8 @@ EVALUATING := .venv/.evaluating
 
 SERVICES := codec embedding semantic acoustic transcriber harmony orchestrator
 MEMBERS := protos shared client $(SERVICES:%=services/%)
-PYPROJECTS := $(MEMBERS:%=%/pyproject.toml)
-SOURCES := shared client services tests evals examples docs
+PYPROJECTS := $(MEMBERS:%=%/pyproject.toml) deploy/pyproject.toml
+SOURCES := shared client services deploy tests evals examples docs
 
 PROMPT ?= a jazz trio with saxophone, double bass and drums
 SEED ?= 7
@@ -56,6 +56,8 @@ check: $(DEVELOPING) ## Run what CI runs beside the tests: style, types, contrac
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash protos/check.sh
+	$(BIN)/stretto-deploy generate --check
+	$(BIN)/hadolint deploy/service.Dockerfile
 	$(BIN)/python .ci/check_files.py
 
 format: $(DEVELOPING) ## Format and order the imports of every Python and proto file
@@ -74,6 +76,17 @@ eval: $(EVALUATING) ## Measure quality; DATA= names the recordings and judges, c
 
 protos: $(DEVELOPING) ## Generate protos/python from protos/stretto, and format and lint the wire
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash protos/generate.sh
+
+.PHONY: manifests pins
+manifests: $(DEVELOPING) ## Write deploy/k8s from deploy/services.toml
+	@$(BIN)/stretto-deploy generate
+
+pins: $(DEVELOPING) ## Pin what images install to what is installed here
+	@$(BIN)/python -m stretto_deploy.pins > deploy/constraints.txt
+
+image-%: ## The image of one service, for example make image-codec; make image-weights is that of the committed weights
+	docker build -f deploy/service.Dockerfile $(if $(filter weights,$*),--target weights,--build-arg SERVICE=$*) \
+	  -t stretto-$*:local .
 
 scores: $(RUNNING) ## Fill the tables of models in README.md from services/*/weights/*/config.json
 	$(BIN)/python docs/model_table.py --write
@@ -98,7 +111,8 @@ $(RUNNING): $(PYPROJECTS)
 # What tests, checks and recipes need on top.
 $(DEVELOPING): $(RUNNING) tests/requirements.txt tests/requirements-nodeps.txt
 	@echo "Adding what tests and checks need to .venv (once)…"
-	@$(BIN)/python -m pip install --quiet -e protos -e "shared[torch,otlp,training]" -e client $(SERVICES:%=-e services/%) \
+	@$(BIN)/python -m pip install --quiet -e protos -e "shared[torch,otlp,training]" -e client -e "deploy[validation]" \
+	  $(SERVICES:%=-e services/%) \
 	  -r tests/requirements.txt
 	@$(BIN)/python -m pip install --quiet --no-deps -r tests/requirements-nodeps.txt
 	@touch $@

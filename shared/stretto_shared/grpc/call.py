@@ -40,6 +40,7 @@ class ServedCall:
     request_id: str
     deadline_at_s: float | None
     started_at_s: float = field(default_factory=time.monotonic)
+    on_first_response: Callable[[], None] = field(default=lambda: None)
     code: grpc.StatusCode = grpc.StatusCode.OK
     reason: str = ""
     num_responses: int = 0
@@ -179,6 +180,8 @@ async def _stream(produced: Any, call: ServedCall) -> None:
                 await call.context.write(response)
             except grpc.aio.InternalError as error:
                 raise PeerGone from error
+            if call.num_responses == 0:
+                call.on_first_response()
             call.num_responses += 1
 
 

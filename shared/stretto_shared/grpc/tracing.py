@@ -73,10 +73,12 @@ class Tracing:
             },
         )
         token = otel_context.attach(trace.set_span_in_context(span))
+        call.on_first_response = lambda: span.add_event("first_response")  # first frames, first audio
         try:
             yield
         finally:
             otel_context.detach(token)
+            span.set_attribute("stretto.response_count", call.num_responses)
             span.set_attribute("rpc.grpc.status_code", call.code.value[0])
             if call.reason:
                 span.set_attribute("stretto.error_reason", call.reason)
