@@ -33,7 +33,7 @@ from piano_recording import Dice, recorded
 from stretto_shared import weights
 from stretto_shared.training import checkpoint
 from stretto_shared.training.loop import Budget, RunLog, learning_rate
-from stretto_transcriber.models.notes import Notes
+from stretto_transcriber.models.notes import NoteEnds, Notes
 from stretto_transcriber.models.onsets_frames import Heads, NoteDecoder, OnsetsFrames, OnsetsFramesConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -148,9 +148,10 @@ def decoded(
 ) -> tuple[NoteScore, ...]:
     """Scores of frames [T, P] against notes [N, 5]: by the ends of sounds and, if they are heard, of keys."""
     scores = []
-    for ends, column in (("sound", 1), ("key", 4)):
+    columns: dict[NoteEnds, int] = {"sound": 1, "key": 4}
+    for ends, column in columns.items():
         if ends == "sound" or config.has_key_head:
-            decoder = NoteDecoder(config, ends)  # type: ignore[arg-type]
+            decoder = NoteDecoder(config, ends)
             found = Notes.joined([decoder.push(heard), decoder.flush()])
             scores.append(score_notes(found, notes[:, [0, column, 2, 3]]))
     return tuple(scores)
