@@ -27,7 +27,7 @@ import torch
 from modular_pieces import ChordRows, NoteStore, Piece, Spans, change_targets, chord_rows, spans_of
 from modular_twins import twins
 from pack_modular import load_pieces
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from stretto_harmony.models.modular import vectors
 from stretto_harmony.models.modular.config import ModularConfig
 from stretto_harmony.models.modular.networks import CausalModule, CausalState, Modules
@@ -354,7 +354,6 @@ def main() -> None:
     parser.add_argument("--pieces", type=Path, required=True, help="what pack_modular.py wrote")
     parser.add_argument("--leave-out", default="", help="a corpus that must not train: dcml/mozart_piano_sonatas")
     parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--start", type=Path, help="a run whose module is trained on")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--minutes", type=float, default=0.0, help="instead of the configuration's")
     args = parser.parse_args()
@@ -368,9 +367,6 @@ def main() -> None:
     args.run.mkdir(parents=True, exist_ok=True)
     plan = recipe.schedule(args.module, args.minutes)
     print(json.dumps({"module": args.module, "pieces": len(pieces), **asdict(plan)}), flush=True)
-    if args.start:
-        tensors = load_file(args.start / f"{args.module}.safetensors")
-        getattr(modules, args.module).load_state_dict({name: value.float() for name, value in tensors.items()})
     task = TASKS[args.module](modules.to(device), pieces, load_pieces(args.pieces, "valid"), plan, device)
     train(task, plan, args.run, args.module, recipe.seed, device)
 
