@@ -50,7 +50,7 @@ PROTOCOL = (
     "the spelled root, and the type of twelve, and the inversion; the key, in which applied chords stand; and all of "
     "it. Means over pieces, intervals by resampling pieces. Parameters of the search were chosen on the validation "
     "split. Modules: binary ones at .5, over the places that the published tensors ask about; the classifier on the "
-    "spans of chords that have a note of their own. The paper gives no numbers for modules."
+    "spans of chords that have a note of their own. No published numbers of modules are at hand."
 )
 
 
