@@ -50,7 +50,7 @@ PROTOCOL = (
     "the spelled root, and the type of twelve, and the inversion; the key, in which applied chords stand; and all of "
     "it. Means over pieces, intervals by resampling pieces. Parameters of the search were chosen on the validation "
     "split. Modules: binary ones at .5, over the places that the published tensors ask about; the classifier on the "
-    "spans of chords that have a note of their own. The paper gives no numbers for modules."
+    "spans of chords that have a note of their own. No published numbers of modules are at hand."
 )
 
 
@@ -133,19 +133,22 @@ def tenth(analyzer: ModularAnalyzer, folder: Path, limit: int) -> tuple[list[Tab
     return tables, {"corpus": folder.name, "pieces": len(scores), **means, "errors": dict(counts.most_common(10))}
 
 
-def speed(analyzer: ModularAnalyzer, pieces: Sequence[Piece], threads: int) -> tuple[Table, float]:
-    """Seconds for a movement of ten minutes at 120 quarters a minute, from the longest test piece; best of two."""
-    torch.set_num_threads(threads)
+def speed(analyzer: ModularAnalyzer, pieces: Sequence[Piece]) -> tuple[Table, float]:
+    """Seconds of one core for ten minutes at 120 quarters a minute, from the longest test piece; best of two.
+
+    Seconds of the processor, which other work on the machine changes less than those of the clock.
+    """
+    torch.set_num_threads(1)
     piece = max(pieces, key=lambda each: each.notes.end)
     minutes = piece.notes.end * 4 / 120
     taken_s = []
     for _ in range(2):
-        started_s = time.perf_counter()
+        started_s = time.process_time()
         analyzer.read(piece.notes)
-        taken_s.append(time.perf_counter() - started_s)
+        taken_s.append(time.process_time() - started_s)
     scaled_s = min(taken_s) * SPEED_MINUTES / minutes
-    head: Row = ("piece", "notes", "minutes", "threads", "seconds", f"seconds for {SPEED_MINUTES:.0f} minutes")
-    row: Row = (piece.name, len(piece.notes.onset), minutes, threads, min(taken_s), scaled_s)
+    head: Row = ("piece", "notes", "minutes", "seconds of a core", f"for {SPEED_MINUTES:.0f} minutes")
+    row: Row = (piece.name, len(piece.notes.onset), minutes, min(taken_s), scaled_s)
     return Table("Speed", [head, row]), scaled_s
 
 
@@ -181,10 +184,10 @@ def main() -> None:
         _system(weights, chosen, pieces, tables, numbers, passed, args.presets.split(","))
     if "speed" in args.only:
         analyzer.config = chosen
-        table, taken_s = speed(analyzer, pieces, args.threads or 2)
+        table, taken_s = speed(analyzer, pieces)
         tables.append(table)
         numbers["seconds_for_ten_minutes"] = taken_s
-        passed[f"ten minutes of music take under {SPEED_TARGET_S:.0f} s"] = taken_s < SPEED_TARGET_S
+        passed[f"ten minutes of music take under {SPEED_TARGET_S:.0f} s of one core"] = taken_s < SPEED_TARGET_S
     if args.tenth and "tenth" in args.only:
         more, numbers["tenth"] = tenth(load_modular(args.tenth), args.corpus / args.tenth_corpus, args.limit)
         tables += more

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from stretto_harmony.models.modular.vectors import NoteTable
 
 GRAM = 12
-TWIN_SHARE = 0.15  # of the shorter piece's runs; different pieces share 0.02 at most
+TWIN_SHARE = 0.15  # of the shorter piece's runs; other pieces share a few hundredths
 MIN_COVERED = 0.8
 
 

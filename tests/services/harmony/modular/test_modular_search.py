@@ -213,6 +213,18 @@ def test_the_cases_against_all_readings_hold_keys_that_change_and_keys_that_stay
     assert kinds == {True, False}
 
 
+@pytest.mark.parametrize("seed", SEEDS[1:])
+def test_a_chord_that_comes_again_goes_on_and_is_scored_as_one(seed: int) -> None:
+    modules = tiny_modules(seed)
+    line, spans, log_probs = problem(3, seed, must=0.29)  # a span ends at every onset, so no span holds two
+    log_probs[1] = log_probs[0]
+    score, expected = Exhaustive(modules, EXHAUSTIVE, line, spans, log_probs).best()
+    reading = JointSearch(modules, EXHAUSTIVE, line, spans, log_probs).run()
+    assert expected[0].end == 2
+    assert found_by(reading) == expected
+    assert reading.score == pytest.approx(score, abs=1e-3)
+
+
 def test_chords_fill_the_piece_and_do_not_repeat() -> None:
     line, spans, log_probs = problem(6, 5)
     reading = JointSearch(tiny_modules(5), SearchConfig(), line, spans, log_probs).run()
