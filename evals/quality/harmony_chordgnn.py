@@ -26,7 +26,6 @@ from findings import Findings
 from harmony_scoring import PARTS, confusion_rows, differences, hits
 from harness import ROOT, Outcome, Row, Table, need, parser, publish, surely_above
 from stretto_harmony.engine.windows import MeasureGrid, analyze_window
-from stretto_harmony.loading import CONTEXT_MEASURES, WINDOW_MEASURES
 from stretto_harmony.models.chordgnn.analyzer import ChordGnnAnalyzer
 from stretto_harmony.models.chordgnn.weights import load_chordgnn
 from stretto_harmony.scores.labels import Analysis
@@ -94,7 +93,7 @@ def _pooled(reads: Sequence[Read], sums: Sequence[NDArray[np.int64]], num_resamp
 
 def as_served(analyze: Analyze) -> Analyze:
     """The analyzer on the service's grid of windows of measures, each with its context and nothing else."""
-    grid = MeasureGrid(WINDOW_MEASURES, CONTEXT_MEASURES)
+    grid = MeasureGrid(ChordGnnAnalyzer.window_measures, ChordGnnAnalyzer.context_measures)
 
     def analyze_windows(score: Score) -> Analysis:
         windows = [grid.window(n, score.num_measures) for n in range(grid.num_windows(score.num_measures))]
