@@ -12,7 +12,13 @@ from pathlib import Path
 MAX_LINES = 500
 SUFFIXES = {".py", ".proto", ".toml", ".md", ".sh", ".yaml", ".yml", ".txt"}
 EXEMPT = ("protos/python/", "LICENSE", "evals/results/")
-TORCH_FREE = ("stretto_client.cli.main", "stretto_client.up", "stretto_orchestrator.main", "stretto_shared.grpc.server")
+TORCH_FREE = (
+    "stretto_client.cli.main",
+    "stretto_client.up",
+    "stretto_orchestrator.main",
+    "stretto_shared.grpc.server",
+    "stretto_deploy.cli",
+)
 
 
 def long_files(root: Path) -> list[str]:

@@ -98,6 +98,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--limit", type=int, default=0, help="how many items of each kind; 0 takes the eval's default")
     made.add_argument("--threads", type=int, default=0, help="torch threads; 0 leaves the choice to torch")
     made.add_argument("--report", action="store_true", help="write evals/results/YYYY-MM-DD-NAME.md and .json")
+    made.add_argument("--commit", default="", help="what the report names, where the tree has no git")
     return made
 
 
@@ -120,7 +121,7 @@ def publish(outcome: Outcome, args: argparse.Namespace) -> None:
     record = {
         "eval": outcome.name,
         "date": datetime.date.today().isoformat(),
-        "commit": commit(),
+        "commit": getattr(args, "commit", "") or commit(),
         "hardware": hardware(),
         "command": f"python {shlex.join([_relative(sys.argv[0]), *sys.argv[1:]])}",
         "data": outcome.data,
@@ -138,11 +139,13 @@ def publish(outcome: Outcome, args: argparse.Namespace) -> None:
 
 
 def commit() -> str:
-    """The commit of the working tree, marked where tracked files differ from it."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True
-    )
-    return described.stdout.strip() or "unknown"
+    """The commit of the working tree, marked where tracked files differ from it; `unknown` without git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        described = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    except FileNotFoundError:
+        described = ""
+    return described or "unknown"
 
 
 def hardware() -> str:

@@ -7,6 +7,7 @@ import shutil
 import socket
 import sys
 import time
+import urllib.request
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -28,11 +29,28 @@ class OwnServer:
         address: Where it listens.
         process_id: Of the one process that all its services run in.
         client: Connected to it.
+        metrics_port: Of its page for Prometheus; 0 where it has none.
+        process: The process itself.
     """
 
     address: str
     process_id: int
     client: StrettoClient
+    metrics_port: int
+    process: Process
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the server is gone."""
+        return self.process.returncode is not None
+
+    def metric(self, name: str) -> float:
+        """The sum of all samples of that name on the page for Prometheus, gRPC's own methods left out."""
+        url = f"http://127.0.0.1:{self.metrics_port}/metrics"
+        page = urllib.request.urlopen(url, timeout=30).read().decode()
+        lines = [line for line in page.splitlines() if line.startswith((f"{name}{{", f"{name} "))]
+        lines = [line for line in lines if 'method="/grpc.' not in line]
+        return sum(float(line.rpartition(" ")[2]) for line in lines)
 
     def memory_bytes(self, field: str = "VmHWM") -> int:
         """`VmHWM`, the most memory that it ever had resident, or `VmRSS`, what it has now."""
@@ -60,25 +78,33 @@ def status_bytes(status: str, field: str) -> int:
 
 
 @asynccontextmanager
-async def own_server(settings: Mapping[str, object] | None = None) -> AsyncIterator[OwnServer]:
+async def own_server(
+    settings: Mapping[str, object] | None = None, *, metrics: bool = False
+) -> AsyncIterator[OwnServer]:
     """Start an all-in-one server with these environment variables on top of ours, and stop it at the end."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port, metrics_port = free_port(), free_port() if metrics else 0
+    settings = {"STRETTO_GRPC_METRICS_PORT": metrics_port, **(settings or {})}
     command = Path(sys.executable).with_name("stretto")
     program = str(command if command.exists() else shutil.which("stretto"))
-    variables = [f"{name}={value}" for name, value in (settings or {}).items()]
+    variables = [f"{name}={value}" for name, value in settings.items()]
     process = await asyncio.create_subprocess_exec(
         "env", *variables, program, "serve", "--port", str(port), stdout=DEVNULL, stderr=DEVNULL
     )
     try:
         async with StrettoClient(f"127.0.0.1:{port}") as client:
             await until_ready(client, process)
-            yield OwnServer(client.address, process.pid, client)
+            yield OwnServer(client.address, process.pid, client, metrics_port, process)
     finally:
         if process.returncode is None:
             process.terminate()
         await process.wait()
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @asynccontextmanager

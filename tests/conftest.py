@@ -5,7 +5,11 @@ Where a write meets the end of a call, `grpc.aio` puts `INTERNAL: Internal error
 """
 
 import asyncio
+import importlib
+import sys
+from types import ModuleType
 
+import pytest
 from grpc import _common
 from grpc.aio import _call
 from stretto_shared.grpc import streams
@@ -27,3 +31,11 @@ async def _write(self, request):
 
 
 _call._StreamRequestMixin._write = _write
+
+
+@pytest.fixture(scope="session")
+def partitura() -> ModuleType:
+    """The library partitura, kept from the SoundFont that it would download where pyfluidsynth is installed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "fluidsynth", None)
+        return importlib.import_module("partitura")

@@ -4,7 +4,16 @@ Needs no torch and no service. See `stretto_client.client` for the methods and R
 """
 
 from stretto_shared.audio import Waveform
-from stretto_shared.errors import Conflict, InvalidInput, NotFound, NotReady, Overloaded, StrettoError
+from stretto_shared.errors import (
+    Conflict,
+    InvalidInput,
+    NotFound,
+    NotReady,
+    Overloaded,
+    PermissionDenied,
+    StrettoError,
+    Unauthenticated,
+)
 from stretto_shared.features import Chromagram, JointEmbedding, ModelInfo, SamplingOptions, TextStates
 from stretto_shared.harmony import ChordQuality, HarmonyKey, HarmonyLabel
 from stretto_shared.score import Key, Part, Score, Tempo, TimeSignature
@@ -44,6 +53,7 @@ from stretto_client.values import (
     ModelList,
     MusicEvent,
     NoteChunk,
+    NoteEnds,
     Pace,
     Progress,
     PromptSpan,
@@ -100,6 +110,7 @@ __all__ = [
     "HarmonyAnalysis",
     "ChordCandidate",
     "KeyCandidate",
+    "NoteEnds",
     "Section",
     "AnalysisProgress",
     "AnalysisReceipt",
@@ -126,6 +137,8 @@ __all__ = [
     "NotReady",
     "Overloaded",
     "Conflict",
+    "Unauthenticated",
+    "PermissionDenied",
     "DeadlineExceeded",
     "RequestCancelled",
     "ServerFailure",

@@ -33,12 +33,12 @@ from stretto_client.convert import (
     check_candidates,
     check_priority,
     check_seed,
-    event_from_proto,
     pace_to_proto,
     story_to_proto,
 )
 from stretto_client.embedding_calls import SHORT_TIMEOUT_S, EmbeddingCalls
 from stretto_client.harmony_calls import HarmonyCalls
+from stretto_client.outliving import outlived_music
 from stretto_client.transcription_calls import TranscriptionCalls, pieces
 from stretto_client.values import AudioChunk, EncodedAudio, ModelList, MusicEvent, Pace, PromptSpan, TokenChunk
 
@@ -67,15 +67,20 @@ class StrettoClient(EmbeddingCalls, TranscriptionCalls, HarmonyCalls):
         address: `host:port`, `dns:///name:port` or `unix:path`.
         tls: Files of an encrypted connection; False connects in the clear; None does as the environment
             (`STRETTO_CHANNEL_*`) says, in the clear by default.
+        api_key: The key that the server asks for, or the path of a file that holds it; None takes that of the
+            environment, if any. Without TLS anybody between can read it.
     """
 
-    def __init__(self, address: str, *, tls: TlsFiles | Literal[False] | None = None) -> None:
+    def __init__(
+        self, address: str, *, tls: TlsFiles | Literal[False] | None = None, api_key: str | Path | None = None
+    ) -> None:
         self.address = address
         self._tls = tls
+        self._api_key = api_key
         self._channel: Any = None
 
     async def __aenter__(self) -> Self:
-        settings = _channel_settings(self._tls)
+        settings = _channel_settings(self._tls, self._api_key)
         self._max_bytes = settings.max_receive_bytes
         self._channel = open_channel(self.address, settings)
         self._orchestrator = orchestrator_pb2_grpc.OrchestratorServiceStub(self._channel)
@@ -109,6 +114,8 @@ class StrettoClient(EmbeddingCalls, TranscriptionCalls, HarmonyCalls):
     ) -> AsyncGenerator[MusicEvent, None]:
         """Music from a text, and a melody if there is one: progress and audio as they come, the receipt last.
 
+        A door that is lost in the midst of it costs a pause (`stretto_client.outliving`).
+
         Args:
             prompt: What the music should be, in English.
             cascade: Empty takes the server's default.
@@ -138,9 +145,9 @@ class StrettoClient(EmbeddingCalls, TranscriptionCalls, HarmonyCalls):
         if melody is not None:
             request.melody.CopyFrom(convert.waveform_to_proto(melody))
             self._check_size(request, melody, "melody")
-        async with aclosing(stream(self._orchestrator.GenerateMusic(request, timeout=timeout_s))) as messages:
-            async for message in messages:
-                yield event_from_proto(message)
+        async with aclosing(outlived_music(self._orchestrator.GenerateMusic, request, timeout_s)) as events:
+            async for event in events:
+                yield event
 
     async def continue_music(
         self,
@@ -183,9 +190,9 @@ class StrettoClient(EmbeddingCalls, TranscriptionCalls, HarmonyCalls):
         )
         if sampling is not None:
             request.sampling.CopyFrom(convert.sampling_to_proto(sampling))
-        async with aclosing(stream(self._orchestrator.ContinueMusic(request, timeout=timeout_s))) as messages:
-            async for message in messages:
-                yield event_from_proto(message)
+        async with aclosing(outlived_music(self._orchestrator.ContinueMusic, request, timeout_s)) as events:
+            async for event in events:
+                yield event
 
     async def encode_audio(
         self, waveform: Waveform, *, model: str = "", num_codebooks: int = 0, timeout_s: float = CODEC_TIMEOUT_S
@@ -288,14 +295,14 @@ async def _parts(tokens: TokenMatrix | AsyncIterator[TokenMatrix]) -> AsyncItera
             yield part
 
 
-def _channel_settings(tls: TlsFiles | Literal[False] | None) -> ChannelSettings:
-    with named_settings():
-        if tls is None:
-            return ChannelSettings()
+def _channel_settings(tls: TlsFiles | Literal[False] | None, api_key: str | Path | None) -> ChannelSettings:
+    given: dict[str, Any] = {}
+    if api_key is not None:
+        is_path = isinstance(api_key, Path)
+        given |= {"api_key": "" if is_path else api_key, "api_key_path": api_key if is_path else None}
+    if tls is not None:
         files = tls or TlsFiles()
-        return ChannelSettings(
-            tls=tls is not False,
-            tls_ca_path=files.ca_path,
-            tls_cert_path=files.cert_path,
-            tls_key_path=files.key_path,
-        )
+        given |= {"tls": tls is not False, "tls_ca_path": files.ca_path}
+        given |= {"tls_cert_path": files.cert_path, "tls_key_path": files.key_path}
+    with named_settings():
+        return ChannelSettings(**given)

@@ -41,8 +41,11 @@ async def embedded_server() -> AsyncIterator[str]:
             tls_cert_path=None,
             tls_key_path=None,
             tls_client_ca_path=None,
+            tls_client_names="",
+            health_port=0,
         )
-        server = StrettoServer(settings, builders, log=_UnseenLog(make_logger(settings.log_level, as_json=False)))
+        log = _UnseenLog(make_logger(settings.log_level, as_json=False))
+        server = StrettoServer(settings, builders, log=log, guarded=False)
         port = await server.start()
     try:
         await server.wait_until_ready()

@@ -129,7 +129,7 @@ class HarmonyCalls:
         analyst: str = "",
         timeout_s: float = HARMONY_TIMEOUT_S,
     ) -> bytes:
-        """An analysis as the bytes of a file; MusicXML needs the score's own file."""
+        """An analysis as the bytes of a file; as MusicXML, a MusicXML file is kept as it came."""
         request = harmony_pb2.WriteHarmonyRequest(
             score=_input_to_proto(score),
             labels=labels_to_proto(labels),

@@ -26,6 +26,7 @@ from stretto_client.values import (
     EngravedScore,
     LabelledScore,
     NoteChunk,
+    NoteEnds,
     Section,
     TrackedBeats,
 )
@@ -40,6 +41,7 @@ _SECTIONS = {
     Section.SCORE: orchestrator_pb2.ANALYSIS_SECTION_SCORE,
     Section.HARMONY: orchestrator_pb2.ANALYSIS_SECTION_HARMONY,
 }
+_ENDS = {NoteEnds.SOUND: transcriber_pb2.NOTE_ENDS_SOUND, NoteEnds.KEY: transcriber_pb2.NOTE_ENDS_KEY}
 
 
 class TranscriptionCalls:
@@ -53,6 +55,7 @@ class TranscriptionCalls:
         audio: Waveform | AsyncIterator[Waveform],
         *,
         model: str = "",
+        ends: NoteEnds = NoteEnds.SOUND,
         timeout_s: float = TRANSCRIPTION_TIMEOUT_S,
     ) -> AsyncGenerator[NoteChunk, None]:
         """Piano music of any length to notes; a stream of consecutive waveforms is transcribed while it comes.
@@ -60,10 +63,11 @@ class TranscriptionCalls:
         Args:
             audio: At any rate, mono or stereo; all waveforms of a stream alike. Where they were cut changes nothing.
             model: Empty takes the default one.
+            ends: When notes end.
             timeout_s: Deadline of the whole call.
         """
         request = transcriber_pb2.TranscribeAudioRequest
-        config = request(config=transcriber_pb2.TranscribeConfig(model=model))
+        config = request(config=transcriber_pb2.TranscribeConfig(model=model, ends=_ENDS[ends]))
         call, info = self._transcriber.TranscribeAudio(timeout=timeout_s), None
         async with (
             aclosing(_requests(config, audio, request)) as sent,

@@ -218,6 +218,13 @@ class LabelledScore:
     musicxml: bytes
 
 
+class NoteEnds(StrEnum):
+    """When a note ends: with its sound, the sustain pedal included, or with its key, wherever the pedal is."""
+
+    SOUND = "sound"
+    KEY = "key"
+
+
 class Section(StrEnum):
     """One part of an analysis; they come in this order."""
 

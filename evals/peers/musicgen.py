@@ -5,7 +5,8 @@ Stretto's services and the peer read the same files: `acoustic` (language model 
 (T5-base) and `codec` (EnCodec 32 kHz). T5's own vocabulary would be a download: `tokenizer.json` is one of the same
 size, whose words are those of `WORDS`, and both sides read it.
 
-As a program it makes music with the peer and prints seconds of work and of music, a JSON line for each batch:
+As a program it makes music with the peer and prints seconds of work and of music, and the median time between two
+steps of its decoder, a JSON line for each batch:
 
     python evals/peers/musicgen.py FOLDER --prompt "a calm piano piece" --dtype bf16 --batches 1 8 --duration-s 2
 """
@@ -14,8 +15,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -131,20 +137,22 @@ def draw_codebooks(codec: EncodecModel) -> None:
         layer.codebook.embed.normal_()
 
 
-def load(made: Checkpoint, dtype: torch.dtype) -> Any:
+def load(made: Checkpoint, dtype: torch.dtype, device: str = "cpu") -> Any:
     """The whole model from the three parts, in eval mode."""
     config = MusicgenConfig.from_pretrained(made.part(ACOUSTIC))
+    with torch.device(device):  # where drawing weights that are replaced at once takes no time
+        decoder = MusicgenForCausalLM._from_config(config.decoder)
     model = MusicgenForConditionalGeneration(
         config,
         text_encoder=T5EncoderModel.from_pretrained(made.part(TEXT)),
         audio_encoder=EncodecModel.from_pretrained(made.part(CODEC)),
-        decoder=MusicgenForCausalLM._from_config(config.decoder),
+        decoder=decoder,
     )
     unexpected = model.load_state_dict(load_file(made.part(ACOUSTIC) / "model.safetensors"), strict=False)
     missing = [key for key in unexpected.missing_keys if key.startswith(_LANGUAGE_MODEL)]
     if missing or unexpected.unexpected_keys:
         raise ValueError(f"{made.folder} does not fit the peer: {missing} {unexpected.unexpected_keys}. Build it anew.")
-    return model.to(dtype).eval()
+    return model.to(device, dtype).eval()
 
 
 @torch.inference_mode()
@@ -161,6 +169,17 @@ def generate(model: Any, ids: Tensor, duration_s: float) -> Tensor:
     return audio
 
 
+@contextmanager
+def stamped(model: Any) -> Iterator[list[float]]:
+    """When each step of the decoder began; `generate` reads what a step gave before it begins the next."""
+    stamps: list[float] = []
+    hook = model.decoder.register_forward_pre_hook(lambda *_: stamps.append(time.perf_counter()))
+    try:
+        yield stamps
+    finally:
+        hook.remove()
+
+
 def main() -> None:
     """Command line."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -170,21 +189,32 @@ def main() -> None:
     options.add_argument("--batches", type=int, nargs="+", default=[1], help="pieces at once, one after the other")
     options.add_argument("--duration-s", type=float, default=2.0, help="seconds of music of each piece")
     options.add_argument("--threads", type=int, default=0, help="torch threads; 0 leaves the choice to torch")
+    options.add_argument("--device", default="cpu", help="cpu or cuda, of all three parts")
+    options.add_argument("--wait", action="store_true", help="print a line when loaded; begin when one comes on stdin")
     args = options.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     made = Checkpoint(args.folder)
     ids = Tokenizer.from_file(str(made.part(TEXT) / "tokenizer.json")).encode(args.prompt).ids
-    model = load(made, DTYPES[args.dtype])
+    model = load(made, DTYPES[args.dtype], args.device)
+    if args.wait:
+        print("loaded", flush=True)
+        if not sys.stdin.readline():
+            return  # whoever would have asked is gone
     torch.manual_seed(SEED)
-    for size in sorted(set(args.batches)):
-        generate(model, torch.tensor([ids] * size), WARM_UP_S)
+    warm = set()
     for size in args.batches:
-        start = time.perf_counter()
-        audio = generate(model, torch.tensor([ids] * size), args.duration_s)
-        work_s = time.perf_counter() - start
-        music_s = audio.shape[0] * audio.shape[-1] / SAMPLE_RATE_HZ
-        print(json.dumps({"dtype": args.dtype, "pieces": size, "work_s": work_s, "music_s": music_s}), flush=True)
+        if size not in warm:
+            warm.add(size)
+            generate(model, torch.tensor([ids] * size, device=args.device), WARM_UP_S)
+        with stamped(model) as stamps:
+            start = time.perf_counter()
+            audio = generate(model, torch.tensor([ids] * size, device=args.device), args.duration_s).cpu()
+            work_s = time.perf_counter() - start
+        record = {"dtype": args.dtype, "pieces": size, "work_s": work_s}
+        record["music_s"] = audio.shape[0] * audio.shape[-1] / SAMPLE_RATE_HZ
+        record["step_ms"] = statistics.median(after - at for at, after in pairwise(stamps)) * 1e3
+        print(json.dumps(record), flush=True)
 
 
 if __name__ == "__main__":

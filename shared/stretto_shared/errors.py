@@ -47,6 +47,18 @@ class NotReady(StrettoError):
     reason = "NOT_READY"
 
 
+class Unauthenticated(StrettoError):
+    """Who calls has not shown a key that this server knows."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDenied(StrettoError):
+    """Who calls is known, and may not call this."""
+
+    reason = "PERMISSION_DENIED"
+
+
 class Overloaded(StrettoError):
     """The queue is full. `retry_after_s` is the server's own estimate of when there will be room."""
 

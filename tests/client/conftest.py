@@ -6,7 +6,8 @@ import asyncio
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from stretto_shared.audio import Waveform
 from stretto_shared.errors import Conflict, InvalidInput, NotFound, NotReady, Overloaded
 from stretto_shared.features import Chromagram, JointEmbedding, TextStates
 from stretto_shared.grpc import convert
+from stretto_shared.grpc.api_keys import shown_key
+from stretto_shared.grpc.call import ServedCall
 from stretto_shared.grpc.convert_score import score_to_proto
 from stretto_shared.grpc.hosting import HostContext, ServiceHost
 from stretto_shared.grpc.server import StrettoServer
@@ -69,6 +72,7 @@ class Seen:
     requests: list[Any] = field(default_factory=list)
     num_cancelled: Counter[str] = field(default_factory=Counter)
     num_decoding: int = 0
+    keys: list[str] = field(default_factory=list)
 
 
 class Orchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):  # type: ignore[misc]
@@ -309,8 +313,8 @@ class Semantic(semantic_pb2_grpc.SemanticServiceServicer):  # type: ignore[misc]
             raise InvalidInput("waveform", "expected audio, got none.")
 
 
-def _note_at(onset_s: float) -> Any:
-    return score_to_proto(Score([onset_s], [0.5], [60], [90], [0], (Part("piano"),)))  # type: ignore[arg-type]
+def _note_at(onset_s: float, duration_s: float = 0.5) -> Any:
+    return score_to_proto(Score([onset_s], [duration_s], [60], [90], [0], (Part("piano"),)))  # type: ignore[arg-type]
 
 
 class Transcriber(transcriber_pb2_grpc.TranscriberServiceServicer):  # type: ignore[misc]
@@ -322,8 +326,9 @@ class Transcriber(transcriber_pb2_grpc.TranscriberServiceServicer):  # type: ign
             if request.WhichOneof("payload") == "config":
                 if request.config.model in ERRORS:
                     raise ERRORS[request.config.model]
+                by_key = request.config.ends == transcriber_pb2.NOTE_ENDS_KEY
                 continue
-            notes = _note_at(num_seconds)
+            notes = _note_at(num_seconds, 0.25 if by_key else 0.5)
             num_seconds += convert.waveform_from_proto(request.waveform).duration_s
             info = None if num_messages else model("onsets", "transcriber")
             yield transcriber_pb2.TranscribeAudioResponse(notes=notes, complete_s=num_seconds, model=info)
@@ -354,9 +359,16 @@ def _builders(seen: Seen) -> dict[str, Any]:
     async def nothing() -> None:
         return None
 
+    @asynccontextmanager
+    async def note_key(call: ServedCall) -> AsyncIterator[None]:
+        if not call.is_infrastructure:  # the channel watches health by itself
+            seen.keys.append(shown_key(call.metadata))
+        yield
+
     def host(name: str, full_name: str, add: Any, servicer: Any) -> Any:
         def build(context: HostContext) -> ServiceHost:
-            return ServiceHost(name, full_name, lambda server: add(servicer, server), nothing, nothing)
+            layers = (note_key,) if name == "orchestrator" else ()
+            return ServiceHost(name, full_name, lambda server: add(servicer, server), nothing, nothing, layers=layers)
 
         return build
 

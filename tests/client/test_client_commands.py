@@ -13,7 +13,7 @@ from stretto_client import Progress, read_audio, read_tokens, up, write_audio
 from stretto_client.audio_files import Waveform
 from stretto_client.cli.music import StageBars
 from stretto_client.cli.output import progress_bar
-from stretto_client.up import parse_ports, settings_of
+from stretto_client.up import Place, parse_places, settings_of
 from stretto_shared.errors import InvalidInput
 
 Run = Callable[..., tuple[int, str, str]]
@@ -193,23 +193,26 @@ def test_serve_names_the_services_it_does_not_have(run: Run) -> None:
 
 
 def test_up_takes_names_with_ports() -> None:
-    assert parse_ports(["codec=50052", "acoustic=50054"]) == {"codec": 50052, "acoustic": 50054}
-    for bad in (["codec"], ["=1"], ["codec=x"], ["codec=70000"], []):
+    words = ["codec=50052", "acoustic=50054", "acoustic=50064"]
+    assert [str(place) for place in parse_places(words)] == words
+    for bad in (["codec"], ["=1"], ["codec=x"], ["codec=70000"], ["codec=50052", "acoustic=50052"], []):
         with pytest.raises(InvalidInput, match="services"):
-            parse_ports(bad)
+            parse_places(bad)
 
 
 def test_up_gives_every_service_a_metrics_page_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    ports = {"orchestrator": 50051, "codec": 50052, "acoustic": 50054}
+    places = (Place("orchestrator", 50051), Place("acoustic", 50054), Place("acoustic", 50064))
     monkeypatch.setenv("STRETTO_GRPC_METRICS_PORT", "9100")
-    settings = settings_of(ports).values()
-    assert [each.port for each in settings] == list(ports.values())
+    monkeypatch.setenv("STRETTO_GRPC_HEALTH_PORT", "9200")
+    settings = settings_of(places).values()
+    assert [each.port for each in settings] == [50051, 50054, 50064]
     assert [each.metrics_port for each in settings] == [9100, 9101, 9102]
+    assert [each.health_port for each in settings] == [9200, 9201, 9202]
     monkeypatch.setenv("STRETTO_GRPC_METRICS_PORT", "65534")
     with pytest.raises(InvalidInput, match=r"STRETTO_GRPC_METRICS_PORT: expected at most 65533, .* got 65534"):
-        settings_of(ports)
+        settings_of(places)
     monkeypatch.delenv("STRETTO_GRPC_METRICS_PORT")
-    assert {each.metrics_port for each in settings_of(ports).values()} == {0}
+    assert {each.metrics_port for each in settings_of(places).values()} == {0}
 
 
 def test_up_says_one_line_where_a_setting_is_wrong(

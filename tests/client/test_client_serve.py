@@ -85,7 +85,7 @@ async def answers(address: str) -> bool:
     return True
 
 
-STAGE_PORTS = "codec=50052 embedding=50053 acoustic=50054 semantic=50055 transcriber=50056 harmony=50057"
+STAGE_PORTS = "codec=50052 embedding=50053 acoustic=50054 semantic=50055 transcriber=50056 harmony=50057 acoustic=50064"
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from stretto_client import (
     InvalidInput,
     Key,
     NoteChunk,
+    NoteEnds,
     NotFound,
     Overloaded,
     Part,
@@ -53,6 +54,13 @@ async def test_notes_come_piece_by_piece_with_who_heard_them_and_how_far_they_ar
     assert [chunk.notes.onset_s.tolist() for chunk in chunks] == [[0.0], [1.0], [2.0]]
     assert [chunk.complete_s for chunk in chunks] == [1.0, 2.0, 2.5]
     assert {chunk.model and chunk.model.name for chunk in chunks} == {"onsets"}
+
+
+async def test_notes_end_as_is_asked(door: Any) -> None:
+    async with StrettoClient(door.address) as client:
+        for ends, duration_s in ((NoteEnds.SOUND, 0.5), (NoteEnds.KEY, 0.25)):
+            chunks = [chunk async for chunk in client.transcribe_audio(RECORDING, ends=ends)]
+            assert {chunk.notes.duration_s[0] for chunk in chunks} == {duration_s}
 
 
 async def test_audio_is_transcribed_while_it_comes(door: Any) -> None:

@@ -1,5 +1,11 @@
+import json
+import sys
+from pathlib import Path
+
+import harness
 import numpy as np
-from harness import surely_above
+import pytest
+from harness import Outcome, publish, surely_above
 from stretto_shared.metrics.bootstrap import bootstrap_mean
 
 
@@ -11,3 +17,16 @@ def test_two_lucky_clips_support_no_claim() -> None:
 def test_a_claim_needs_its_interval_above_the_floor() -> None:
     interval = bootstrap_mean(np.linspace(0.1, 0.5, 20))
     assert surely_above(interval) and not surely_above(interval, 0.3)
+
+
+@pytest.mark.parametrize("has_git", [True, False])
+def test_a_tree_without_git_is_named_by_its_option(
+    has_git: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not has_git:
+        monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(harness, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["eval"])
+    for given, expected in ((["--commit", "0123456789ab"], "0123456789ab"), ([], "unknown")):
+        publish(Outcome("eval", "", "", [], {}), harness.parser("").parse_args(given))
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["commit"] == expected

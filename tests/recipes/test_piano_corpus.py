@@ -2,12 +2,14 @@
 
 import struct
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import symusic
+import torch
 from stretto_shared.training import asap
 from stretto_transcriber.models.notes import Notes
 from stretto_transcriber.models.onsets_frames import OnsetsFramesConfig
@@ -15,7 +17,8 @@ from stretto_transcriber.models.onsets_frames import OnsetsFramesConfig
 sys.path.append(str(Path(__file__).parents[2] / "services/transcriber/recipes"))
 import piano_performances
 from note_scores import score_notes
-from piano_clips import Clip, list_clips, notes_within, read_window, recorded, retuned, targets_of
+from pack_piano import packed, write
+from piano_clips import ClipMemory, list_clips, read_beginning, targets_of
 from piano_performances import (
     Performance,
     excerpt,
@@ -25,6 +28,7 @@ from piano_performances import (
     sounding_ends,
     with_pedal,
 )
+from piano_recording import recorded
 from sampled_piano import read_samples, soundfont
 
 CONFIG = OnsetsFramesConfig()
@@ -128,57 +132,142 @@ def test_perturbing_moves_all_notes_alike_and_keeps_them_on_the_keyboard():
     assert notes[0, 2] == 22
 
 
+def windows_of(*notes: list[tuple[float, ...]]) -> torch.Tensor:
+    """Notes of windows as one table [B, M, 5], filled up with notes that never sound."""
+    most = max(len(rows) for rows in notes)
+    table = np.full((len(notes), most, 5), -1e6, np.float32)
+    for row, rows in zip(table, notes, strict=True):
+        row[: len(rows)] = np.array(rows).reshape(-1, 5)
+    return torch.from_numpy(table)
+
+
 def test_targets_peak_at_the_onset_between_frames_and_hold_while_it_sounds():
-    notes = np.array([[0.433, 1.217, 60.0, 127.0]])
-    targets = targets_of(notes, 100, CONFIG)
-    column = targets.onset[:, 39].numpy()
+    other = [(0.2, 0.6, 60.0, 64.0, 0.3), (0.6, 1.0, 60.0, 64.0, 0.8), (0.3, 9.0, 20.0, 64.0, 9.0)]
+    targets = targets_of(windows_of([(0.433, 1.217, 60.0, 127.0, 0.9)], other), 100, CONFIG)
+    column = targets.onset[0, :, 39].numpy()
     times = (np.arange(100) + 0.5) * 0.02
 
     assert np.allclose(column, np.maximum(0, 1 - np.abs(times - 0.433) / 0.05), atol=1e-5)
-    assert np.array_equal(targets.frame[:, 39].numpy() > 0, (times >= 0.433) & (times < 1.217))
-    assert targets.offset[:, 39].argmax() == 60
-    assert (targets.velocity[targets.is_struck] == 1.0).all()
-    assert targets.is_struck.sum() >= 3
-    assert targets.onset.sum() == pytest.approx(column.sum())
+    assert np.array_equal(targets.frame[0, :, 39].numpy() > 0, (times >= 0.433) & (times < 1.217))
+    assert np.array_equal(targets.key[0, :, 39].numpy() > 0, (times >= 0.433) & (times < 0.9))
+    assert targets.offset[0, :, 39].argmax() == 60
+    assert (targets.velocity[0][targets.is_struck[0]] == 1.0).all()
+    assert targets.is_struck[0].sum() >= 3
+    assert targets.onset[0].sum() == pytest.approx(column.sum())
+    held = ((times >= 0.2) & (times < 0.3)) | ((times >= 0.6) & (times < 0.8))
+    assert np.array_equal(targets.key[1, :, 39].numpy() > 0, held)
+    assert np.array_equal(targets.frame[1, :, 39].numpy() > 0, (times >= 0.2) & (times < 1.0))
+    assert targets.frame[1].sum() == 40  # what is not on the keyboard is nowhere
+
+
+def test_what_lies_outside_a_window_is_not_in_its_targets():
+    targets = targets_of(windows_of([(-0.5, 5.0, 60.0, 64.0, 0.4), (7.0, 8.0, 62.0, 64.0, 8.0)]), 100, CONFIG)
+
+    assert targets.onset.sum() == 0 and targets.offset.sum() == 0
+    assert targets.frame[0].sum(0).nonzero().flatten().tolist() == [39]
+    assert targets.frame.sum() == 100 and targets.key.sum() == 20
 
 
 def test_hard_targets_are_one_frame():
     config = OnsetsFramesConfig(regression_s=0.0)
 
-    assert targets_of(np.array([[0.433, 1.217, 60.0, 90.0]]), 100, config).onset.sum() == 1.0
+    assert targets_of(windows_of([(0.433, 1.217, 60.0, 90.0, 1.0)]), 100, config).onset.sum() == 1.0
 
 
-def test_a_window_reaches_beyond_its_clip_in_silence(tmp_path):
+def write_clip(folder: Path, name: str, audio: np.ndarray, notes: np.ndarray) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    soundfile.write(folder / f"{name}.wav", audio, 16_000, subtype="PCM_16")
+    np.save(folder / f"{name}.npy", notes.astype(np.float32))
+
+
+def remembered(folder: Path) -> ClipMemory:
+    return ClipMemory(list_clips(folder), torch.device("cpu"))
+
+
+def test_a_window_reaches_beyond_its_clip_in_silence_and_not_into_the_next(tmp_path):
     audio = np.linspace(0.1, 0.5, 16_000).astype(np.float32)
-    soundfile.write(tmp_path / "a.wav", audio, 16_000, subtype="PCM_16")
-    np.save(tmp_path / "a.npy", np.array([[0.25, 0.5, 60, 80]], np.float32))
-    (clip,) = list_clips(tmp_path)
-    window = read_window(clip, -1600, 3200)
+    write_clip(tmp_path, "a", audio, np.array([[0.25, 0.5, 60, 80, 0.3]]))
+    write_clip(tmp_path, "b", np.full(8_000, 0.25), np.zeros((0, 5)))
+    memory, ones = remembered(tmp_path), torch.ones(3)
+    chosen, first = torch.tensor([0, 0, 1]), torch.tensor([-1600.0, 15_000.0, 7_900.0])
+    windows = memory.windows(chosen, first.double(), ones, 3200).numpy()
+    notes = memory.notes_within(chosen, first, ones)
 
-    assert not window[:1600].any()
-    assert np.allclose(window[1600:], audio[:1600], atol=1e-4)
-    assert not read_window(clip, 20_000, 100).any()
-    assert notes_within(clip, -0.1, 0.5)[0, 0] == pytest.approx(0.35)
-    assert len(notes_within(clip, 0.8, 0.2)) == 0
+    assert not windows[0, :1600].any()
+    assert np.allclose(windows[0, 1600:], audio[:1600], atol=1e-4)
+    assert np.allclose(windows[1, :1000], audio[15_000:], atol=1e-4) and not windows[1, 1000:].any()
+    assert np.allclose(windows[2, :100], 0.25, atol=1e-4) and not windows[2, 100:].any()
+    assert notes[0, 0, [0, 1, 4]].tolist() == pytest.approx([0.35, 0.6, 0.4])
+    assert not targets_of(notes[2:], 10, CONFIG).frame.any()
+
+
+def test_labels_without_releases_are_refused(tmp_path):
+    write_clip(tmp_path, "a", np.zeros(1600), np.zeros((3, 4)))
+
+    with pytest.raises(ValueError, match="Render the corpus again"):
+        list_clips(tmp_path)
 
 
 def test_another_room_moves_no_onset_and_keeps_the_level_in_bounds():
-    click = np.zeros(16_000, np.float32)
-    click[8_000:8_400] = np.sin(np.arange(400) * 0.3)
-    for seed in range(20):
-        heard = recorded(click, np.random.default_rng(seed))
-        assert heard.shape == click.shape and np.isfinite(heard).all()
-        assert np.abs(heard[8_000:8_400]).max() > 2 * np.abs(heard[:7_900]).max()
+    clicks = torch.zeros(40, 16_000)
+    clicks[:, 8_000:8_400] = torch.sin(torch.arange(400) * 0.3)
+    heard = recorded(clicks, torch.Generator().manual_seed(0)).abs()
+
+    assert heard.shape == clicks.shape and torch.isfinite(heard).all()
+    assert (heard[:, 8_000:8_400].amax(1) > 2 * heard[:, :7_900].amax(1)).all()
+    assert heard.square().mean(1).sqrt().max() < 0.5
+    assert len({round(float(level), 6) for level in heard.amax(1)}) == 40  # each in its own way
+    rings = heard[:, 10_000:12_000].square().mean(1) / heard[:, 8_000:8_400].square().mean(1)
+    assert (rings > 1e-4).any() and (rings < 1e-4).any()  # some rooms, and some none
 
 
-def test_retuning_moves_notes_with_the_sound():
+def test_retuning_moves_notes_with_the_sound(tmp_path):
     audio = np.zeros(16_000, np.float32)
     audio[8_000] = 1.0
-    notes = np.array([[0.5, 0.6, 60.0, 80.0]])
-    moved = retuned(audio, notes, np.random.default_rng(0), 2.0)
+    write_clip(tmp_path, "a", audio, np.array([[0.5, 0.6, 60.0, 80.0, 0.55]]))
+    memory, zero = remembered(tmp_path), torch.zeros(2, dtype=torch.long)
+    speed, first = torch.tensor([1.1, 0.9]), torch.tensor([1000.0, 1000.0])
+    moved = memory.windows(zero, first.double(), speed, 16_000)
+    notes = memory.notes_within(zero, first, speed)
 
-    assert abs(notes[0, 0] - 0.5) > 0.01
-    assert abs(int(moved.argmax()) / 16_000 - notes[0, 0]) < 1e-3
+    assert notes[0, 0, 0] == pytest.approx(7_000 / 16_000 / 1.1)
+    assert notes[0, 0, 4] - notes[0, 0, 0] == pytest.approx(0.05 / 1.1)
+    for window, row in zip(moved, notes, strict=True):
+        assert abs(int(window.argmax()) / 16_000 - float(row[0, 0])) < 1e-3
+
+
+def test_a_packed_corpus_is_read_like_the_one_it_was_made_of(tmp_path):
+    random = np.random.default_rng(0)
+    tone = 0.3 * np.sin(np.arange(48_000) * 0.2) + 0.01 * random.standard_normal(48_000)
+    notes = np.array([[0.5, 0.9, 60.0, 80.0, 0.7], [2.5, 2.9, 62.0, 80.0, 2.7]])
+    for split, name in (("train", "00001_a"), ("train", "00002_a"), ("train", "MAPS_b"), ("valid", "c")):
+        write_clip(tmp_path / "corpus" / split, name, tone, notes)
+    originals = tmp_path / "maps"
+    originals.mkdir()
+    soundfile.write(originals / "MAPS_b.flac", tone, 16_000)
+    parts = [tmp_path / "1.tar", tmp_path / "2.tar"]
+    first = 20_480 + 4 * 512 + sum(len(data) for data in (b"x" * 10_000, (originals / "MAPS_b.flac").read_bytes()))
+    count = write(parts, [first + 10_000, 10**6], packed(tmp_path / "corpus", originals, 0.2, 2.0))
+    for part in parts:
+        assert part.stat().st_size <= 10**6
+        with tarfile.open(part) as archive:
+            archive.extractall(tmp_path / "again", filter="data")
+
+    assert count == 4
+    again = {clip.path.name: clip for split in ("train", "valid") for clip in list_clips(tmp_path / "again" / split)}
+    assert sorted(again) == ["00001_a.ogg", "00002_a.ogg", "MAPS_b.flac", "c.ogg"]
+    assert again["c.ogg"].num_samples == 32_000 and len(again["c.ogg"].notes) == 1
+    assert again["00002_a.ogg"].num_samples == 48_000 and len(again["00002_a.ogg"].notes) == 2
+    heard = read_beginning(again["00001_a.ogg"], 50_000)
+    assert np.corrcoef(heard[:48_000], tone)[0, 1] > 0.98 and not heard[48_000:].any()
+
+
+def test_an_archive_takes_what_there_is_room_for(tmp_path):
+    groups = [[(f"{number}.ogg", b"x" * 40_000), (f"{number}.npy", b"y")] for number in range(5)]
+    parts = [tmp_path / "1.tar", tmp_path / "2.tar"]
+
+    assert write(parts, [110_000, 70_000], iter(groups)) == 3
+    assert [path.stat().st_size <= size for path, size in zip(parts, (110_000, 70_000), strict=True)] == [True, True]
 
 
 def test_scores_count_pairs_within_the_tolerance_and_of_one_pitch():
@@ -212,9 +301,10 @@ def test_a_soundfont_of_samples_names_every_key_once(tmp_path):
 
 def test_clips_are_listed_only_once_they_have_labels(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.zeros(1600), 16_000)
-
     assert list_clips(tmp_path) == []
-    assert isinstance(Clip(tmp_path / "a.wav", 1600, np.zeros((0, 4), np.float32)), Clip)
+
+    np.save(tmp_path / "a.npy", np.zeros((0, 5), np.float32))
+    assert [clip.num_samples for clip in list_clips(tmp_path)] == [1600]
 
 
 def test_labels_of_released_keys_get_the_pedal_of_their_own_file():

@@ -26,7 +26,7 @@ def write_clip(folder: Path, name: str, seed: int) -> None:
             hz = 440 * 2 ** ((pitch - 69) / 12)
             tone = sum(np.sin(2 * np.pi * hz * k * since) / k for k in range(1, 5))
             audio += np.where(sounds, tone * np.exp(-4 * since.clip(0)) * 0.1, 0)
-            notes.append((onset_s, onset_s + 0.28, pitch, 80))
+            notes.append((onset_s, onset_s + 0.28, pitch, 80, onset_s + 0.2))
     folder.mkdir(parents=True, exist_ok=True)
     soundfile.write(folder / f"{name}.wav", audio, 16_000, subtype="PCM_16")
     np.save(folder / f"{name}.npy", np.array(notes, np.float32))

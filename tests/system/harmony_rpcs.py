@@ -92,7 +92,6 @@ def rows(rpc: Callable[..., Any]) -> list[Any]:
                 (write(score=typed), "format"),
                 (write(score=typed, labels=crossed, format=1), "labels[1].start_ticks"),
                 (write(score=typed, labels=[label(0, 0, quality=0)], format=1), "labels[0].quality"),
-                (write(score=typed, format=4), "score.file"),
                 (write(score=typed, format=1, title="x" * 201), "title"),
             ),
         ),

@@ -23,6 +23,7 @@ EXAMPLES = {
     "tell_a_story.py": ("story.wav", "a calm piano", "fast drums", "--duration-s", "2"),
     "choose_the_best.py": ("a flute", "{melody}", "{melody}"),
     "transcribe_a_recording.py": ("{melody}", "heard"),
+    "analyze_a_score.py": ("{score}", "score.rntxt"),
     "handle_errors.py": (),
 }
 
@@ -55,7 +56,7 @@ def test_models_names_every_service_with_digests_and_licences(run: Any, door: An
     listed = json.loads(run(*STRETTO, "models", "--json", "--address", door.address).stdout)
     assert listed["unreachable_services"] == []
     assert {model["service"] for model in listed["models"]} == {
-        "acoustic", "codec", "embedding", "semantic", "transcriber",
+        "acoustic", "codec", "embedding", "harmony", "semantic", "transcriber",
     }  # fmt: skip
     for model in listed["models"]:
         assert re.fullmatch(r"[0-9a-f]{64}", model["digest_sha256"])
@@ -102,8 +103,10 @@ def test_every_example_is_run() -> None:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_example_runs(run: Any, door: Any, melody_wav: Path, name: str) -> None:
-    arguments = [argument.format(melody=melody_wav) for argument in EXAMPLES[name]]
+def test_example_runs(run: Any, door: Any, melody_wav: Path, tmp_path: Path, name: str) -> None:
+    score = tmp_path / "score.krn"
+    score.write_text("**kern\n*M2/4\n=1\n4c\n4e\n=2\n4g\n4cc\n==\n*-\n")
+    arguments = [argument.format(melody=melody_wav, score=score) for argument in EXAMPLES[name]]
     done = run(sys.executable, ROOT / "examples" / name, *arguments, "--address", door.address)
     assert done.stdout.strip()
     if name == "handle_errors.py":
@@ -119,3 +122,20 @@ def test_the_program_in_the_readme_runs(run: Any, door: Any, tmp_path: Path) -> 
     program = program.replace("127.0.0.1:50051", door.address)
     assert "made by ['minilm@" in run(sys.executable, "-c", program).stdout
     assert read_audio(tmp_path / "waltz.wav").duration_s == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize("analyzer", ["chordgnn", "modular"])
+def test_analyze_writes_the_harmony_of_a_score(run: Any, door: Any, tmp_path: Path, analyzer: str) -> None:
+    score = tmp_path / "score.krn"
+    score.write_text("**kern\t**kern\n*M2/4\t*M2/4\n=1\t=1\n4C\t4e\n4G\t4d\n=2\t=2\n2C\t2c\n==\t==\n*-\t*-\n")
+    for name, begins in (
+        ("out.rntxt", "Title: score"),
+        ("out.tsv", "mc\tmn"),
+        ("out.json", "{"),
+        ("out.musicxml", "<?xml"),
+    ):
+        said = run(
+            *STRETTO, "analyze", score, "-o", name, "--analyzer", analyzer, "--json", "--address", door.address
+        ).stdout
+        assert json.loads(said)["chords"] > 0 and json.loads(said)["models"][0]["name"] == analyzer
+        assert (tmp_path / name).read_text().startswith(begins)

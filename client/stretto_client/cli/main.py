@@ -10,8 +10,20 @@ from stretto_shared.errors import StrettoError
 from stretto_shared.grpc.setting_errors import InvalidSetting, named_settings
 from typer.exceptions import TyperException
 
-from stretto_client.cli import analyzing, bench, doctor, embedding, music, serving, tokenizing, tokens, transcribing
+from stretto_client.cli import (
+    analyzing,
+    bench,
+    doctor,
+    embedding,
+    keys,
+    music,
+    serving,
+    tokenizing,
+    tokens,
+    transcribing,
+)
 from stretto_client.cli.output import stderr_console
+from stretto_client.cli.session import take_credentials
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -22,10 +34,10 @@ def build_app() -> typer.Typer:
     """The command with its subcommands."""
     app = typer.Typer(
         name="stretto",
-        help="Stretto: neural music models as gRPC services. Text in, music out.",
         add_completion=False,
         pretty_exceptions_enable=False,
     )
+    app.callback()(take_credentials)
     app.command("serve")(serving.serve)
     app.command("generate")(music.generate)
     app.command("encode")(tokens.encode)
@@ -40,6 +52,7 @@ def build_app() -> typer.Typer:
     app.command("models")(serving.models)
     app.command("doctor")(doctor.doctor)
     app.command("bench")(bench.bench)
+    app.add_typer(keys.build_app(), name="keys")
     return app
 
 

@@ -27,7 +27,7 @@ from sinusoid_loss import sinusoid_loss
 from stretto_codec.models.framecodec import NOISE_PERIOD, FrameCodec, FrameCodecConfig
 from stretto_codec.models.soundstream import SoundStream, SoundStreamConfig
 from stretto_shared import weights
-from stretto_shared.nn.rvq import Quantized
+from stretto_shared.nn.rvq import Quantized, without_learning_state
 from stretto_shared.training import checkpoint
 from stretto_shared.training.adversarial import Discriminators, discriminator_loss, generator_losses
 from stretto_shared.training.loop import Averages, Budget, RunLog, learning_rate
@@ -318,7 +318,7 @@ class Trainer:
         """Write the servable checkpoint, in half precision."""
         weights.write(
             self.folder / "export" / self.recipe.name,
-            {name: value.half() for name, value in self.model.state_dict().items()},
+            {name: value.half() for name, value in without_learning_state(self.model.state_dict()).items()},
             name=self.recipe.name,
             architecture=self.recipe.architecture,
             config=dataclasses.asdict(self.config),

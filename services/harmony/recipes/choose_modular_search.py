@@ -2,7 +2,7 @@
 
     python services/harmony/recipes/choose_modular_search.py --config modular.toml --pieces FILE --run runs/modular
 
-From each published preset one parameter after another is moved, and a move that raises the mean full recall is kept.
+From a published preset one parameter after another is moved, and a move that raises the mean full recall is kept.
 The modules are asked for changes and chords of a piece once for each set of spans. Writes `RUN/search.json` with
 every trial.
 """
@@ -22,39 +22,52 @@ from assemble_modular import CHOSEN, gathered
 from modular_pieces import Piece
 from modular_scores import mean_of, score_of
 from pack_modular import load_pieces
-from stretto_harmony.models.modular.analyzer import ModularAnalyzer
+from stretto_harmony.models.modular.analyzer import Heard, ModularAnalyzer
 from stretto_harmony.models.modular.config import SEARCH_PRESETS, ModularConfig, SearchConfig
 from train_modular import Recipe, training_pieces
 
 MOVES: Mapping[str, Sequence[float]] = {
-    "key_sequence_exponent": (1.0, 3.0, 10.0, 30.0, 50.0),
-    "min_key_change": (0.02, 0.05, 0.1, 0.2),
-    "max_no_key_change": (0.6, 0.75, 0.9, 0.97),
-    "min_chord_change": (0.1, 0.2, 0.3),
-    "max_no_chord_change": (0.4, 0.5, 0.65, 0.8),
-    "chord_branch_mass": (0.5, 0.75, 0.9),
+    "key_sequence_exponent": (100.0, 20.0, 200.0),
+    "max_no_key_change": (0.9, 0.97, 0.6),
+    "min_key_change": (0.15, 0.02),
+    "max_no_chord_change": (0.6, 0.75),
+    "min_chord_change": (0.15, 0.35),
+    "chord_branch_mass": (0.75, 0.9),
 }
 
 
-def scores_of(analyzer: ModularAnalyzer, pieces: Sequence[Piece], config: SearchConfig) -> dict[str, float]:
-    """The mean recall of the analyzer's readings with these parameters."""
-    analyzer.config = config
-    return mean_of([score_of(analyzer.read(piece.notes)[0], piece) for piece in pieces])
+class Listener:
+    """The validation pieces as an analyzer hears them; heard anew only where the spans change."""
+
+    def __init__(self, analyzer: ModularAnalyzer, pieces: Sequence[Piece]) -> None:
+        self.analyzer, self.pieces = analyzer, pieces
+        self._spans: tuple[float, ...] = ()
+        self._heard: list[Heard] = []
+
+    def scores(self, config: SearchConfig) -> list[Mapping[str, float]]:
+        """The recall of the reading of each piece with these parameters."""
+        self.analyzer.config = config
+        spans = (config.min_chord_change, config.max_no_chord_change, config.max_chord_length)
+        if spans != self._spans:
+            self._spans, self._heard = spans, [self.analyzer.hear(piece.notes) for piece in self.pieces]
+        readings = [self.analyzer.search(heard) for heard in self._heard]
+        return [score_of(reading, piece) for reading, piece in zip(readings, self.pieces)]
 
 
-def choose(analyzer: ModularAnalyzer, pieces: Sequence[Piece], max_trials: int) -> tuple[SearchConfig, list[Any]]:
+def choose(listener: Listener, preset: str, max_trials: int) -> tuple[SearchConfig, list[Any]]:
     """The best parameters found, and all trials."""
     trials: list[dict[str, Any]] = []
 
     def tried(config: SearchConfig) -> float:
         known = next((trial for trial in trials if trial["search"] == asdict(config)), None)
         if known is None:
-            known = {"search": asdict(config), **scores_of(analyzer, pieces, config)}
+            known = {"search": asdict(config), **mean_of(listener.scores(config))}
             trials.append(known)
             print(json.dumps(known), flush=True)
         return float(known["full"])
 
-    best = max(SEARCH_PRESETS.values(), key=tried)
+    best = SEARCH_PRESETS[preset]
+    tried(best)
     for name, values in MOVES.items():
         for value in values:
             if len(trials) >= max_trials:
@@ -74,6 +87,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--pieces", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--start", default="published", choices=SEARCH_PRESETS)
     parser.add_argument("--max-trials", type=int, default=40)
     parser.add_argument("--limit", type=int, default=0, help="only the shortest so many pieces")
     args = parser.parse_args()
@@ -82,7 +96,7 @@ def main() -> None:
         recipe = Recipe(**tomllib.load(file))
     modules = gathered(ModularConfig(**recipe.model), args.run, training_pieces(recipe, args.pieces, ""))
     pieces = sorted(load_pieces(args.pieces, "valid"), key=lambda piece: len(piece.notes.onset))
-    best, trials = choose(ModularAnalyzer(modules), pieces[: args.limit or None], args.max_trials)
+    best, trials = choose(Listener(ModularAnalyzer(modules), pieces[: args.limit or None]), args.start, args.max_trials)
     record = {"search": asdict(best), "pieces": len(pieces[: args.limit or None]), "trials": trials}
     (args.run / CHOSEN).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 

@@ -32,7 +32,7 @@ def read_score(folder: Path) -> Score:
     rows.sort(key=lambda row: row[0])
     first = min(rows[0][0], downbeats[0])
     starts = ([first] if first < downbeats[0] else []) + downbeats
-    ends = [*starts[1:], max(starts[-1] + starts[-1] - starts[-2], max(row[0] for row in rows))]
+    ends = [*starts[1:], starts[-1] + starts[-1] - starts[-2]]
     builder, notes = ScoreBuilder(), []
     steps = collections.Counter(later - before for before, later in zip(beats, beats[1:], strict=False))
     length_of_beat = steps.most_common(1)[0][0]
@@ -58,7 +58,8 @@ def _numbers(bars: list[int]) -> dict[int, str]:
     for place, bar in enumerate(played[1:], 1):
         last, again = played[place - 1], set(played[place:])
         ending = range(max(bar, last - MAX_ENDING_BARS) + 1, last + 1)
-        if bar < last - 1 and bar in played[:place] and ending[0] - 1 in again:
+        num_again = sum(passed in again for passed in range(bar, last + 1))
+        if bar < last - 1 and bar in played[:place] and num_again >= max(4, (last - bar) // 2):
             first_ending |= {passed for passed in ending if passed not in again}
     numbers, passed_over = {}, 0
     for bar in range(max(played) + 1):

@@ -21,7 +21,7 @@ from stretto_harmony.models.modular.weights import build_modular
 from stretto_harmony.scores.labels import Analysis
 from stretto_harmony.scores.score import Score
 
-WINDOW_MEASURES, CONTEXT_MEASURES = 16, 8
+WINDOW_MEASURES, CONTEXT_MEASURES = 32, 8
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,11 @@ from stretto_shared.errors import NotReady
 from stretto_shared.grpc.status import STATUS_DETAILS_KEY, error_from_rpc
 from stretto_shared.grpc.streams import exchange
 
-from stretto_orchestrator.clients import unreachable
+from stretto_orchestrator.clients import shut, unreachable
 
+_OF_THIS_SERVER = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)  # who calls a stage is us
 _TRAILERS = (STATUS_DETAILS_KEY,)
-_OWN_HEADERS = ("user-agent", "content-type", "te", "host", "accept-encoding", "traceparent")
+_OWN_HEADERS = ("user-agent", "content-type", "te", "host", "accept-encoding", "traceparent", "authorization")
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class StageForwarder(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has 
                         yield response
             except grpc.aio.AioRpcError as error:
                 trailers = tuple((key, value) for key, value in error.trailing_metadata() or () if key in _TRAILERS)
+                if error.code() in _OF_THIS_SERVER:
+                    raise shut(stage.name) from error
                 if not trailers:
                     await _raise_in_own_words(stage.name, error, context)
                 await context.abort(error.code(), error.details() or "", trailers)

@@ -8,6 +8,7 @@ from stretto.harmony.v1 import harmony_pb2
 from stretto.orchestrator.v1 import orchestrator_pb2_grpc
 from stretto.semantic.v1 import semantic_pb2
 from stretto.transcriber.v1 import transcriber_pb2
+from stretto_shared.errors import InvalidInput
 from stretto_shared.grpc.channel import open_channel
 from stretto_shared.grpc.hosting import HostContext, ServiceHost
 from stretto_shared.grpc.metrics import Metrics
@@ -24,7 +25,11 @@ from stretto_orchestrator.clients import (
     Stages,
     TranscriberClient,
 )
+from stretto_orchestrator.door.guard import Guard
+from stretto_orchestrator.door.keys import KeyFile
+from stretto_orchestrator.door.limits import Limits
 from stretto_orchestrator.flows.cascades import cascades_with
+from stretto_orchestrator.flows.forking import KeptAudio
 from stretto_orchestrator.flows.patience import HeldMusic
 from stretto_orchestrator.flows.rendering import RenderOptions
 from stretto_orchestrator.flows.resuming import ResumePolicy
@@ -86,9 +91,11 @@ def build(context: HostContext, settings: OrchestratorSettings | None = None) ->
     """The orchestrator, not started.
 
     Raises:
-        InvalidSetting: If the address of a stage is neither set nor that of this very server.
+        InvalidSetting: If the address of a stage is neither set nor that of this very server, or the file of keys is
+            wrong.
     """
     settings = settings or OrchestratorSettings()
+    guard = _guard(settings, context)
     asked = {
         "embedding": settings.embedding_address,
         "semantic": settings.semantic_address,
@@ -117,6 +124,7 @@ def build(context: HostContext, settings: OrchestratorSettings | None = None) ->
         ),
         observer=CascadeMetrics(context.metrics or Metrics()),
         list_timeout_s=settings.list_timeout_s,
+        kept_audio=KeptAudio(settings.max_kept_audio_bytes),
     )
 
     async def start() -> None:
@@ -136,12 +144,29 @@ def build(context: HostContext, settings: OrchestratorSettings | None = None) ->
         start=start,
         stop=stop,
         extra_handlers=(StageForwarder(elsewhere),) if elsewhere else (),
+        layers=(guard.around,),
     )
 
 
 def main() -> None:
     """Serve the orchestrator alone until SIGTERM or SIGINT."""
     serve_alone("orchestrator", build)
+
+
+def _guard(settings: OrchestratorSettings, context: HostContext) -> Guard:
+    """Who watches the door.
+
+    Raises:
+        InvalidSetting: If the file of keys cannot be read, or is wrong.
+    """
+    defaults = Limits(settings.max_requests_per_minute, settings.max_requests_at_once, settings.max_request_bytes)
+    keys = None
+    if settings.api_keys_path is not None:
+        try:
+            keys = KeyFile(settings.api_keys_path, defaults, context.log)
+        except InvalidInput as error:
+            raise InvalidSetting("STRETTO_ORCHESTRATOR_API_KEYS_PATH", error.message) from error
+    return Guard(keys, defaults, context.metrics or Metrics())
 
 
 def _own_address(context: HostContext, stage: str) -> str:

@@ -17,7 +17,7 @@ from stretto_shared.grpc import convert
 from stretto_shared.grpc.convert_harmony import labels_to_proto
 from stretto_shared.grpc.convert_score import score_to_proto
 
-from stretto_orchestrator.clients import HeardBeats, HeardNotes, Pacing, Stages
+from stretto_orchestrator.clients import HeardBeats, HeardNotes, Pacing, Stages, remaining_s
 from stretto_orchestrator.flows.analyze_music import (
     AnalysisEvent,
     AnalysisProgress,
@@ -31,9 +31,11 @@ from stretto_orchestrator.flows.analyze_music import (
 from stretto_orchestrator.flows.cascades import Cascade
 from stretto_orchestrator.flows.continue_music import ContinuationRequest, continue_music
 from stretto_orchestrator.flows.events import AudioChunk, CascadeObserver, MusicEvent, Progress, Receipt
+from stretto_orchestrator.flows.forking import KeptAudio
 from stretto_orchestrator.flows.generate_music import DEFAULT_DURATION_S, MusicRequest, generate_music
 from stretto_orchestrator.flows.list_models import list_models
 from stretto_orchestrator.flows.rendering import RenderOptions
+from stretto_orchestrator.flows.resuming import Resumes
 from stretto_orchestrator.flows.story import DEFAULT_BLEND_S, PromptSpan
 
 Context = Any  # grpc.aio.ServicerContext; its stubs are generic in a way that generated code is not
@@ -55,6 +57,7 @@ class FlowSetup:
     options: RenderOptions
     observer: CascadeObserver
     list_timeout_s: float
+    kept_audio: KeptAudio
 
 
 class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
@@ -86,10 +89,12 @@ class OrchestratorServicer(orchestrator_pb2_grpc.OrchestratorServiceServicer):
     async def AnalyzeMusic(
         self, request_iterator: AsyncIterator[orchestrator_pb2.AnalyzeMusicRequest], context: Context
     ) -> AsyncIterator[orchestrator_pb2.AnalyzeMusicResponse]:
+        setup = self._setup
         wanted = await _analysis_request(request_iterator)
+        resumes = Resumes(setup.options.resume_policy, setup.observer.observe_resume, remaining_s)
         async with (
             aclosing(_waveforms(request_iterator)) as audio,
-            aclosing(analyze_music(self._setup.stages, wanted, audio)) as events,
+            aclosing(analyze_music(setup.stages, wanted, audio, resumes=resumes, kept=setup.kept_audio)) as events,
         ):
             async for event in events:
                 yield _analysis_to_proto(event)

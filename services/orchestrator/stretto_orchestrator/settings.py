@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -51,6 +52,20 @@ class OrchestratorSettings(BaseSettings):
     """How many of a request's candidates are made at the same time."""
     max_held_music_s: float = Field(default=2400.0, ge=600)
     """Seconds of music that the candidates of all requests may hold until the best are sent; one alone is not held."""
+    max_kept_audio_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
+    """Bytes of the recordings of all AnalyzeMusic requests that are kept while they are heard, so that a stage that is
+    lost may hear one again. A recording that finds no room is heard all the same, and a stage lost then ends it."""
+    api_keys_path: Path | None = None
+    """A TOML file of the keys that callers must show (`stretto keys new` writes its entries), read again whenever it
+    changes. Unset asks nobody for a key: then the port is for those who reach it, or hold a certificate."""
+    max_requests_per_minute: float = Field(default=0.0, ge=0)
+    """Requests that one caller (a key, or the name in a certificate) may begin in a minute, where the file of keys says
+    nothing else; 0 sets no limit."""
+    max_requests_at_once: int = Field(default=0, ge=0)
+    """Requests that one caller may have in flight, where the file of keys says nothing else; 0 sets no limit."""
+    max_request_bytes: int = Field(default=0, ge=0)
+    """Bytes of all messages of one request, where the file of keys says nothing else; 0 sets no limit.
+    `STRETTO_GRPC_MAX_RECEIVE_BYTES` limits each message."""
     extra_cascades: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Cascades beside the own ones, as JSON: `{"musicgen-small": {"text_model": "t5-base",
     "acoustic_model": "musicgen-small", "codec_model": "encodec_32khz"}}`. A model that is not named is that of the own

@@ -1,17 +1,19 @@
-"""Windows of clips with notes, as another room and microphone would have them; and what the heads should say.
+"""Clips with their notes in a device's memory, windows of them, and what the heads should say of those.
 
-A clip is `NAME.wav` at 16 kHz beside `NAME.npy`, as `render_piano.py` writes them.
+A clip is `NAME.wav` (or `.ogg`, `.opus`, `.flac`) at 16 kHz beside `NAME.npy`, as `render_piano.py` writes them and
+`pack_piano.py` packs them. Everything that is done for each step is done for a batch at once, on the device.
 
-Legend: S samples, T frames, N notes; 88 pitches, the first one A0.
+Legend: C clips, B windows, S samples, T frames, M notes of the clip that has most; 88 pitches, the first one A0.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import scipy.fft
 import soundfile
 import torch
 from numpy.typing import NDArray
@@ -19,14 +21,16 @@ from stretto_transcriber.models.onsets_frames.config import LOWEST_PITCH, NUM_PI
 from torch import Tensor
 
 SAMPLE_RATE_HZ = 16_000
-MIN_RMS = 1e-5
+ENDINGS = (".wav", ".ogg", ".opus", ".flac")
+NUM_COLUMNS = 5
+_NEVER = -1e6  # when the notes begin and end that only fill a table
 
 Samples = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """Where a clip lies. `notes` float32 [N, 4]: onset_s, offset_s, pitch_midi, velocity."""
+    """Where a clip lies. `notes` float32 [N, 5]: onset_s, offset_s, pitch_midi, velocity, release_s."""
 
     path: Path
     num_samples: int
@@ -35,138 +39,130 @@ class Clip:
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """Each [T, 88], or [B, T, 88] of a batch; velocity counts where `is_struck`."""
+    """Each [B, T, 88]; velocity counts where `is_struck`. `frame`: a note sounds; `key`: its key is down."""
 
     onset: Tensor
     offset: Tensor
     frame: Tensor
+    key: Tensor
     velocity: Tensor
     is_struck: Tensor
 
 
 def list_clips(folder: Path) -> list[Clip]:
-    """All clips that are whole by now, in order of their names."""
+    """All clips that are whole by now, in order of their names.
+
+    Raises:
+        ValueError: If labels have no releases.
+    """
     clips = []
     for labels in sorted(folder.glob("*.npy")):
-        path = labels.with_suffix(".wav")
-        clips.append(Clip(path, soundfile.info(path).frames, np.load(labels)))
+        path = next(path for ending in ENDINGS if (path := labels.with_suffix(ending)).exists())
+        notes = np.load(labels)
+        if notes.ndim != 2 or notes.shape[1] != NUM_COLUMNS:
+            raise ValueError(f"{labels}: expected notes [N, 5], got {notes.shape}. Render the corpus again.")
+        clips.append(Clip(path, soundfile.info(path).frames, notes))
     return clips
 
 
-def read_window(clip: Clip, start: int, length: int) -> Samples:
-    """Samples [S] from `start` on; silence lies outside the clip."""
-    first, stop = max(0, start), min(clip.num_samples, start + length)
+def read_beginning(clip: Clip, length: int) -> Samples:
+    """The first samples [S] of a clip; silence lies beyond its end."""
     audio = np.zeros(length, np.float32)
-    if stop > first:
-        audio[first - start : stop - start] = soundfile.read(clip.path, stop - first, first, dtype="float32")[0]
+    found = soundfile.read(clip.path, min(length, clip.num_samples), dtype="float32")[0]
+    audio[: len(found)] = found
     return audio
 
 
-def notes_within(clip: Clip, start_s: float, length_s: float) -> NDArray[np.float64]:
-    """The notes that sound in a window, in its own time; their ends may lie outside."""
-    notes = clip.notes.astype(np.float64)
-    notes = notes[(notes[:, 1] > start_s - 0.2) & (notes[:, 0] < start_s + length_s + 0.2)]
-    notes[:, :2] -= start_s
-    return notes
+class ClipMemory:
+    """The audio, as int16, and the notes of clips, on a device."""
+
+    def __init__(self, clips: Sequence[Clip], device: torch.device, num_threads: int = 1) -> None:
+        with ThreadPoolExecutor(num_threads) as pool:  # decoding is outside of Python's lock
+            audio = list(pool.map(lambda clip: soundfile.read(clip.path, dtype="int16")[0], clips))
+        lengths = np.array([len(samples) for samples in audio])
+        notes = np.full((len(clips), max(1, *(len(clip.notes) for clip in clips)), NUM_COLUMNS), _NEVER, np.float32)
+        for row, clip in zip(notes, clips, strict=True):
+            row[: len(clip.notes)] = clip.notes
+        self.audio = torch.from_numpy(np.concatenate([*audio, np.zeros(1, np.int16)])).to(device)
+        self.lengths = torch.from_numpy(lengths).to(device)  # [C]
+        self.starts = torch.from_numpy(np.cumsum(lengths) - lengths).to(device)  # [C]
+        self.notes = torch.from_numpy(notes).to(device)  # [C, M, 5]
+
+    def windows(self, chosen: Tensor, first: Tensor, speed: Tensor, length: int) -> Tensor:
+        """Samples [B, S] of clips `chosen` from sample `first` on, `speed` times as fast and so much higher."""
+        places = first[:, None] + torch.arange(length, device=first.device) * speed[:, None].double()
+        whole = places.floor()
+        share = (places - whole).float()
+        left, right = (self._samples(chosen, whole.long() + step) for step in (0, 1))
+        return left * (1 - share) + right * share
+
+    def _samples(self, chosen: Tensor, places: Tensor) -> Tensor:
+        inside = (places >= 0) & (places < self.lengths[chosen, None])
+        found = self.audio[torch.where(inside, self.starts[chosen, None] + places, 0)]
+        return torch.where(inside, found.float() / 32768.0, 0.0)
+
+    def notes_within(self, chosen: Tensor, first: Tensor, speed: Tensor) -> Tensor:
+        """The notes [B, M, 5] of clips in the time of their windows."""
+        notes = self.notes[chosen].clone()
+        for column in (0, 1, 4):
+            notes[..., column] = (notes[..., column] - first[:, None].float() / SAMPLE_RATE_HZ) / speed[:, None]
+        return notes
 
 
-def targets_of(notes: NDArray[np.float64], num_frames: int, config: OnsetsFramesConfig) -> Targets:
-    """What the heads should say of notes [N, 4] in the time of the window."""
-    rate = config.frame_rate_hz
-    shape = (num_frames, NUM_PITCHES)
-    onset, offset, frame, velocity = (np.zeros(shape, np.float32) for _ in range(4))
-    pitches = np.round(notes[:, 2]).astype(int) - LOWEST_PITCH
-    for (begin, end, _, strength), pitch in zip(notes, pitches, strict=True):
-        if not 0 <= pitch < NUM_PITCHES:
-            continue
-        first, last = (int(np.ceil(time * rate - config.frame_centre)) for time in (begin, end))
-        frame[max(0, first) : max(0, last), pitch] = 1.0
-        for time, target in ((begin, onset), (end, offset)):
-            _raise_peak(target[:, pitch], time * rate - config.frame_centre, config.regression_s * rate)
-        near = slice(max(0, first - 3), max(0, first + 3))
-        velocity[near, pitch] = strength / 127.0
-    return Targets(*(torch.from_numpy(x) for x in (onset, offset, frame, velocity)), torch.from_numpy(onset > 0.2))
+def targets_of(notes: Tensor, num_frames: int, config: OnsetsFramesConfig) -> Targets:
+    """What the heads should say of notes [B, M, 5] in the time of their windows."""
+    rate, reach = config.frame_rate_hz, config.regression_s * config.frame_rate_hz
+    pitch = notes[..., 2].round().long() - LOWEST_PITCH
+    begin, end, release = (notes[..., column] * rate - config.frame_centre for column in (0, 1, 4))  # in frames
+    near = (end > -10) & (begin < num_frames + 10) & (pitch >= 0) & (pitch < NUM_PITCHES)
+    batch = torch.nonzero(near)[:, 0]
+    cells = _Cells(batch, pitch[near], len(notes), num_frames)
+    begin, end, release = begin[near], end[near], release[near]
+    first = begin.ceil().long()
+    steps = torch.arange(-3, 3, device=notes.device)
+    onset = cells.peaks(begin, reach)
+    velocity = cells.highest(first[:, None] + steps, (notes[..., 3][near] / 127.0)[:, None].expand(-1, 6))
+    return Targets(
+        onset=onset,
+        offset=cells.peaks(end, reach),
+        frame=cells.spans(first, end.ceil().long()),
+        key=cells.spans(first, release.ceil().long()),
+        velocity=velocity,
+        is_struck=onset > 0.2,
+    )
 
 
-def _raise_peak(column: NDArray[np.float32], place: float, reach: float) -> None:
-    # A triangle around `place`, in frames; with no reach, the frame that holds it alone.
-    if reach <= 0:
-        if 0 <= round(place) < len(column):
-            column[round(place)] = 1.0
-        return
-    frames = np.arange(max(0, int(place - reach)), min(len(column), int(place + reach) + 2))
-    if len(frames):
-        column[frames] = np.maximum(column[frames], 1.0 - np.abs(frames - place) / reach)
+class _Cells:
+    """Cells [B, T, 88] that notes [N] with their windows and pitches fall into; what lies outside is dropped."""
 
+    def __init__(self, batch: Tensor, pitch: Tensor, num_windows: int, num_frames: int) -> None:
+        self.batch, self.pitch = batch, pitch
+        self.shape = (num_windows, num_frames + 2, NUM_PITCHES)  # a frame before and one after take what is outside
 
-def retuned(audio: Samples, notes: NDArray[np.float64], random: np.random.Generator, semitones: float) -> Samples:
-    """The samples played a little faster or slower, which also moves the notes, in place."""
-    factor = 2.0 ** (random.uniform(-semitones, semitones) / 12)
-    places = np.arange(len(audio)) * factor
-    notes[:, :2] /= factor
-    return np.interp(places, np.arange(len(audio)), audio, right=0.0).astype(np.float32)
+    def _flat(self, frames: Tensor) -> Tensor:
+        extra = frames.ndim - 1
+        batch, pitch = (x.reshape(-1, *[1] * extra) for x in (self.batch, self.pitch))
+        return ((batch * self.shape[1] + frames.clamp(-1, self.shape[1] - 2) + 1) * NUM_PITCHES + pitch).flatten()
 
+    def highest(self, frames: Tensor, values: Tensor) -> Tensor:
+        """The highest of the values [N, K] at frames [N, K] in each cell, or 0."""
+        found = torch.zeros(self.shape, device=frames.device).flatten()
+        found.scatter_reduce_(0, self._flat(frames), values.float().flatten(), "amax")
+        return found.reshape(self.shape)[:, 1:-1]
 
-def recorded(audio: Samples, random: np.random.Generator) -> Samples:
-    """As another microphone in another room would have it."""
-    response = _room(random)
-    size = scipy.fft.next_fast_len(len(audio) + len(response), real=True)
-    spectrum = scipy.fft.rfft(audio, size) * scipy.fft.rfft(response, size)
-    frequencies = np.fft.rfftfreq(size, 1 / SAMPLE_RATE_HZ).astype(np.float32)
-    curve_db = _equaliser_db(np.log2(np.maximum(frequencies, 20.0) / 500.0), random)
-    heard = scipy.fft.irfft(spectrum * (10.0 ** (curve_db / 20)), size)[: len(audio)].astype(np.float32)
-    if random.random() < 0.25:
-        heard = _compressed(heard, random)
-    rms = max(float(np.sqrt(np.mean(heard**2))), MIN_RMS)
-    if random.random() < 0.6:
-        heard = heard + _noise(len(audio), random) * np.float32(rms * 10.0 ** (-random.uniform(20.0, 55.0) / 20))
-    level = 10.0 ** (random.uniform(-42.0, -14.0) / 20) / rms
-    levelled: Samples = (heard * np.float32(min(level, 30.0))).astype(np.float32)
-    return levelled
+    def peaks(self, places: Tensor, reach: float) -> Tensor:
+        """Triangles around places [N], in frames; with no reach, the frames that hold them alone."""
+        if reach <= 0:
+            return self.highest(places.round().long()[:, None], torch.ones_like(places)[:, None])
+        steps = torch.arange(-int(reach) - 1, int(reach) + 3, device=places.device)
+        frames = places.floor().long()[:, None] + steps
+        return self.highest(frames, (1.0 - (frames - places[:, None]).abs() / reach).clamp(min=0.0))
 
-
-def _room(random: np.random.Generator) -> Samples:
-    if random.random() < 0.3:
-        return np.ones(1, np.float32)
-    decay_s = random.uniform(0.1, 1.0)
-    count = int(decay_s * SAMPLE_RATE_HZ)
-    times = np.arange(count, dtype=np.float32) / SAMPLE_RATE_HZ
-    tail = random.standard_normal(count, dtype=np.float32) * np.exp(-6.9 * times / decay_s)
-    tail[: int(random.uniform(0.001, 0.02) * SAMPLE_RATE_HZ)] = 0.0
-    smooth = random.uniform(0.0, 0.7)
-    tail[1:] = (1 - smooth) * tail[1:] + smooth * tail[:-1]
-    tail *= random.uniform(0.0, 0.7) / max(1e-6, float(np.sqrt(np.sum(tail**2))))
-    tail[0] = 1.0
-    return tail.astype(np.float32)
-
-
-def _equaliser_db(octaves: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
-    curve = random.uniform(-2.0, 2.0) * octaves
-    for _ in range(3):
-        centre, width = random.uniform(-3.5, 4.0), random.uniform(0.4, 1.5)
-        curve = curve + random.uniform(-7.0, 7.0) * np.exp(-0.5 * ((octaves - centre) / width) ** 2)
-    if random.random() < 0.3:
-        curve = curve - 12.0 * np.maximum(0.0, random.uniform(-4.5, -2.5) - octaves)
-    if random.random() < 0.3:
-        curve = curve - 12.0 * np.maximum(0.0, octaves - random.uniform(2.0, 4.0))
-    clipped: NDArray[np.float32] = np.clip(curve, -50.0, 20.0).astype(np.float32)
-    return clipped
-
-
-def _compressed(audio: Samples, random: np.random.Generator) -> Samples:
-    block = 800
-    peaks = np.abs(np.pad(audio, (0, -len(audio) % block))).reshape(-1, block).max(1)
-    smooth = np.convolve(np.pad(peaks, 4, mode="edge"), np.ones(9) / 9, "valid")
-    gains = (np.maximum(smooth, 1e-4) / max(1e-4, float(smooth.max()))) ** -random.uniform(0.1, 0.5)
-    places = (np.arange(len(gains)) + 0.5) * block
-    gain = np.interp(np.arange(len(audio)), places, np.minimum(gains, 8.0))
-    return (audio * gain).astype(np.float32)
-
-
-def _noise(length: int, random: np.random.Generator) -> Samples:
-    size = scipy.fft.next_fast_len(length, real=True)
-    count = size // 2 + 1
-    slope = random.uniform(0.0, 1.2)
-    lines = random.standard_normal(count) + 1j * random.standard_normal(count)
-    noise = scipy.fft.irfft(lines / np.maximum(np.arange(count), 20.0) ** (slope / 2), size)[:length]
-    return (noise / max(1e-12, float(np.sqrt(np.mean(noise**2))))).astype(np.float32)
+    def spans(self, first: Tensor, last: Tensor) -> Tensor:
+        """1 from each first frame up to the last, which is left out."""
+        last = torch.maximum(first, last)
+        change = torch.zeros(self.shape, device=first.device).flatten()
+        ones = torch.ones(len(first), device=first.device)
+        change.scatter_add_(0, self._flat(first), ones)
+        change.scatter_add_(0, self._flat(last), -ones)
+        return (change.reshape(self.shape).cumsum(1)[:, 1:-1] > 0.5).float()

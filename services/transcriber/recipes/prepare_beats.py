@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from beat_arranging import Excerpt, draw_excerpt
 from numpy.typing import NDArray
+from pack_beats import BEAT, DOWNBEAT, ONSET
 from stretto_shared.training.corpus.render import SOUNDFONTS, FluidSynthesizer, Synthesizer
 from stretto_transcriber.models.beat_tracker.config import BeatTrackerConfig
 from stretto_transcriber.models.beat_tracker.features import log_mel
 
-BEAT, DOWNBEAT, ONSET = 1, 2, 4
 EXCERPT_S = 36.0
 SHARD_SIZE = 20
 TURNS = ("asap", "pop909", "asap", "pop909", "asap", "groove", "asap", "pop909", "asap", "asap")

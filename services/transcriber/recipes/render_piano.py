@@ -4,10 +4,11 @@
 --out corpus/piano --hours 24`
 
 `--data` holds `maps/train` (the sampled pianos of MAPS, FLAC or Opus and TSV) and `symbolic/{asap,pianomidi,pop909}`
-or their archives. A clip is `OUT/SPLIT/NAME.wav`, 16 kHz mono int16, with `NAME.npy`, float32 [N, 4] of onset_s,
-offset_s, pitch_midi, velocity. Offsets are pedal-extended (`sounding_ends`). Those of MAPS are key releases as
-published, though its pianos were played with the pedal: the pedal comes from the MIDI file of the same title, which is
-piano-midi.de's. MAPS is train, but for one of its pianos, `HELD_OUT_PIANO`, which is for validation.
+or their archives. A clip is `OUT/SPLIT/NAME.wav`, 16 kHz mono int16, with `NAME.npy`, float32 [N, 5] of onset_s,
+offset_s, pitch_midi, velocity, release_s. Offsets are pedal-extended (`sounding_ends`), releases are of keys. What
+MAPS publishes are releases of keys, though its pianos were played with the pedal: the pedal comes from the MIDI file of
+the same title, which is piano-midi.de's. MAPS is train, but for one of its pianos, `HELD_OUT_PIANO`, which is for
+validation.
 
 FluidSynth renders at 16 kHz at once: from 32 kHz, decimated, every band of 1 kHz has the same energy within 2 dB.
 """
@@ -104,7 +105,7 @@ def render_excerpt(
     if peak < 1e-4:
         return 0.0
     ends = sounding_ends(played, total_s)
-    notes = np.stack([played.notes[:, 0], ends, played.notes[:, 2], played.notes[:, 3]], 1)
+    notes = np.column_stack([played.notes[:, 0], ends, played.notes[:, 2:4], np.minimum(played.notes[:, 1], ends)])
     notes = notes[notes[:, 1] > notes[:, 0]]
     write_clip(folder, name, audio * np.float32(random.uniform(0.3, 0.9) / peak), notes)
     return total_s
@@ -125,12 +126,22 @@ def maps_labels(path: Path, midi: dict[str, Path]) -> NDArray[np.float64] | None
     return with_pedal(np.loadtxt(path, ndmin=2), read_performance(midi[title])) if title in midi else None
 
 
+def clip_labels(path: Path, midi: dict[str, Path]) -> NDArray[np.float64] | None:
+    """The same with the ends as published as its last column [N, 5]."""
+    extended = maps_labels(path, midi)
+    if extended is None:
+        return None
+    published = np.loadtxt(path, ndmin=2)
+    released = published[np.lexsort((published[:, 2], published[:, 0])), 1]
+    return np.column_stack([extended, np.minimum(released, extended[:, 1])])
+
+
 def convert_maps(source: Path, symbolic: Path, out: Path) -> float:
     """MAPS's sampled pianos as clips; their hours."""
     total = 0
     midi = {path.stem: path for path in (symbolic / "pianomidi").rglob("*.mid")}
     for labels in sorted(source.glob("*.tsv")):
-        notes = maps_labels(labels, midi)
+        notes = clip_labels(labels, midi)
         if notes is None:
             print(f"{labels.stem}: not the MIDI file of this title; left out", flush=True)
             continue

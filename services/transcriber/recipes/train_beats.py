@@ -1,9 +1,9 @@
 """Train a beat tracker: `services/transcriber/recipes/train_beats.py --config beats.toml --excerpts DIR --run DIR`.
 
-The excerpts are those of `prepare_beats.py`. Each row of a batch is a stretch of one, its spectrum moved and masked.
-Beats, downbeats and onsets have a binary cross-entropy each that tolerates a shift, as in Beat This!: at a beat the
-highest logit within a few frames counts, and just beside it none. The budget is wall time; a run resumes from its
-folder; the step that decodes the validation excerpts best is exported.
+The excerpts are those of `prepare_beats.py`, as they are or packed by `pack_beats.py`. Each row of a batch is a stretch
+of one, its spectrum moved and masked. Beats, downbeats and onsets have a binary cross-entropy each that tolerates a
+shift, as in Beat This!: at a beat the highest logit within a few frames counts, and just beside it none. The budget is
+wall time; a run resumes from its folder; the step that decodes the validation excerpts best is exported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from prepare_beats import BEAT, DOWNBEAT, ONSET
+from pack_beats import BEAT, DOWNBEAT, ONSET, read_shards, spectra
 from stretto_shared import weights
 from stretto_shared.training import checkpoint
 from stretto_shared.training.loop import Averages, Budget, RunLog, learning_rate
@@ -59,15 +59,12 @@ class Recipe:
 
 
 class Excerpts:
-    """All excerpts of one split, in memory."""
+    """All excerpts of one split, in the memory of the device that learns."""
 
-    def __init__(self, folder: Path, split: str) -> None:
-        paths = sorted(folder.glob(f"excerpts_{split}_*.npz"))
-        if not paths:
-            raise SystemExit(f"No excerpts_{split}_*.npz in {folder}. Run prepare_beats.py first.")
-        shards = [np.load(path) for path in paths]
-        self.mel = np.concatenate([shard["mel"] for shard in shards])  # [N, T, M]
-        self.targets = np.concatenate([shard["targets"] for shard in shards])
+    def __init__(self, folder: Path, split: str, device: str = "cpu") -> None:
+        shards = read_shards(folder, split)
+        self.mel = torch.from_numpy(np.concatenate([shard["mel"] for shard in shards])).to(device)  # [N, T, M]
+        self.targets = torch.from_numpy(np.concatenate([shard["targets"] for shard in shards])).to(device)
         self.beats = []
         for shard in shards:
             rows = shard["beats"]
@@ -76,38 +73,39 @@ class Excerpts:
     def __len__(self) -> int:
         return len(self.mel)
 
-    def draw(self, size: int, num_frames: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, size: int, num_frames: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
         """Stretches [B, T, M], varied, and their flags [B, T]."""
-        rows = random.choice(len(self), size, replace=size > len(self))
-        starts = random.integers(0, self.mel.shape[1] - num_frames + 1, size)
-        spans = [(row, slice(start, start + num_frames)) for row, start in zip(rows, starts)]
-        mel = np.stack([self.mel[row, span] for row, span in spans]).astype(np.float32)
-        targets = np.stack([self.targets[row, span] for row, span in spans])
-        return varied(torch.from_numpy(mel), random), torch.from_numpy(targets)
+        rows = torch.randint(len(self), (size, 1), generator=random, device=random.device)
+        last = self.mel.shape[1] - num_frames
+        starts = torch.randint(last + 1, (size, 1), generator=random, device=random.device)
+        frames = starts + torch.arange(num_frames, device=random.device)
+        return varied(spectra(self.mel[rows, frames]), random), self.targets[rows, frames]
 
 
-def varied(mel: Tensor, random: np.random.Generator) -> Tensor:
+def varied(mel: Tensor, random: torch.Generator) -> Tensor:
     """Spectrograms [B, T, M] with another colour and level, over noise, moved by bands, with stretches masked."""
     batch, num_frames, num_bands = mel.shape
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand((batch, 1, 1), generator=random, device=mel.device)
+
     magnitude = torch.expm1(mel) / LOG_SCALE
-    knots_db = random.normal(0, 5, (batch, 1, 6))
-    colour_db = F.interpolate(torch.from_numpy(knots_db).float(), num_bands, mode="linear", align_corners=True)
-    level_db = torch.from_numpy(random.uniform(-12, 12, (batch, 1, 1))).float()
-    magnitude = magnitude * 10 ** ((colour_db + level_db) / 20)
-    noise = 10 ** (torch.from_numpy(random.uniform(-100, -60, (batch, 1, 1))).float() / 20)
-    magnitude = magnitude + noise * torch.rand(mel.shape)
+    knots_db = 5 * torch.randn((batch, 1, 6), generator=random, device=mel.device)
+    colour_db = F.interpolate(knots_db, num_bands, mode="linear", align_corners=True)
+    magnitude = magnitude * 10 ** ((colour_db + uniform(-12, 12)) / 20)
+    noise = 10 ** (uniform(-100, -60) / 20)
+    magnitude = magnitude + noise * torch.rand(mel.shape, generator=random, device=mel.device)
     varied_mel = torch.log1p(LOG_SCALE * magnitude)
-    for row in range(batch):
-        if move := int(random.integers(-2, 3)):
-            varied_mel[row] = torch.roll(varied_mel[row], move, 1)
-            varied_mel[row, :, :move] = 0 if move > 0 else varied_mel[row, :, :move]
-        if random.random() < 0.5:
-            start, width = int(random.integers(num_bands)), int(random.integers(1, 9))
-            varied_mel[row, :, start : start + width] = 0
-        for _ in range(int(random.integers(3))):
-            start, length = int(random.integers(num_frames)), int(random.integers(5, 60))
-            varied_mel[row, start : start + length] = 0
-    return varied_mel
+    band = torch.arange(num_bands, device=mel.device)
+    source = band - uniform(-2.5, 2.5).round().long()  # [B, 1, M]
+    varied_mel = varied_mel.gather(2, source.clamp(0, num_bands - 1).expand_as(mel))
+    first = uniform(-num_bands, num_bands)  # below 0 in half of the rows: nothing is masked
+    is_hidden = (source < 0) | (source >= num_bands) | ((first >= 0) & (band >= first) & (band < first + uniform(1, 9)))
+    frame = torch.arange(num_frames, device=mel.device)[:, None]
+    for _ in range(2):
+        first = uniform(-num_frames, num_frames)
+        is_hidden = is_hidden | ((first >= 0) & (frame >= first) & (frame < first + uniform(5, 60)))
+    return varied_mel.masked_fill(is_hidden, 0.0)
 
 
 def shift_tolerant_loss(logits: Tensor, flagged: Tensor, tolerance: int, positive_weight: float) -> Tensor:
@@ -122,14 +120,18 @@ def shift_tolerant_loss(logits: Tensor, flagged: Tensor, tolerance: int, positiv
     target = flagged.float()
     counts = target + (1 - highest(target, 2 * tolerance))
     loss = F.binary_cross_entropy_with_logits(
-        highest(logits, tolerance), target, weight=counts, pos_weight=torch.tensor(positive_weight), reduction="sum"
+        highest(logits, tolerance),
+        target,
+        weight=counts,
+        pos_weight=target.new_tensor(positive_weight),
+        reduction="sum",
     )
     return loss / counts.sum()
 
 
-def losses(model: BeatTracker, mel: Tensor, targets: Tensor, recipe: Recipe) -> tuple[Tensor, dict[str, float]]:
+def losses(model: BeatTracker, mel: Tensor, targets: Tensor, recipe: Recipe) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of a batch, and its parts."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
+    with torch.autocast(mel.device.type, torch.bfloat16, enabled=recipe.bf16):
         heard = model.logits(mel)
     heads = (heard.beat.float(), heard.downbeat.float(), heard.onset.float())
     parts = [
@@ -137,7 +139,7 @@ def losses(model: BeatTracker, mel: Tensor, targets: Tensor, recipe: Recipe) -> 
         for logits, flag, tolerance, weight in zip(heads, FLAGS, TOLERANCES, POSITIVE_WEIGHTS)
     ]
     total = torch.stack([weight * part for weight, part in zip(HEAD_WEIGHTS, parts)]).sum()
-    return total, {name: part.item() for name, part in zip(("beat", "downbeat", "onset"), parts)}
+    return total, {name: part.detach() for name, part in zip(("beat", "downbeat", "onset"), parts)}
 
 
 def f_measure(found_s: np.ndarray, true_s: np.ndarray, window_s: float) -> float:
@@ -163,10 +165,10 @@ def validate(model: BeatTracker, excerpts: Excerpts) -> dict[str, float]:
     rate_hz = model.config.frame_rate_hz
     scores = []
     for mel, targets, beats in zip(excerpts.mel, excerpts.targets, excerpts.beats):
-        heard = model(torch.from_numpy(mel.astype(np.float32))[None])
-        beat, downbeat, onset = (x[0].numpy() for x in (heard.beat, heard.downbeat, heard.onset))
+        heard = model(spectra(mel)[None])
+        beat, downbeat, onset = (x[0].cpu().numpy() for x in (heard.beat, heard.downbeat, heard.onset))
         found = track_beats(beat, downbeat, rate_hz)
-        onset_s = np.flatnonzero(targets & ONSET) / rate_hz
+        onset_s = np.flatnonzero(targets.cpu().numpy() & ONSET) / rate_hz
         scores.append(
             (
                 f_measure(found.beat_s, beats[:, 0], BEAT_WINDOW_S),
@@ -195,12 +197,12 @@ def export(model: BeatTracker, recipe: Recipe, run: Path, training: dict[str, An
     )
 
 
-def train(recipe: Recipe, folder: Path, run: Path) -> None:
+def train(recipe: Recipe, folder: Path, run: Path, device: str = "cpu") -> None:
     """Train, and export the best step."""
     torch.manual_seed(recipe.seed)
-    random = np.random.default_rng(recipe.seed)
-    excerpts, valid = Excerpts(folder, "train"), Excerpts(folder, "valid")
-    model = BeatTracker(BeatTrackerConfig(**recipe.model))
+    random = torch.Generator(device).manual_seed(recipe.seed)
+    excerpts, valid = Excerpts(folder, "train", device), Excerpts(folder, "valid", device)
+    model = BeatTracker(BeatTrackerConfig(**recipe.model)).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     state = checkpoint.load(run / "state.pt")
     best: dict[str, Any] = {"score": -1.0}
@@ -210,7 +212,7 @@ def train(recipe: Recipe, folder: Path, run: Path) -> None:
         optimizer.load_state_dict(state["optimizer"])
         best = state["best"]
         budget = Budget(recipe.minutes, max_steps=recipe.max_steps, elapsed_s=state["elapsed_s"], step=state["step"])
-        random = np.random.default_rng([recipe.seed, budget.step])
+        random.manual_seed(recipe.seed + budget.step)
     log, averages, validated = RunLog(run), Averages(), time.monotonic()
     log.write({"excerpts": len(excerpts), "parameters": sum(p.numel() for p in model.parameters())})
     for step in budget.steps():
@@ -272,13 +274,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--excerpts", type=Path, required=True, help="folder of prepare_beats.py")
     parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, help="in place of the configuration's")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
     recipe = Recipe(**tomllib.loads(args.config.read_text()))
     args.run.mkdir(parents=True, exist_ok=True)
     (args.run / "recipe.json").write_text(json.dumps(dataclasses.asdict(recipe), indent=1) + "\n")
-    train(recipe, args.excerpts, args.run)
+    if args.minutes is not None:
+        recipe = dataclasses.replace(recipe, minutes=args.minutes)
+    train(recipe, args.excerpts, args.run, args.device)
 
 
 if __name__ == "__main__":

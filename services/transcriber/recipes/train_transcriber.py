@@ -1,12 +1,14 @@
 """Train `OnsetsFrames` on the piano corpus and export the best checkpoint by validation.
 
 `python services/transcriber/recipes/train_transcriber.py --config services/transcriber/recipes/onsets_frames.toml
---corpus corpus/piano --run runs/onsets_frames`
+--corpus corpus/piano --run runs/onsets_frames [--device cuda] [--minutes 6]`
 
-A step: B windows of clips drawn by their length, each recorded anew (`piano_clips.py`), and the sum of the binary
-cross-entropies of onsets, offsets and frames, and of velocities where a note begins. The weights that are validated and
-exported are a running average. Validation: the beginnings of all files of the held-out piano of MAPS and of renders of
-held-out compositions, by note F1 at 50 ms. A run that was stopped goes on where it was.
+A step: B windows of clips drawn by their length, each recorded anew (`piano_recording.py`), and the sum of the binary
+cross-entropies of onsets, offsets, frames and keys, and of velocities where a note begins. The corpus lies in the
+device's memory, and what is done for each step is done there for the whole batch. The weights that are validated and
+exported are a running average. Validation: the beginnings of files of the held-out piano of MAPS and of renders of
+held-out compositions, each as it is and recorded in a room, by note F1 at 50 ms and, at a third of its weight each, F1
+with the ends of sounds and of keys. A run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -14,8 +16,10 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
+import os
 import time
 import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,14 +27,19 @@ from typing import Any
 import numpy as np
 import torch
 from note_scores import NoteScore, score_notes
-from piano_clips import Clip, Targets, list_clips, notes_within, read_window, recorded, retuned, targets_of
+from numpy.typing import NDArray
+from piano_clips import SAMPLE_RATE_HZ, ClipMemory, Targets, list_clips, read_beginning, targets_of
+from piano_recording import Dice, recorded
 from stretto_shared import weights
 from stretto_shared.training import checkpoint
-from stretto_shared.training.loop import Averages, Budget, RunLog, learning_rate
+from stretto_shared.training.loop import Budget, RunLog, learning_rate
 from stretto_transcriber.models.notes import Notes
 from stretto_transcriber.models.onsets_frames import Heads, NoteDecoder, OnsetsFrames, OnsetsFramesConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+END_SHARE = 1 / 3
+"""What F1 with ends, of sounds or of keys, counts beside that without."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +57,12 @@ class Recipe:
     weight_decay: float = 0.01
     offset_weight: float = 0.5
     frame_weight: float = 0.5
+    key_weight: float = 0.5
     velocity_weight: float = 0.1
     maps_share: float = 0.35
     augmented_share: float = 0.85
     retuned_semitones: float = 0.3
+    retuned_share: float = 0.4
     average_decay: float = 0.998
     validate_every_s: float = 600.0
     valid_s: float = 30.0
@@ -65,138 +76,167 @@ class Recipe:
 def losses(heads: Heads, targets: Targets) -> dict[str, Tensor]:
     """Means over all cells, of velocity over those where a note begins."""
     bce = F.binary_cross_entropy_with_logits
+    struck = targets.is_struck.float()
+    velocity = bce(heads.velocity.float(), targets.velocity, weight=struck, reduction="sum")
     found = {
         "onset": bce(heads.onset.float(), targets.onset),
         "frame": bce(heads.frame.float(), targets.frame),
-        "velocity": bce(heads.velocity.float()[targets.is_struck], targets.velocity[targets.is_struck])
-        if targets.is_struck.any()
-        else heads.velocity.float().sum() * 0.0,
+        "velocity": velocity / struck.sum().clamp(min=1.0),
     }
     if heads.offset is not None:
         found["offset"] = bce(heads.offset.float(), targets.offset)
+    if heads.key is not None:
+        found["key"] = bce(heads.key.float(), targets.key)
     return found
 
 
 class Batches:
-    """Windows of the training clips, recorded anew."""
+    """Windows of the training clips, recorded anew, on their device."""
 
-    def __init__(self, folder: Path, recipe: Recipe, config: OnsetsFramesConfig, step: int) -> None:
+    def __init__(self, folder: Path, recipe: Recipe, config: OnsetsFramesConfig, device: torch.device) -> None:
         self.recipe, self.config = recipe, config
-        self.clips = list_clips(folder)
-        if not self.clips:
+        clips = list_clips(folder)
+        if not clips:
             raise ValueError(f"{folder}: expected clips (NAME.wav with NAME.npy). Run render_piano.py first.")
-        self.random = np.random.default_rng((recipe.seed, step))
-        is_maps = np.array([clip.path.stem.startswith("MAPS") for clip in self.clips])
-        lengths = np.array([clip.num_samples for clip in self.clips], np.float64)
-        share = np.where(is_maps, recipe.maps_share, 1 - recipe.maps_share) if is_maps.any() else np.ones(len(lengths))
-        for kind in (is_maps, ~is_maps):
-            lengths[kind] *= share[kind] / max(1.0, lengths[kind].sum())
-        self.chances = lengths / lengths.sum()
+        started = time.monotonic()
+        self.memory = ClipMemory(clips, device, num_threads=len(os.sched_getaffinity(0)))
+        chances = _chances([clip.path.stem for clip in clips], self.memory, recipe)
+        self.reached = torch.from_numpy(np.cumsum(chances)[:-1]).to(device)  # of a number from 0 to 1, by each clip
         self.num_frames = round(recipe.window_s * config.frame_rate_hz)
+        self.generator = torch.Generator(device)
+        hours = float(self.memory.lengths.sum()) / SAMPLE_RATE_HZ / 3600
+        print(f"{len(clips)} training clips, {hours:.2f} h, read in {time.monotonic() - started:.0f} s", flush=True)
 
-    def draw(self) -> tuple[Tensor, Targets]:
-        """Audio [B, S] and what its heads should say [B, T, 88]."""
-        chosen = self.random.choice(len(self.clips), self.recipe.batch_size, p=self.chances)
-        windows = [self._window(self.clips[index]) for index in chosen]
-        stacked = [
-            torch.stack([getattr(targets, f.name) for _, targets in windows]) for f in dataclasses.fields(Targets)
-        ]
-        return torch.from_numpy(np.stack([audio for audio, _ in windows])), Targets(*stacked)
-
-    def _window(self, clip: Clip) -> tuple[np.ndarray, Targets]:
-        random, recipe, config = self.random, self.recipe, self.config
+    def draw(self, step: int) -> tuple[Tensor, Targets]:
+        """Audio [B, S] and what its heads should say [B, T, 88], of step `step`."""
+        recipe, config, memory = self.recipe, self.config, self.memory
+        self.generator.manual_seed(recipe.seed + 1_000_003 * step)
+        dice = Dice(recipe.batch_size, self.generator)
+        chosen = torch.searchsorted(self.reached, dice.between(0.0, 1.0).double())
         length = self.num_frames * config.hop_length
-        start = int(random.integers(-config.sample_rate_hz, max(1, clip.num_samples - length // 2)))
-        audio = read_window(clip, start, length)
-        notes = notes_within(clip, start / config.sample_rate_hz, length / config.sample_rate_hz)
-        if random.random() < recipe.augmented_share:
-            if random.random() < 0.5 and recipe.retuned_semitones:
-                audio = retuned(audio, notes, random, recipe.retuned_semitones)
-            audio = recorded(audio, random)
-        return audio, targets_of(notes, self.num_frames, config)
+        latest = (memory.lengths[chosen] - length // 2).clamp(min=1)
+        first = dice.between(0.0, 1.0) * (latest + config.sample_rate_hz) - config.sample_rate_hz
+        is_heard_anew = dice.happens(recipe.augmented_share)
+        semitones = dice.between(-recipe.retuned_semitones, recipe.retuned_semitones)
+        semitones = torch.where(dice.happens(recipe.retuned_share)[:, 0], semitones, 0.0)
+        speed, first = 2.0 ** (semitones / 12), first.long().double()
+        audio = memory.windows(chosen, first, speed, length)
+        audio = torch.where(is_heard_anew, recorded(audio, self.generator), audio)
+        return audio, targets_of(memory.notes_within(chosen, first, speed), self.num_frames, config)
+
+
+def _chances(names: list[str], memory: ClipMemory, recipe: Recipe) -> NDArray[np.float64]:
+    """How often each clip is drawn [C]: as long as it is, and MAPS altogether as often as the recipe says."""
+    chances = memory.lengths.cpu().numpy().astype(np.float64)
+    is_maps = np.array([name.startswith("MAPS") for name in names])
+    if is_maps.any() and not is_maps.all():
+        for kind, share in ((is_maps, recipe.maps_share), (~is_maps, 1 - recipe.maps_share)):
+            chances[kind] *= share / chances[kind].sum()
+    return np.asarray(chances / chances.sum())
 
 
 @torch.inference_mode()
-def heard_notes(model: OnsetsFrames, audio: np.ndarray, config: OnsetsFramesConfig) -> Notes:
-    """Notes of samples [S], all in one window."""
-    hop = config.hop_length
-    padded = torch.from_numpy(np.pad(audio, (0, -len(audio) % hop)))[None]
-    with torch.autocast("cpu", torch.bfloat16):
-        heads = model(model.features(padded))
-    decoder = NoteDecoder(config)
-    return Notes.joined([decoder.push(heads.stacked()[0].numpy()), decoder.flush()])
-
-
-def beginnings(folder: Path, seconds: float, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The beginnings of up to `count` clips, every so many of all, with the notes that begin in them."""
-    clips = list_clips(folder)
-    chosen = [clips[index] for index in np.linspace(0, len(clips) - 1, min(count, len(clips))).astype(int)]
-    found = []
-    for clip in chosen:
-        audio = read_window(clip, 0, round(seconds * 16_000))
-        found.append((audio, clip.notes[clip.notes[:, 0] < seconds - 0.1].astype(np.float64)))
+def heard_frames(model: OnsetsFrames, audio: Tensor) -> NDArray[np.float32]:
+    """What is heard of clips [B, S] of one length, each in one window [B, T, P]."""
+    padded = F.pad(audio, (0, -audio.shape[1] % model.config.hop_length))
+    found: NDArray[np.float32] = model(model.features(padded)).stacked().cpu().numpy()
     return found
+
+
+def decoded(
+    heard: NDArray[np.float32], notes: NDArray[np.float64], config: OnsetsFramesConfig
+) -> tuple[NoteScore, ...]:
+    """Scores of frames [T, P] against notes [N, 5]: by the ends of sounds and, if they are heard, of keys."""
+    scores = []
+    for ends, column in (("sound", 1), ("key", 4)):
+        if ends == "sound" or config.has_key_head:
+            decoder = NoteDecoder(config, ends)  # type: ignore[arg-type]
+            found = Notes.joined([decoder.push(heard), decoder.flush()])
+            scores.append(score_notes(found, notes[:, [0, column, 2, 3]]))
+    return tuple(scores)
+
+
+def beginnings(folder: Path, seconds: float, count: int) -> tuple[Tensor, list[NDArray[np.float64]]]:
+    """The beginnings of `count` clips at most, spread over all, and the same in rooms: audio [2 * count, S], notes."""
+    clips = list_clips(folder)
+    if not clips:
+        raise ValueError(f"{folder}: expected clips (NAME.wav with NAME.npy). Run render_piano.py first.")
+    chosen = [clips[index] for index in np.linspace(0, len(clips) - 1, min(count, len(clips))).astype(int)]
+    audio = torch.from_numpy(np.stack([read_beginning(clip, round(seconds * SAMPLE_RATE_HZ)) for clip in chosen]))
+    notes = [clip.notes[clip.notes[:, 0] < seconds - 0.1].astype(np.float64) for clip in chosen]
+    return torch.cat([audio, recorded(audio, torch.Generator().manual_seed(0))]), notes + notes
 
 
 class Trainer:
     """Model, running average, optimiser and data of one run."""
 
-    def __init__(self, recipe: Recipe, corpus: Path, folder: Path) -> None:
+    def __init__(self, recipe: Recipe, corpus: Path, folder: Path, device: torch.device) -> None:
         torch.manual_seed(recipe.seed)
-        self.recipe, self.corpus, self.folder = recipe, corpus, folder
+        self.recipe, self.folder, self.device = recipe, folder, device
         self.config = OnsetsFramesConfig(**recipe.model)
-        self.model = OnsetsFrames(self.config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = OnsetsFrames(self.config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model: OnsetsFrames = model
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         matrices = [p for p in self.model.parameters() if p.ndim > 1]
         others = [p for p in self.model.parameters() if p.ndim <= 1]
         groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, recipe.learning_rate, (0.9, 0.98))
+        self.batches = Batches(corpus / "train", recipe, self.config, device)
         self.valid = beginnings(corpus / "valid", recipe.valid_s, recipe.num_valid_clips)
         self.log, self.best = RunLog(folder), -1.0
-        self.reread(0)
+        if device.type != "cpu":
+            self.log.write({"device": torch.cuda.get_device_name(device), "features_gap": self.features_gap()})
 
-    def reread(self, step: int) -> None:
-        """Begin the random choices that follow `step`, from what the corpus has by now."""
-        self.batches = Batches(self.corpus / "train", self.recipe, self.config, step)
-        hours = sum(clip.num_samples for clip in self.batches.clips) / 16_000 / 3600
-        print(f"{len(self.batches.clips)} training clips, {hours:.2f} h; {len(self.valid)} for validation", flush=True)
+    def features_gap(self) -> float:
+        """How far the features of eight clips are on this device from those on the CPU, at most."""
+        audio = self.valid[0][:8]
+        there = self.average.features(audio.to(self.device)).cpu()
+        return float((there - OnsetsFrames(self.config).features(audio)).abs().max())
 
-    def step(self, step: int, progress: float) -> dict[str, float]:
-        """One optimiser step."""
+    def step(self, step: int, progress: float) -> dict[str, Tensor]:
+        """One optimiser step; its losses stay on the device."""
         recipe = self.recipe
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(recipe.learning_rate, step, progress, warmup_steps=recipe.warmup_steps)
-        audio, targets = self.batches.draw()
-        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
-            with torch.no_grad():
-                features = self.model.features(audio)
+        with torch.no_grad():
+            audio, targets = self.batches.draw(step)
+            features = self.model.features(audio)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.bf16):
             heads = self.model.logits(features)
         found = losses(heads, targets)
-        shares = {"onset": 1.0, "offset": recipe.offset_weight, "frame": recipe.frame_weight}
-        shares["velocity"] = recipe.velocity_weight
+        shares = {
+            "onset": 1.0,
+            "offset": recipe.offset_weight,
+            "frame": recipe.frame_weight,
+            "key": recipe.key_weight,
+            "velocity": recipe.velocity_weight,
+        }
         loss = torch.stack([shares[name] * value for name, value in found.items()]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self._follow(min(recipe.average_decay, (step + 1) / (step + 10)))
-        return {**{name: float(value.detach()) for name, value in found.items()}, "grad": float(norm)}
+        return {name: value.detach() for name, value in found.items()} | {"grad": norm.detach()}
 
     @torch.no_grad()
     def _follow(self, decay: float) -> None:
-        for kept, new in zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True):
-            if kept.dtype.is_floating_point:
-                kept.lerp_(new, 1 - decay)
-            else:
+        pairs = list(zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True))
+        floating = [(kept, new) for kept, new in pairs if kept.dtype.is_floating_point]
+        torch._foreach_lerp_([kept for kept, _ in floating], [new for _, new in floating], 1 - decay)
+        for kept, new in pairs:
+            if not kept.dtype.is_floating_point:
                 kept.copy_(new)
 
     def validate(self, budget: Budget) -> None:
         """Score the running average, and export it if it is the best so far."""
-        scores = [score_notes(heard_notes(self.average, audio, self.config), notes) for audio, notes in self.valid]
-        means = summary(scores)
+        audio, notes = self.valid
+        heard = [heard_frames(self.average, part.to(self.device)) for part in audio.split(8)]
+        pairs = zip(np.concatenate(heard), notes, strict=True)
+        means = summary([decoded(frames, reference, self.config) for frames, reference in pairs])
         self.log.write({"step": budget.step, "minutes": budget.elapsed_s / 60, **means})
-        if means["valid_f1"] > self.best:
-            self.best = means["valid_f1"]
+        if (reached := worth(means)) > self.best:
+            self.best = reached
             training = {"minutes": round(budget.elapsed_s / 60, 1), "steps": budget.step}
             training |= {name: round(value, 4) for name, value in means.items()}
             write(self.average, self.folder / "export" / self.recipe.name, self.recipe, training)
@@ -222,26 +262,32 @@ class Trainer:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.best = state["best"]
-        self.reread(state["step"] + 1)
         return Budget(recipe.minutes, max_steps=recipe.max_steps, elapsed_s=state["elapsed_s"], step=state["step"] + 1)
 
 
-def summary(scores: list[NoteScore]) -> dict[str, float]:
+def summary(scores: Sequence[tuple[NoteScore, ...]]) -> dict[str, float]:
     """Means over clips, and the middle of the onsets' errors."""
-    errors = np.concatenate([score.onset_errors_s for score in scores] or [np.zeros(0)])
+    errors = np.concatenate([score[0].onset_errors_s for score in scores] or [np.zeros(0)])
     means = {
-        f"valid_{name}": float(np.mean([getattr(score, name) for score in scores]))
+        f"valid_{name}": float(np.mean([getattr(score[0], name) for score in scores]))
         for name in ("f1", "precision", "recall", "offset_f1", "velocity_error")
     }
+    if len(scores[0]) > 1:
+        means["valid_key_f1"] = float(np.mean([score[1].offset_f1 for score in scores]))
     return {**means, "valid_bias_ms": float(1000 * np.median(errors)) if len(errors) else 0.0}
+
+
+def worth(means: Mapping[str, float]) -> float:
+    """What a checkpoint and its thresholds are chosen by."""
+    return means["valid_f1"] + END_SHARE * (means["valid_offset_f1"] + means.get("valid_key_f1", 0.0))
 
 
 def write(model: OnsetsFrames, folder: Path, recipe: Recipe, training: dict[str, Any]) -> str:
     """Write the servable checkpoint, in half precision."""
-    tensors = {name: value.half() for name, value in model.state_dict().items() if value.dtype.is_floating_point}
+    state = {name: value.cpu() for name, value in model.state_dict().items() if value.dtype.is_floating_point}
     return weights.write(
         folder,
-        tensors,
+        {name: value.half().contiguous() for name, value in state.items()},
         name=recipe.name,
         architecture="OnsetsFrames",
         config=dataclasses.asdict(model.config),
@@ -254,18 +300,22 @@ def write(model: OnsetsFrames, folder: Path, recipe: Recipe, training: dict[str,
 def run(trainer: Trainer) -> None:
     """Train until the budget is used."""
     recipe, budget = trainer.recipe, trainer.resume()
-    averages, validated, last = Averages(), time.monotonic(), False
+    sums: dict[str, Tensor] = {}
+    validated, last, count = time.monotonic(), False, 0
     trainer.model.train()
     while not last:
         step, progress = budget.step, budget.progress
         last = progress >= 1.0 or bool(recipe.max_steps and step + 1 >= recipe.max_steps)
-        averages.add(trainer.step(step, progress))
+        for name, value in trainer.step(step, progress).items():
+            sums[name] = sums.get(name, 0.0) + value
+        count += 1
         if step % recipe.log_every == 0 or last:
-            trainer.log.write({"step": step, "minutes": budget.elapsed_s / 60, **averages.take()})
+            means = {name: float(value) / count for name, value in sums.items()}
+            trainer.log.write({"step": step, "minutes": budget.elapsed_s / 60, **means})
+            sums, count = {}, 0
         if last or time.monotonic() - validated > recipe.validate_every_s:
             trainer.save(budget)
             trainer.validate(budget)
-            trainer.reread(step + 1)
             validated = time.monotonic()
         budget.step += 1
 
@@ -280,12 +330,17 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, help="recipe, a TOML file beside this one")
-    parser.add_argument("--corpus", type=Path, required=True, help="what render_piano.py wrote")
+    parser.add_argument("--corpus", type=Path, required=True, help="what render_piano.py wrote, packed or not")
     parser.add_argument("--run", type=Path, required=True, help="folder for the log, the state and the export")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--minutes", type=float, help="another budget than the recipe's")
+    parser.add_argument("--threads", type=int, default=1, help="of operations on the CPU")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    run(Trainer(read_recipe(args.config), args.corpus, args.run))
+    recipe = read_recipe(args.config)
+    if args.minutes is not None:
+        recipe = dataclasses.replace(recipe, minutes=args.minutes)
+    run(Trainer(recipe, args.corpus, args.run, torch.device(args.device)))
 
 
 if __name__ == "__main__":

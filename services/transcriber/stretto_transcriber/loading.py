@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from stretto_shared import weights
 from stretto_shared.dsp.window_grid import WindowGrid
 from stretto_shared.engine.stage_loading import architecture_of
-from stretto_shared.errors import NotFound, NotReady
+from stretto_shared.errors import InvalidInput, NotFound, NotReady
 from stretto_shared.features import ModelInfo
 from stretto_shared.nn.heap import giving_memory_back
 from stretto_shared.score import Score
@@ -30,6 +30,7 @@ from stretto_transcriber.models.beat_tracker.weights import build_beat_tracker
 from stretto_transcriber.models.beats import TrackedBeats
 from stretto_transcriber.models.engraving import engrave, to_musicxml, to_score
 from stretto_transcriber.models.hearing import BeatListener, NoteDecoder, NoteListener
+from stretto_transcriber.models.notes import NoteEnds
 from stretto_transcriber.models.onsets_frames import build_onsets_frames, note_listener
 
 _SEED = 20_021
@@ -119,9 +120,19 @@ class LoadedTranscriber(LoadedListener):
 
     listener: NoteListener
 
-    def new_decoder(self) -> NoteDecoder:
-        """What makes notes of one stream's frames."""
-        return self.listener.new_decoder()
+    def new_decoder(self, ends: NoteEnds) -> NoteDecoder:
+        """What makes notes of one stream's frames.
+
+        Raises:
+            InvalidInput: If the model does not hear those ends.
+        """
+        if ends == "sound":
+            return self.listener.new_decoder()
+        if self.listener.new_key_decoder is None:
+            raise InvalidInput(
+                "config.ends", f"model {self.info.name!r} hears when sounds end, not keys. Ask for sounds."
+            )
+        return self.listener.new_key_decoder()
 
 
 @dataclass(frozen=True, eq=False)

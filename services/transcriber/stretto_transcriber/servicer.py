@@ -18,7 +18,7 @@ from stretto_shared.score import Part, Score
 
 from stretto_transcriber.engine import NewNotes, TranscriberEngine
 from stretto_transcriber.models.beats import TrackedBeats
-from stretto_transcriber.models.notes import Notes
+from stretto_transcriber.models.notes import NoteEnds, Notes
 
 Context = Any  # grpc.aio.ServicerContext; its stubs are generic in a way that generated code is not
 R = TypeVar("R", transcriber_pb2.TranscribeAudioRequest, transcriber_pb2.TrackBeatsRequest)
@@ -34,11 +34,11 @@ class TranscriberServicer(transcriber_pb2_grpc.TranscriberServiceServicer):
     async def TranscribeAudio(
         self, request_iterator: AsyncIterator[transcriber_pb2.TranscribeAudioRequest], context: Context
     ) -> AsyncIterator[transcriber_pb2.TranscribeAudioResponse]:
-        model = await _first_config(request_iterator)
-        is_first = True
+        config = await _first_config(request_iterator)
+        ends, is_first = _ends_from_proto(config.ends), True
         async with (
             aclosing(_waveforms(request_iterator)) as audio,
-            aclosing(self._engine.transcribe(model, audio)) as stream,
+            aclosing(self._engine.transcribe(config.model, audio, ends)) as stream,
         ):
             async for new in stream:
                 yield _notes_to_proto(new, names_model=is_first)
@@ -47,9 +47,9 @@ class TranscriberServicer(transcriber_pb2_grpc.TranscriberServiceServicer):
     async def TrackBeats(
         self, request_iterator: AsyncIterator[transcriber_pb2.TrackBeatsRequest], context: Context
     ) -> transcriber_pb2.TrackBeatsResponse:
-        model = await _first_config(request_iterator)
+        config = await _first_config(request_iterator)
         async with aclosing(_waveforms(request_iterator)) as audio:
-            return _beats_to_proto(*await self._engine.track(model, audio))
+            return _beats_to_proto(*await self._engine.track(config.model, audio))
 
     async def EngraveScore(
         self, request: transcriber_pb2.EngraveScoreRequest, context: Context
@@ -66,11 +66,11 @@ class TranscriberServicer(transcriber_pb2_grpc.TranscriberServiceServicer):
         return transcriber_pb2.ListModelsResponse(models=[convert.model_info_to_proto(info) for info in models])
 
 
-async def _first_config(requests: AsyncIterator[R]) -> str:
-    """The model that the first message asks for."""
+async def _first_config(requests: AsyncIterator[R]) -> Any:
+    """What the first message asks for: the config of its own method."""
     async for request in requests:
         if request.WhichOneof("payload") == "config":
-            return str(request.config.model)
+            return request.config
         break
     raise InvalidInput("config", "expected the first message of the stream to carry it. Send config, then waveforms.")
 
@@ -80,6 +80,17 @@ async def _waveforms(requests: AsyncIterator[R]) -> AsyncGenerator[Waveform, Non
         if request.WhichOneof("payload") == "config":
             raise InvalidInput("config", "expected in the first message only, and it came again. Open another stream.")
         yield await asyncio.to_thread(convert.waveform_from_proto, request.waveform)
+
+
+def _ends_from_proto(ends: int) -> NoteEnds:
+    known: dict[int, NoteEnds] = {
+        transcriber_pb2.NOTE_ENDS_UNSPECIFIED: "sound",
+        transcriber_pb2.NOTE_ENDS_SOUND: "sound",
+        transcriber_pb2.NOTE_ENDS_KEY: "key",
+    }
+    if ends not in known:
+        raise InvalidInput("config.ends", f"expected a value that this server knows, 0 to 2, got {ends}. Choose one.")
+    return known[ends]
 
 
 def _notes_to_proto(new: NewNotes, *, names_model: bool) -> transcriber_pb2.TranscribeAudioResponse:

@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stretto_shared.engine.device_sampling import sample_on_device
 from stretto_shared.engine.sampling import Sampling, sample
 
 Condition = TypeVar("Condition")
@@ -69,7 +70,8 @@ class StepModel(Protocol[ConditionIn, State]):
         """Read columns [K, c] for each state, in one pass, and advance it.
 
         Returns:
-            For each state the guided float32 logits [K, V] after its last column, or None where it wants none.
+            For each state the guided float32 logits [K, V] after its last column, or None where it wants none. They
+            may be on a device that still computes them, and are drawn from before the next step.
 
         Raises:
             Exception: Whatever goes wrong; then no state has advanced.
@@ -277,18 +279,58 @@ class Draw:
 
 def draw_all(draws: Sequence[Draw]) -> None:
     """Draw and settle for any number of programs: once for all that draw in the same way, which gives each the same."""
+    on_device: dict[int, list[Draw]] = defaultdict(list)
     alike: dict[tuple[Sampling, int], list[Draw]] = defaultdict(list)
     for draw in draws:
-        alike[draw.program.sampling, draw.program.stage].append(draw)
+        sampling, stage = draw.program.sampling, draw.program.stage
+        if _is_on_device(draw.logits) and sampling.top_p == 1:
+            on_device[stage].append(draw)
+        else:
+            alike[sampling, stage].append(draw)
+    for stage, group in on_device.items():
+        _draw_on_device(group, stage)
     for (sampling, stage), group in alike.items():
-        tokens = sample(
-            torch.cat([draw.logits[draw.codebooks.tolist()] for draw in group]),
-            sampling,
-            seed=np.concatenate([np.full(len(draw.frames), draw.program.seed, dtype=np.uint64) for draw in group]),
-            stage=stage,
-            frames=np.concatenate([draw.program.noise_offset + draw.frames for draw in group]),
-            codebooks=np.concatenate([draw.codebooks for draw in group]),
-        )
-        ends = np.cumsum([len(draw.frames) for draw in group])
-        for draw, own in zip(group, np.split(tokens, ends[:-1]), strict=True):
-            draw.program.settle(draw, own)
+        _draw_alike(group, sampling, stage)
+
+
+def _is_on_device(logits: Tensor) -> bool:
+    return logits.device.type != "cpu"
+
+
+def _draw_on_device(group: Sequence[Draw], stage: int) -> None:
+    """Draw for all codebooks, also for those whose token is known, as picking rows there would take longer."""
+    num_codebooks = group[0].logits.shape[0]
+    frames = np.zeros((len(group), num_codebooks), dtype=np.int64)
+    for row, draw in zip(frames, group, strict=True):
+        row[draw.codebooks] = draw.program.noise_offset + draw.frames
+    samplings = [draw.program.sampling for draw in group]
+    tokens = sample_on_device(
+        torch.cat([draw.logits for draw in group]),
+        temperatures=np.array([each.temperature for each in samplings], dtype=np.float64).repeat(num_codebooks),
+        top_ks=np.array([each.top_k for each in samplings], dtype=np.int64).repeat(num_codebooks),
+        seeds=np.array([draw.program.seed for draw in group], dtype=np.uint64).repeat(num_codebooks),
+        stage=stage,
+        frames=frames.ravel(),
+        codebooks=np.tile(np.arange(num_codebooks, dtype=np.int64), len(group)),
+    )
+    for draw, own in zip(group, tokens.reshape(frames.shape), strict=True):
+        draw.program.settle(draw, own[draw.codebooks])
+
+
+def _draw_alike(group: Sequence[Draw], sampling: Sampling, stage: int) -> None:
+    tokens = sample(
+        torch.cat([_rows_to_draw(draw) for draw in group]),
+        sampling,
+        seed=np.concatenate([np.full(len(draw.frames), draw.program.seed, dtype=np.uint64) for draw in group]),
+        stage=stage,
+        frames=np.concatenate([draw.program.noise_offset + draw.frames for draw in group]),
+        codebooks=np.concatenate([draw.codebooks for draw in group]),
+    )
+    ends = np.cumsum([len(draw.frames) for draw in group])
+    for draw, own in zip(group, np.split(tokens, ends[:-1]), strict=True):
+        draw.program.settle(draw, own)
+
+
+def _rows_to_draw(draw: Draw) -> Tensor:
+    is_all = len(draw.codebooks) == draw.logits.shape[0]
+    return draw.logits if is_all else draw.logits[draw.codebooks.tolist()]

@@ -7,7 +7,8 @@ top-k and top-p leave. So a token depends on the seed, on its place and on its l
 it, on other requests, or on a generator that somebody shares. Temperature 0 takes the argmax and needs no noise.
 
 Order, as in `transformers`: guidance, temperature, top-k, top-p, draw. Ties in the logits go to the lower index of what
-`torch.topk` returns first, which is the same on every run of one machine class.
+`torch.topk` returns first, which is the same on every run of one machine class. `device_sampling` draws the same on a
+GPU.
 
 Legend: R rows (usually the K codebooks of one step), V vocabulary, n entries kept.
 """
@@ -24,9 +25,9 @@ from torch import Tensor
 
 from stretto_shared.features import SamplingOptions
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+MIX_2 = np.uint64(0x94D049BB133111EB)
 _WORD_MASK = 0xFFFF_FFFF_FFFF_FFFF
 
 
@@ -69,13 +70,20 @@ def uniform_noise(
 
     The seed is one for all rows, or one for each [R].
     """
+    with np.errstate(over="ignore"):
+        words = _mix(row_keys(seed, stage, frames, codebooks)[:, None] ^ indices.astype(np.uint64))
+    return ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+
+
+def row_keys(
+    seed: int | NDArray[np.uint64], stage: int, frames: NDArray[np.int64], codebooks: NDArray[np.int64]
+) -> NDArray[np.uint64]:
+    """The hash [R] of where rows are used, all but the entry; arguments as in `uniform_noise`."""
     with np.errstate(over="ignore"):  # wrapping is what the hash is made of
         seeds = np.array([seed & _WORD_MASK], dtype=np.uint64) if isinstance(seed, int) else seed
         key = _mix(seeds)
         key = _mix(key ^ np.uint64(stage & _WORD_MASK))
-        rows = _mix(_mix(key ^ frames.astype(np.uint64)) ^ codebooks.astype(np.uint64))
-        words = _mix(rows[:, None] ^ indices.astype(np.uint64))
-    return ((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+        return _mix(_mix(key ^ frames.astype(np.uint64)) ^ codebooks.astype(np.uint64))
 
 
 def sample(
@@ -93,9 +101,9 @@ def sample(
     together; the seed is one for all rows, or one for each [R].
     """
     if sampling.temperature == 0:
-        return np.asarray(logits.argmax(dim=-1).numpy(), dtype=np.int64)
+        return np.asarray(logits.argmax(dim=-1).cpu().numpy(), dtype=np.int64)
     num_kept = logits.shape[-1] if sampling.top_k == 0 else min(sampling.top_k, logits.shape[-1])
-    values, kept = torch.topk(logits.float(), num_kept, dim=-1)  # sorted, largest first
+    values, kept = _largest(logits.float(), num_kept)
     scores = values.numpy().astype(np.float64) / sampling.temperature
     indices = np.asarray(kept.numpy(), dtype=np.int64)
     if sampling.top_p < 1:
@@ -107,13 +115,22 @@ def sample(
     return np.asarray(np.take_along_axis(indices, chosen[:, None], axis=1)[:, 0], dtype=np.int64)
 
 
+def _largest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The largest entries [R, n] on the CPU, and where they are; the largest first."""
+    if logits.device.type == "cpu":
+        values, indices = torch.topk(logits, count, dim=-1)
+        return values, indices
+    values, indices = torch.sort(logits, dim=-1, descending=True, stable=True)  # one outcome, whoever is beside it
+    return values[:, :count].cpu(), indices[:, :count].cpu()
+
+
 def guide(conditional: Tensor, unconditional: Tensor, guidance_scale: float | Tensor) -> Tensor:
     """Classifier-free guidance of logits: 0 is the unconditional, 1 the conditional, more goes beyond it."""
     return unconditional + guidance_scale * (conditional - unconditional)
 
 
 def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    words = words + _GOLDEN
-    words = (words ^ (words >> np.uint64(30))) * _MIX_1
-    words = (words ^ (words >> np.uint64(27))) * _MIX_2
+    words = words + GOLDEN
+    words = (words ^ (words >> np.uint64(30))) * MIX_1
+    words = (words ^ (words >> np.uint64(27))) * MIX_2
     return words ^ (words >> np.uint64(31))

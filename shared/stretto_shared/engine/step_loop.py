@@ -73,11 +73,12 @@ class StepLoop(Generic[Condition, State]):
             else:
                 _fail(turns[0].stream, error, events)
             return
+        faults = _draw(turns, logits)
         num_rows = sum(turn.num_rows for turn in turns)
-        elapsed_s = time.perf_counter() - start_s
+        elapsed_s = time.perf_counter() - start_s  # a device is waited for when its tokens are read
         self._times.observe(num_rows, elapsed_s)
         self._meter.observe_step(elapsed_s, num_rows)
-        for turn, fault in zip(turns, _draw(turns, logits), strict=True):
+        for turn, fault in zip(turns, faults, strict=True):
             try:
                 if fault is not None:
                     raise fault

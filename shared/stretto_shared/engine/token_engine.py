@@ -18,6 +18,8 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Generic, TypeVar
 
+from opentelemetry import trace
+
 from stretto_shared.engine.clock import PlayClock
 from stretto_shared.engine.config import TokenEngineConfig
 from stretto_shared.engine.meter import SilentMeter, TokenMeter
@@ -121,11 +123,15 @@ class TokenEngine(Generic[Condition, State]):
             NotReady: If the engine was closed.
         """
         stream = self._enqueue(request, on_start) if piece is None else self._enqueue_next(piece, request, on_start)
+        has_begun = False
         try:
             while (item := await stream.outbox.get()) is not None:
                 self._wake.set()
                 if isinstance(item, Exception):
                     raise item
+                if not has_begun:  # in the trace of whoever asked, so that it reaches from the door to the model
+                    trace.get_current_span().add_event("first_frames", {"stretto.first_frame": item.first_frame})
+                    has_begun = True
                 yield item
         finally:
             stream.is_cancelled = stream in self._pool.running

@@ -28,7 +28,11 @@ _current_call: ContextVar[ServedCall | None] = ContextVar("stretto_current_call"
 
 @dataclass
 class ServedCall:
-    """What the layers know of one RPC; `code`, `reason` and `num_responses` are filled in while it runs."""
+    """What the layers know of one RPC; those with a value of their own are filled in while it runs.
+
+    `caller` is the name that the door knows the caller by, never what proves it; `max_request_bytes` is what all
+    messages of the request may measure.
+    """
 
     method: str
     context: grpc.aio.ServicerContext
@@ -36,9 +40,13 @@ class ServedCall:
     request_id: str
     deadline_at_s: float | None
     started_at_s: float = field(default_factory=time.monotonic)
+    on_first_response: Callable[[], None] = field(default=lambda: None)
     code: grpc.StatusCode = grpc.StatusCode.OK
     reason: str = ""
     num_responses: int = 0
+    caller: str = ""
+    max_request_bytes: int | None = None
+    num_request_bytes: int = 0
 
     @property
     def service(self) -> str:
@@ -119,7 +127,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc
                 async with AsyncExitStack() as stack:
                     for layer in self._layers:
                         await stack.enter_async_context(layer(call))
-                    checked = _checked_stream(request) if handler.request_streaming else _checked(request)
+                    checked = _checked_stream(request, call) if handler.request_streaming else _checked(request, call)
                     if handler.response_streaming:
                         await _stream(behaviour(checked, context), call)
                         return None
@@ -172,6 +180,8 @@ async def _stream(produced: Any, call: ServedCall) -> None:
                 await call.context.write(response)
             except grpc.aio.InternalError as error:
                 raise PeerGone from error
+            if call.num_responses == 0:
+                call.on_first_response()
             call.num_responses += 1
 
 
@@ -189,12 +199,20 @@ def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], A
     return parse
 
 
-def _checked(request: Any) -> Any:
+def _checked(request: Any, call: ServedCall) -> Any:
     if isinstance(request, _Malformed):
         raise request.error()
+    if call.max_request_bytes is not None:
+        call.num_request_bytes += len(request) if isinstance(request, bytes) else request.ByteSize()
+        if call.num_request_bytes > call.max_request_bytes:
+            raise InvalidInput(
+                "request",
+                f"expected at most {call.max_request_bytes} bytes in all, got {call.num_request_bytes}. Send less.",
+                reason="REQUEST_TOO_LARGE",
+            )
     return request
 
 
-async def _checked_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+async def _checked_stream(requests: AsyncIterator[Any], call: ServedCall) -> AsyncIterator[Any]:
     async for request in requests:
-        yield _checked(request)
+        yield _checked(request, call)

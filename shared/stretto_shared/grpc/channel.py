@@ -11,7 +11,7 @@ https://github.com/grpc/grpc/issues/40283). Who sends a stream opens it again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -24,16 +24,22 @@ from stretto.semantic.v1 import semantic_pb2
 from stretto.transcriber.v1 import transcriber_pb2
 
 from stretto_shared.errors import InvalidInput
+from stretto_shared.grpc.api_keys import headers_of
 from stretto_shared.grpc.call import REQUEST_ID_KEY, current_call
 from stretto_shared.grpc.settings import ChannelSettings
 from stretto_shared.grpc.tls import channel_credentials
 from stretto_shared.grpc.tracing import outgoing_trace_headers
 
 MAX_BACKOFF_S = 2.0
-_STREAMED_TO = [
-    {"service": service.full_name, "method": method.name}
+SERVICES = tuple(
+    service
     for file in (acoustic_pb2, codec_pb2, embedding_pb2, harmony_pb2, orchestrator_pb2, semantic_pb2, transcriber_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
+)
+"""Every service of the wire."""
+_STREAMED_TO = [
+    {"service": service.full_name, "method": method.name}
+    for service in SERVICES
     for method in service.methods
     if method.client_streaming
 ]
@@ -48,17 +54,18 @@ def open_channel(address: str, settings: ChannelSettings | None = None) -> grpc.
         settings: How to find, watch and retry; None takes them from the environment.
 
     Raises:
-        InvalidInput: If the address is empty or has no port.
-        NotReady: If a certificate cannot be read.
+        InvalidInput: If the address is empty or has no port, or what is set as the API key cannot be one.
+        NotReady: If a certificate or the file of the API key cannot be read.
     """
     settings = settings if settings is not None else ChannelSettings()
     target = _target(address)
     is_local = target.startswith("unix")
     options = _options(settings, health_checking=settings.health_checking and not is_local)
     credentials = None if is_local else channel_credentials(settings)
+    headers = headers_of(settings)
     if credentials is None:
-        return PropagatingChannel(grpc.aio.insecure_channel(target, options=options))
-    return PropagatingChannel(grpc.aio.secure_channel(target, credentials, options=options))
+        return PropagatingChannel(grpc.aio.insecure_channel(target, options=options), headers)
+    return PropagatingChannel(grpc.aio.secure_channel(target, credentials, options=options), headers)
 
 
 def _target(address: str) -> str:
@@ -103,29 +110,30 @@ def _options(settings: ChannelSettings, *, health_checking: bool) -> list[tuple[
 
 
 class PropagatingChannel(grpc.aio.Channel):  # type: ignore[misc]  # grpc has no types
-    """A channel whose calls carry the deadline, trace and request id of the RPC being served.
+    """A channel whose calls carry the deadline, trace and request id of the RPC being served, and its own headers.
 
     A wrapper and not a client interceptor: those of `grpc.aio` put a task and a queue around every stream.
     """
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, headers: Mapping[str, str] | None = None) -> None:
         self._channel = channel
+        self._headers = dict(headers or {})
 
     def unary_unary(self, *args: Any, **kwargs: Any) -> Callable[..., Any]:
         """See `grpc.aio.Channel`."""
-        return _propagating(self._channel.unary_unary(*args, **kwargs))
+        return _propagating(self._channel.unary_unary(*args, **kwargs), self._headers)
 
     def unary_stream(self, *args: Any, **kwargs: Any) -> Callable[..., Any]:
         """See `grpc.aio.Channel`."""
-        return _propagating(self._channel.unary_stream(*args, **kwargs))
+        return _propagating(self._channel.unary_stream(*args, **kwargs), self._headers)
 
     def stream_unary(self, *args: Any, **kwargs: Any) -> Callable[..., Any]:
         """See `grpc.aio.Channel`."""
-        return _propagating(self._channel.stream_unary(*args, **kwargs))
+        return _propagating(self._channel.stream_unary(*args, **kwargs), self._headers)
 
     def stream_stream(self, *args: Any, **kwargs: Any) -> Callable[..., Any]:
         """See `grpc.aio.Channel`."""
-        return _propagating(self._channel.stream_stream(*args, **kwargs))
+        return _propagating(self._channel.stream_stream(*args, **kwargs), self._headers)
 
     async def close(self, grace: float | None = None) -> None:
         """See `grpc.aio.Channel`."""
@@ -150,9 +158,9 @@ class PropagatingChannel(grpc.aio.Channel):  # type: ignore[misc]  # grpc has no
         await self.close()
 
 
-def _propagating(call: Callable[..., Any]) -> Callable[..., Any]:
+def _propagating(call: Callable[..., Any], headers: Mapping[str, str]) -> Callable[..., Any]:
     def start(*args: Any, timeout: float | None = None, metadata: Any = None, **kwargs: Any) -> Any:
-        return call(*args, timeout=_timeout_s(timeout), metadata=_metadata(metadata), **kwargs)
+        return call(*args, timeout=_timeout_s(timeout), metadata=_metadata(metadata, headers), **kwargs)
 
     return start
 
@@ -165,10 +173,10 @@ def _timeout_s(asked_s: float | None) -> float | None:
     return remaining_s if asked_s is None else min(asked_s, remaining_s)
 
 
-def _metadata(given: Sequence[tuple[str, Any]] | None) -> list[tuple[str, Any]]:
+def _metadata(given: Sequence[tuple[str, Any]] | None, headers: Mapping[str, str]) -> list[tuple[str, Any]]:
     metadata = list(given or ())
     keys = {key for key, _ in metadata}
     served = current_call()
     extra = {} if served is None else {REQUEST_ID_KEY: served.request_id, **outgoing_trace_headers()}
-    metadata.extend((key, value) for key, value in extra.items() if key not in keys)
+    metadata.extend((key, value) for key, value in {**headers, **extra}.items() if key not in keys)
     return metadata

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from typing import Any
 
 import grpc
 
 from stretto_shared.errors import NotFound
+from stretto_shared.grpc.call import Layer
 from stretto_shared.grpc.metrics import Metrics
 
 ENTRY_POINT_GROUP = "stretto.services"
@@ -22,10 +24,12 @@ class HostContext:
         loopback_address: All-in-one: the address (`unix:...`) of this very server, always insecure. None when the
             service runs alone.
         metrics: The server's metrics registry, for the numbers that only an engine knows.
+        log: The server's structlog logger, for what an operator has to know beside the RPCs.
     """
 
     loopback_address: str | None = None
     metrics: Metrics | None = None
+    log: Any = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class ServiceHost:
         start: Loads the models. Called once the port is bound; the health of `full_name` turns SERVING when it returns.
         stop: Frees everything, after the drain.
         extra_handlers: Further handlers, asked last, for methods that no service on this server has.
+        layers: Around every call of the server that hosts this service, those of other services too: so the door
+            guards all that stands behind it on its port.
     """
 
     name: str
@@ -47,6 +53,7 @@ class ServiceHost:
     start: Callable[[], Awaitable[None]]
     stop: Callable[[], Awaitable[None]]
     extra_handlers: tuple[grpc.GenericRpcHandler, ...] = ()
+    layers: tuple[Layer, ...] = ()
 
 
 BuildService = Callable[[HostContext], ServiceHost]

@@ -12,6 +12,7 @@ import grpc
 import structlog
 
 from stretto_shared.grpc.call import Layer, ServedCall
+from stretto_shared.grpc.tracing import trace_ids
 
 _SERVER_FAULTS = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS})
 
@@ -64,6 +65,8 @@ def rpc_logs(log: Any) -> Layer:
                 latency_s=round(call.elapsed_s, 6),
                 peer=call.context.peer(),
                 request_id=call.request_id,
+                **trace_ids(),
+                **({"caller": call.caller} if call.caller else {}),
                 responses=call.num_responses,
                 **({} if deadline_s is None else {"deadline_s": round(deadline_s, 3)}),
                 **({"reason": call.reason} if call.reason else {}),

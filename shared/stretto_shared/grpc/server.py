@@ -28,7 +28,7 @@ from stretto_shared.grpc.metrics import Metrics, MetricsPage, RpcMetrics
 from stretto_shared.grpc.readiness import Readiness
 from stretto_shared.grpc.settings import GrpcSettings
 from stretto_shared.grpc.status import DeadlineExpired, typed_errors
-from stretto_shared.grpc.tls import server_credentials
+from stretto_shared.grpc.tls import only_named_peers, server_credentials
 from stretto_shared.grpc.tracing import Tracing
 
 FLUSH_S = 5.0
@@ -43,6 +43,7 @@ class StrettoServer:
         builders: The services to host, by name, as `load_builders` gives them.
         log: A structlog logger; None makes one from the settings.
         span_exporter: Gets every span at once, beside what the settings export.
+        guarded: Whether the layers of the services hold; False for a server that only its own process can reach.
     """
 
     def __init__(
@@ -52,10 +53,12 @@ class StrettoServer:
         *,
         log: Any = None,
         span_exporter: SpanExporter | None = None,
+        guarded: bool = True,
     ) -> None:
         self.metrics = Metrics()
         self._settings = settings
         self._builders = dict(builders)
+        self._guarded = guarded
         self._log = log if log is not None else make_logger(settings.log_level, as_json=settings.log_json)
         name = "stretto" if len(self._builders) != 1 else f"stretto-{next(iter(self._builders))}"
         self._tracing = Tracing(name, settings.otlp_endpoint, span_exporter)
@@ -64,6 +67,7 @@ class StrettoServer:
         self._server: grpc.aio.Server | None = None
         self._readiness: Readiness | None = None
         self._page: MetricsPage | None = None
+        self._probed: grpc.aio.Server | None = None
         self._loopback_folder: tempfile.TemporaryDirectory[str] | None = None
         self._stopping: asyncio.Task[None] | None = None
 
@@ -80,11 +84,14 @@ class StrettoServer:
         if self._server is not None:
             raise Conflict("The server was started before. Make a new one.")
         self._readiness = Readiness()
-        self._server = grpc.aio.server(
-            interceptors=[CallInterceptor(self._layers(self._readiness))], options=_options(self._settings)
-        )
         try:
-            port = await self._bind(self._server, self._readiness)
+            loopback_address = self._open_loopback() if len(self._builders) > 1 else None
+            context = HostContext(loopback_address=loopback_address, metrics=self.metrics, log=self._log)
+            self._hosts = [build(context) for build in self._builders.values()]
+            self._server = grpc.aio.server(
+                interceptors=[CallInterceptor(self._layers(self._readiness))], options=_options(self._settings)
+            )
+            port = await self._bind(self._server, self._readiness, loopback_address)
         except BaseException:
             await self.stop()
             raise
@@ -139,11 +146,8 @@ class StrettoServer:
             await asyncio.gather(waiting, ready, return_exceptions=True)
             await self.stop()
 
-    async def _bind(self, server: grpc.aio.Server, readiness: Readiness) -> int:
-        """Build the services, register everything, bind every address and begin to answer."""
-        loopback_address = self._open_loopback() if len(self._builders) > 1 else None
-        context = HostContext(loopback_address=loopback_address, metrics=self.metrics)
-        self._hosts = [build(context) for build in self._builders.values()]
+    async def _bind(self, server: grpc.aio.Server, readiness: Readiness, loopback_address: str | None) -> int:
+        """Register everything, bind every address and begin to answer."""
         for host in self._hosts:
             host.add_to_server(server)
         health_pb2_grpc.add_HealthServicer_to_server(readiness.health, server)
@@ -152,6 +156,8 @@ class StrettoServer:
         server.add_generic_rpc_handlers(tuple(handler for host in self._hosts for handler in host.extra_handlers))
         await readiness.expect([host.full_name for host in self._hosts])
         port = self._bind_port(server)
+        if self._settings.health_port:
+            await self._serve_probes(readiness)
         if loopback_address is not None:
             server.add_insecure_port(loopback_address)
         if self._settings.metrics_port:
@@ -173,6 +179,18 @@ class StrettoServer:
             raise NotReady(f"Cannot listen on {address}. Is the port taken? Choose another.")
         return int(port)
 
+    async def _serve_probes(self, readiness: Readiness) -> None:
+        """Answer health, and nothing else, on a port of its own in plain text."""
+        settings = self._settings
+        address = f"{settings.health_host or settings.host}:{settings.health_port}"
+        self._probed = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        health_pb2_grpc.add_HealthServicer_to_server(readiness.health, self._probed)
+        try:
+            self._probed.add_insecure_port(address)
+        except RuntimeError as error:
+            raise NotReady(f"Cannot answer health on {address}. Is the port taken? Choose another.") from error
+        await self._probed.start()
+
     def _serve_metrics(self) -> MetricsPage:
         host, port = self._settings.metrics_host or self._settings.host, self._settings.metrics_port
         try:
@@ -192,6 +210,8 @@ class StrettoServer:
             RpcMetrics(self.metrics).around,
             readiness.in_flight,
             typed_errors(self._log),
+            *((only_named_peers(names),) if (names := self._settings.client_names) else ()),
+            *(layer for host in self._hosts for layer in host.layers if self._guarded),
             readiness.gate,
             _default_deadline(self._settings.default_deadline_s),
         )
@@ -223,6 +243,8 @@ class StrettoServer:
                 self._log.warning("drain_cut", drain_s=self._settings.drain_s)
             self._readiness.health.end_watches()
             await self._server.stop(FLUSH_S if drained else 0)
+        if self._probed is not None:
+            await self._probed.stop(0)
         if self._loading is not None:
             self._loading.cancel()
             await asyncio.gather(self._loading, return_exceptions=True)

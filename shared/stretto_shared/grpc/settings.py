@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MEBIBYTE = 1024 * 1024
@@ -59,6 +59,17 @@ class GrpcSettings(BaseSettings):
     tls_client_ca_path: Path | None = None
     """Authorities of client certificates, PEM. Set: every client must show a certificate (mTLS)."""
 
+    tls_client_names: str = ""
+    """Whom to serve of those with a certificate: common or DNS names, with commas, for example `stretto-orchestrator`.
+    Empty serves all of them. Set only together with `tls_client_ca_path`."""
+
+    health_port: int = Field(default=0, ge=0, le=65535)
+    """Port that answers health in plain text and nothing else, for probes that speak no TLS, as Kubernetes' own; 0
+    opens none. `port` answers health too."""
+
+    health_host: str = ""
+    """Address of the health port; empty takes `host`."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe line to write. Health and reflection calls are written at `debug`."""
 
@@ -74,7 +85,14 @@ class GrpcSettings(BaseSettings):
             raise ValueError("tls_cert_path and tls_key_path belong together. Set both, or neither.")
         if self.tls_client_ca_path is not None and self.tls_cert_path is None:
             raise ValueError("tls_client_ca_path needs tls_cert_path and tls_key_path. Set all three for mTLS.")
+        if self.tls_client_names and self.tls_client_ca_path is None:
+            raise ValueError("tls_client_names needs tls_client_ca_path. Set it, or unset the names.")
         return self
+
+    @property
+    def client_names(self) -> frozenset[str]:
+        """`tls_client_names` one by one."""
+        return frozenset(name.strip() for name in self.tls_client_names.split(",") if name.strip())
 
 
 class ChannelSettings(BaseSettings):
@@ -118,8 +136,16 @@ class ChannelSettings(BaseSettings):
     tls_server_name: str = ""
     """Name expected in the server's certificate where it differs from the address."""
 
+    api_key: SecretStr = SecretStr("")
+    """The key that the server asks for, sent with every call. Anybody between can read it unless TLS is on."""
+
+    api_key_path: Path | None = None
+    """A file that holds the key, in place of `api_key`."""
+
     @model_validator(mode="after")
     def _tls_is_whole(self) -> ChannelSettings:
         if (self.tls_cert_path is None) != (self.tls_key_path is None):
             raise ValueError("tls_cert_path and tls_key_path belong together. Set both, or neither.")
+        if self.api_key.get_secret_value() and self.api_key_path is not None:
+            raise ValueError("api_key and api_key_path are two places for one key. Unset one of them.")
         return self

@@ -7,6 +7,8 @@
 | `NotReady` | UNAVAILABLE | ErrorInfo |
 | `Overloaded` | RESOURCE_EXHAUSTED | RetryInfo, ErrorInfo |
 | `Conflict` | FAILED_PRECONDITION | ErrorInfo |
+| `Unauthenticated` | UNAUTHENTICATED | ErrorInfo |
+| `PermissionDenied` | PERMISSION_DENIED | ErrorInfo |
 | anything else | INTERNAL | ErrorInfo with the request id; the traceback goes to the log only |
 """
 
@@ -22,7 +24,16 @@ from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
-from stretto_shared.errors import Conflict, InvalidInput, NotFound, NotReady, Overloaded, StrettoError
+from stretto_shared.errors import (
+    Conflict,
+    InvalidInput,
+    NotFound,
+    NotReady,
+    Overloaded,
+    PermissionDenied,
+    StrettoError,
+    Unauthenticated,
+)
 from stretto_shared.grpc.call import REQUEST_ID_KEY, Layer, PeerGone, ServedCall
 
 ERROR_DOMAIN = "stretto.dev"
@@ -37,6 +48,11 @@ _CODES: dict[type[StrettoError], grpc.StatusCode] = {
     NotReady: grpc.StatusCode.UNAVAILABLE,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Conflict: grpc.StatusCode.FAILED_PRECONDITION,
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
+}
+_OF_REASON_ALONE: dict[grpc.StatusCode, type[StrettoError]] = {
+    code: kind for kind, code in _CODES.items() if kind not in (InvalidInput, NotFound, Overloaded)
 }
 _PASSED_ON = {
     grpc.StatusCode.DEADLINE_EXCEEDED: "The deadline passed while another service worked on this request.",
@@ -94,10 +110,8 @@ def error_from_rpc(error: grpc.aio.AioRpcError) -> StrettoError | None:
         return InvalidInput(field, message.removeprefix(f"{field}: "), reason=reason)
     if code is grpc.StatusCode.NOT_FOUND:
         return NotFound(field, message.removeprefix(f"{field}: "), reason=reason)
-    if code is grpc.StatusCode.UNAVAILABLE:
-        return NotReady(message, reason=reason)
-    if code is grpc.StatusCode.FAILED_PRECONDITION:
-        return Conflict(message, reason=reason)
+    if code in _OF_REASON_ALONE:
+        return _OF_REASON_ALONE[code](message, reason=reason)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         retry = details.get(error_details_pb2.RetryInfo)
         retry_after_s = retry.retry_delay.ToNanoseconds() / 1e9 if retry is not None else DEFAULT_RETRY_AFTER_S

@@ -1,13 +1,19 @@
-"""Certificates from settings to gRPC credentials."""
+"""Certificates from settings to gRPC credentials, and who a peer is by its certificate."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
+from grpc_health.v1 import health
 
-from stretto_shared.errors import NotReady
+from stretto_shared.errors import NotReady, PermissionDenied
+from stretto_shared.grpc.call import Layer, ServedCall
 from stretto_shared.grpc.settings import ChannelSettings, GrpcSettings
+
+HEALTH = health.SERVICE_NAME
 
 
 def server_credentials(settings: GrpcSettings) -> grpc.ServerCredentials | None:
@@ -39,6 +45,29 @@ def channel_credentials(settings: ChannelSettings) -> grpc.ChannelCredentials | 
         private_key=None if settings.tls_key_path is None else _read("tls_key_path", settings.tls_key_path),
         certificate_chain=None if settings.tls_cert_path is None else _read("tls_cert_path", settings.tls_cert_path),
     )
+
+
+def peer_names(call: ServedCall) -> tuple[str, ...]:
+    """The names in the peer's certificate, which its authority vouches for: the common one first; none without one."""
+    known = call.context.auth_context()
+    values = [value for key in ("x509_common_name", "x509_subject_alternative_name") for value in known.get(key, ())]
+    return tuple(dict.fromkeys(value.decode(errors="replace") for value in values))
+
+
+def only_named_peers(names: frozenset[str]) -> Layer:
+    """The layer that serves nobody but these, by any name in their certificate. Health is for all."""
+
+    @asynccontextmanager
+    async def around(call: ServedCall) -> AsyncIterator[None]:
+        if not call.is_loopback and call.service != HEALTH and not names.intersection(peer_names(call)):
+            raise PermissionDenied(
+                "This service answers only those that its settings name. Call the orchestrator, or add the name in "
+                "the certificate to STRETTO_GRPC_TLS_CLIENT_NAMES.",
+                reason="PEER_NOT_NAMED",
+            )
+        yield
+
+    return around
 
 
 def _read(field: str, path: Path) -> bytes:

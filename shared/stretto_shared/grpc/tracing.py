@@ -73,10 +73,12 @@ class Tracing:
             },
         )
         token = otel_context.attach(trace.set_span_in_context(span))
+        call.on_first_response = lambda: span.add_event("first_response")  # first frames, first audio
         try:
             yield
         finally:
             otel_context.detach(token)
+            span.set_attribute("stretto.response_count", call.num_responses)
             span.set_attribute("rpc.grpc.status_code", call.code.value[0])
             if call.reason:
                 span.set_attribute("stretto.error_reason", call.reason)
@@ -94,6 +96,12 @@ def outgoing_trace_headers() -> dict[str, str]:
     headers: dict[str, str] = {}
     TraceContextTextMapPropagator().inject(headers)
     return headers
+
+
+def trace_ids() -> dict[str, str]:
+    """The trace that the running RPC belongs to, as `{"trace_id": …}`, to find its log lines by; empty outside."""
+    context = trace.get_current_span().get_span_context()
+    return {"trace_id": trace.format_trace_id(context.trace_id)} if context.is_valid else {}
 
 
 def _otlp_exporter(endpoint: str) -> SpanExporter:

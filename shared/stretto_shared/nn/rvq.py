@@ -16,13 +16,26 @@ Legend: B batch, T frames, D latent, K codebooks, V cardinality, N = B * T vecto
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+_LEARNING_ONLY = ("cluster_size", "embed_sum", "initialised")
+"""Buffers of a `Codebook` that encoding and decoding never read."""
+
+
+def without_learning_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A `state_dict` without the buffers by which codebooks learn: what a servable checkpoint holds."""
+    books = {name.removesuffix("embed") for name in state if f"{name.removesuffix('embed')}embed_sum" in state}
+    return {
+        name: value
+        for name, value in state.items()
+        if not any(name == f"{book}{buffer}" for book in books for buffer in _LEARNING_ONLY)
+    }
 
 
 class Codebook(nn.Module):
@@ -44,6 +57,15 @@ class Codebook(nn.Module):
         self.register_buffer("cluster_size", torch.ones(cardinality))
         self.register_buffer("embed_sum", torch.zeros(cardinality, dim))
         self.register_buffer("initialised", torch.zeros(1))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Codes of a servable checkpoint are placed; each counts as one vector until learning goes on."""
+        embed = state_dict.get(f"{prefix}embed")
+        if embed is not None and not any(f"{prefix}{buffer}" in state_dict for buffer in _LEARNING_ONLY):
+            state_dict[f"{prefix}cluster_size"] = embed.new_ones(len(embed))
+            state_dict[f"{prefix}embed_sum"] = embed.clone()
+            state_dict[f"{prefix}initialised"] = embed.new_ones(1)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def nearest(self, vectors: Tensor) -> Tensor:
         """Indices [N] of the codes nearest to `vectors` [N, D] in Euclidean distance."""

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 
 class Budget:
@@ -72,17 +73,17 @@ class Averages:
     """Running means of named losses since the last `take`."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, float] = {}
+        self._sums: dict[str, Any] = {}
         self._count = 0
 
-    def add(self, values: Mapping[str, float]) -> None:
-        """Add one step's values."""
+    def add(self, values: Mapping[str, Any]) -> None:
+        """Add one step's values: numbers, or tensors of one element, which nobody waits for before `take`."""
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._count += 1
 
     def take(self) -> dict[str, float]:
         """The means, and start over."""
-        means = {name: total / max(1, self._count) for name, total in self._sums.items()}
+        means = {name: float(total) / max(1, self._count) for name, total in self._sums.items()}
         self._sums, self._count = {}, 0
         return means

@@ -126,12 +126,12 @@ def test_every_kind_of_request_gets_the_logits_of_the_other_stepper(kind: str, d
     for at in range(20 - len(trials)):
         step = pooled.step(states, [each[:, [i + at]] for i, each in enumerate(columns)], [True] * len(states))
         for rows, logits in zip(got, step):
-            assert logits is not None and logits.dtype == torch.float32 and logits.device.type == "cpu"
+            assert logits is not None and logits.dtype == torch.float32 and logits.device.type == device
             rows.append(logits)
     for number, (trial, each, rows) in enumerate(zip(trials, columns, got)):
         expected = read(reference, open_trial(reference, trial), each)[number : number + len(rows)]
         for one, other in zip(rows, expected, strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-4, atol=2e-4)
+            torch.testing.assert_close(one.cpu(), other, rtol=1e-4, atol=2e-4)
 
 
 def record_as_a_graph(kernels: Kernels) -> Kernels:

@@ -39,6 +39,11 @@ def test_the_right_analysis_has_all_notes_as_chord_tones() -> None:
     assert alignment.fault is None
 
 
+def test_a_note_counts_as_long_as_the_label_that_it_begins_under() -> None:
+    held = score_of([(0, 8, "C", 4), (4, 4, "F", 4)])
+    assert chord_tone_share(held, labels([0, 1])) == 0.5
+
+
 def test_enharmonic_spellings_are_no_misalignment() -> None:
     respelled = replace(SCORE, fifths=SCORE.fifths + 12)
     assert chord_tone_share(respelled, labels(ORDER)) == 1.0

@@ -11,7 +11,7 @@ from stretto.common.v1 import harmony_pb2 as common_pb2
 from stretto.harmony.v1 import harmony_pb2
 from stretto_harmony.convert import labels_to_proto, score_to_proto
 from stretto_harmony.scores.labels import NUM_CHORDS, Key, chord_of_index
-from tiny_analyzers import label_of
+from tiny_analyzers import TinyModules, label_of
 
 SCORE = make_score(3)
 NAN = float("nan")
@@ -41,6 +41,42 @@ async def test_each_span_gets_its_likeliest_chords_first(serve: Any) -> None:
         assert common_pb2.ChordQuality.Name(best.quality) == f"CHORD_QUALITY_{quality.name}"
         assert len(candidates.chords) == 5 and candidates.chords[1].probability < 0.5
     assert [len(candidates.chords) for candidates in fewer.spans] == [2, 2]
+
+
+async def test_many_spans_take_many_turns_and_come_back_in_order(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[int] = []
+    ask = TinyModules.classify_chords
+
+    def counted(self: TinyModules, score: Any, spans: Any) -> Any:
+        turns.append(len(spans))
+        return ask(self, score, spans)
+
+    monkeypatch.setattr(TinyModules, "classify_chords", counted)
+    spans = [harmony_pb2.TickSpan(start_ticks=index, end_ticks=2 * index + 1) for index in range(100)]
+    request = harmony_pb2.ClassifyChordsRequest(score=INPUT, spans=spans, candidate_count=1)
+    async with serve() as stub:
+        found = await stub.ClassifyChords(request, timeout=60)
+    assert turns == [32, 32, 32, 4]
+    places = [(3 * index + 1 + SCORE.num_notes) % NUM_CHORDS for index in range(100)]
+    roots = [each.chords[0].root_fifths for each in found.spans]
+    assert roots == [chord_of_index(place)[0] for place in places]
+
+
+async def test_a_module_that_does_not_know_a_chord_says_so_by_field(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(self: TinyModules, score: Any, labels: Any) -> Any:
+        raise ValueError("labels[1].root: expected at most 14 fifths from the tonic, got B##.")
+
+    monkeypatch.setattr(TinyModules, "next_chords", refuses)
+    async with serve() as stub:
+        error = await failure(
+            stub.PredictChord(harmony_pb2.PredictChordRequest(score=INPUT, labels=LABELS), timeout=60)
+        )
+        one = harmony_pb2.PredictKeyRequest(score=INPUT, labels=LABELS[:1])
+        too_few = violation(await failure(stub.PredictKey(one, timeout=60)))
+    found, description = violation(error)
+    assert found == "labels" and "B##" in description and too_few[0] == "labels" and "2 to 1000" in too_few[1]
 
 
 async def test_chords_so_far_give_the_next_one_the_key_changes_and_the_next_key(serve: Any) -> None:

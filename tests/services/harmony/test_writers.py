@@ -168,12 +168,12 @@ async def test_every_format_is_written_over_the_wire(serve: Any) -> None:
         for number, begins in ((1, b"Title: t"), (2, b"mc\tmn"), (3, b"{"), (4, b"<?xml")):
             asked = request(score=file_of(source), labels=messages, format=number, title="t")
             assert (await stub.WriteHarmony(asked, timeout=60)).data.startswith(begins)
-        asked = request(score=typed(score_to_proto(SCORE)), labels=messages, format=1, title="t")
-        assert (await stub.WriteHarmony(asked, timeout=60)).data.startswith(b"Title: t")
+        for number, begins in ((1, b"Title: t"), (4, b"<?xml")):
+            asked = request(score=typed(score_to_proto(SCORE)), labels=messages, format=number, title="t")
+            assert (await stub.WriteHarmony(asked, timeout=60)).data.startswith(begins)
         wrong = [
             (request(labels=messages, format=1), "score"),
             (request(score=file_of(source), format=0), "format"),
-            (request(score=typed(score_to_proto(SCORE)), labels=messages, format=4), "score.file"),
             (request(score=file_of(source), labels=messages[::-1], format=1), "labels[1].start_ticks"),
             (request(score=file_of(source), format=1, title="x" * 201), "title"),
             (request(score=file_of(source), format=1, analyst="x" * 201), "analyst"),
@@ -196,3 +196,50 @@ def test_numerals_of_every_chord_survive_romantext_and_music21() -> None:
             unheard.append(label)
     assert len(unheard) < len(numbers) / 20
     assert all(label.key.is_minor and label.quality.num_inversions == 4 for label in unheard)
+
+
+def tangled_score() -> Any:
+    """Overlaps, ties over bar lines, double accidentals, a triplet, a pickup, new signatures and an empty staff."""
+    quarter, triplet = QUARTER, QUARTER // 3
+    notes = [
+        (0, 8 * quarter, 48, 0, 2), (0, quarter, 60, 0, 0), (0, quarter, 64, 4, 0), (quarter, 3 * quarter, 62, 14, 0),
+        (2 * quarter, triplet, 67, 1, 0), (2 * quarter + triplet, triplet, 66, -6, 0),
+        (3 * quarter, 2 * quarter, 72, 12, 0), (7 * quarter, 9 * quarter, 50, 2, 2),
+    ]  # fmt: skip
+    onset, duration, midi, fifths, staff = zip(*notes)
+    lengths = [quarter, 3 * quarter, 3 * quarter, 2 * quarter]
+    return replace(
+        make_score(4), onset=onset, duration=duration, midi=midi, fifths=fifths, staff=staff, voice=[0] * len(notes),
+        measure_start=[0, quarter, 4 * quarter, 7 * quarter], measure_length=lengths,
+        measure_offset=[2 * quarter, 0, 0, 0], numerator=[3, 3, 3, 2], key_signature=[0, 0, -3, -3],
+        measure_number=("0", "1", "2", "3"),
+    )  # fmt: skip
+
+
+def test_a_score_without_a_page_is_written_so_that_it_reads_back_as_it_was() -> None:
+    score = tangled_score()
+    label = chord(0, 9, C, C, 0, ChordType.MAJOR)
+    text = written(AnalysisFormat.MUSICXML, [label], score, title="tangled")
+    again = musicxml.read_score(text.encode())
+    for name in ("onset", "midi", "fifths", "staff", "measure_start", "numerator", "key_signature", "measure_offset"):
+        assert getattr(again, name).tolist() == getattr(score, name).tolist(), name
+    assert again.duration[:-1].tolist() == score.duration[:-1].tolist()
+    assert again.duration[-1] == 2 * QUARTER, "what outlasts the last measure is left out"
+    stream = converter.parse(text, format="musicxml")
+    assert len(stream.parts) == 3 and stream.metadata.title == "tangled"
+    found = sorted((float(each.getOffsetInHierarchy(stream)), each.pitch.midi) for each in notes_of(stream))
+    assert found == sorted(zip((score.onset / QUARTER).tolist(), score.midi.tolist()))
+    assert [each.content for each in stream.parts[-1].recurse().getElementsByClass(expressions.TextExpression)] == [
+        "C: I"
+    ]
+
+
+def notes_of(stream: Any) -> list[Any]:
+    """The notes of chords by themselves, tied ones once."""
+    found = []
+    for element in stream.recurse().notes:
+        for each in element.notes if element.isChord else [element]:
+            if each.tie is None or each.tie.type == "start":
+                each.getOffsetInHierarchy = element.getOffsetInHierarchy
+                found.append(each)
+    return found

@@ -23,6 +23,8 @@ class FakeTranscriber(transcriber_pb2_grpc.TranscriberServiceServicer):
             if model == "nobody":
                 raise NotFound("config.model", "expected tinynotes, got 'nobody'. Choose one.")
             second = 0
+            lose_after = self.noting.lose_after.pop(0) if self.noting.lose_after else None
+            info = self.noting.info or NOTES
             async for request in requests:
                 waveform = convert.waveform_from_proto(request.waveform)
                 self.noting.requests.append(waveform)
@@ -34,8 +36,9 @@ class FakeTranscriber(transcriber_pb2_grpc.TranscriberServiceServicer):
                 yield transcriber_pb2.TranscribeAudioResponse(
                     notes=score_to_proto(note),
                     complete_s=second,
-                    model=convert.model_info_to_proto(NOTES) if second == 1 else None,
+                    model=convert.model_info_to_proto(info) if second == 1 else None,
                 )
+                lose_after = self.noting.lose(lose_after)
             if second == 0:
                 raise InvalidInput("waveform", "expected at least one message with audio after config, got none.")
 
@@ -44,12 +47,14 @@ class FakeTranscriber(transcriber_pb2_grpc.TranscriberServiceServicer):
             if (await anext(aiter(requests))).config.model == "nobody":
                 raise NotFound("config.model", "expected tinybeats, got 'nobody'. Choose one.")
             num_seconds = 0.0
+            lose_after = self.tracking.lose_after.pop(0) if self.tracking.lose_after else None
             async for request in requests:
                 waveform = convert.waveform_from_proto(request.waveform)
                 self.tracking.requests.append(waveform)
                 num_seconds += waveform.duration_s
                 if self.tracking.gate is not None:
                     await self.tracking.gate.wait()
+                lose_after = self.tracking.lose(lose_after)
             num_beats = round(2 * num_seconds) if self.num_beats is None else self.num_beats
             return transcriber_pb2.TrackBeatsResponse(
                 beat_s=[index / 2 for index in range(num_beats)],

@@ -192,7 +192,12 @@ async def test_a_stage_lost_too_often_is_unavailable_and_its_readers_are_not_res
         house.watched[name].lose_after = [1, 2, 3, 4]
         error = await failure(house.stub.GenerateMusic(request_music()))
         assert error.code() is grpc.StatusCode.UNAVAILABLE
-        assert len(house.watched[name].lose_after) == 1
+        # The stage takes both resumes, unless a reader needs one because its own connection fails on a starved machine
+        # before it has reached its stage: the budget is the request's, and nobody gets more than is left of it.
+        count = house.servers["orchestrator"].metrics.registry.get_sample_value
+        resumes = {each: count("stretto_stage_resumes_total", {"stage": each}) or 0 for each in house.watched}
+        assert sum(resumes.values()) == 2, (resumes, error.details())
+        assert house.watched[name].num_calls == 1 + resumes[name] >= 2, (resumes, error.details())
         assert all(watched.num_calls <= 1 for other, watched in house.watched.items() if other != name)
 
 

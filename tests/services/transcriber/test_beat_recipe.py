@@ -15,6 +15,7 @@ RECIPES = Path(__file__).resolve().parents[3] / "services" / "transcriber" / "re
 sys.path.append(str(RECIPES))
 import beat_arranging  # noqa: E402
 import beat_scores  # noqa: E402
+import pack_beats  # noqa: E402
 import prepare_beats  # noqa: E402
 import train_beats  # noqa: E402
 from stretto_transcriber.models.beat_tracker.config import BeatTrackerConfig  # noqa: E402
@@ -174,7 +175,22 @@ def test_validation_counts_each_beat_once() -> None:
 
 def test_variation_keeps_shape_and_silence_under_its_noise() -> None:
     mel = torch.zeros(3, 100, 64)
-    varied = train_beats.varied(mel, np.random.default_rng(0))
+    varied = train_beats.varied(mel, torch.Generator().manual_seed(0))
     assert varied.shape == mel.shape and float(varied.max()) < 1.0 and float(varied.min()) >= 0.0
     loud = torch.full((3, 100, 64), 5.0)
-    assert not torch.equal(train_beats.varied(loud, np.random.default_rng(0)), loud)
+    assert not torch.equal(train_beats.varied(loud, torch.Generator().manual_seed(0)), loud)
+
+
+def test_packed_excerpts_are_those_of_the_shards_within_half_a_step(tmp_path: Path) -> None:
+    for number, count in enumerate((2, 1)):
+        make_shard(tmp_path / f"excerpts_train_{number:04d}.npz", count, number)
+    make_shard(tmp_path / "excerpts_valid_0000.npz", 1, 3)
+    pack_beats.main(["--excerpts", str(tmp_path), "--out", str(tmp_path / "packed")])
+
+    packed, plain = (train_beats.Excerpts(folder, "train") for folder in (tmp_path / "packed", tmp_path))
+
+    assert len(packed) == len(plain) == 3
+    difference = pack_beats.spectra(packed.mel) - pack_beats.spectra(plain.mel)
+    assert float(difference.abs().max()) <= 0.5 / pack_beats.STEPS_PER_UNIT + 1e-3
+    assert torch.equal(packed.targets, plain.targets)
+    assert all(np.array_equal(one, other) for one, other in zip(packed.beats, plain.beats, strict=True))

@@ -54,6 +54,18 @@ def test_it_hears_what_was_played_and_when(model, played, audio):
     assert notes.velocity.min() >= 1
 
 
+def test_it_hears_when_keys_are_released(model, played, audio):
+    sounds, keys = transcribe_clip(model, audio), transcribe_clip(model, audio, "key")
+    assert keys.onset_s.tolist() == sounds.onset_s.tolist() and keys.offset_s.tolist() != sounds.offset_s.tolist()
+    late_s = [
+        offset_s - (at_s + duration_s)
+        for at_s, duration_s, pitch, _ in played
+        for onset_s, offset_s, other in zip(keys.onset_s, keys.offset_s, keys.pitch_midi, strict=True)
+        if other == pitch and abs(onset_s - at_s) < 0.05
+    ]
+    assert np.quantile(np.abs(late_s), 0.75) < 0.12
+
+
 def test_silence_has_no_notes(model):
     assert len(transcribe_clip(model, np.zeros(3 * 16_000, np.float32))) == 0
 

@@ -1,10 +1,12 @@
-"""MusicXML of engraved scores: music21 reads back what was written, and every voice fills its bar."""
+"""MusicXML of engraved scores: music21 and partitura read back what was written, and every voice fills its bar."""
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
 from fractions import Fraction as F
+from pathlib import Path
+from types import ModuleType
 
 import music21
 import numpy as np
@@ -77,6 +79,23 @@ def test_music21_reads_what_was_written(name: str) -> None:
     assert [pitch for _, _, pitch in read_back] == [pitch for _, _, pitch in expected]
     for found, wanted in zip(read_back, expected):
         assert found[:2] == pytest.approx(wanted[:2], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(PIECES))
+def test_partitura_reads_what_was_written(name: str, partitura: ModuleType, tmp_path: Path) -> None:
+    engraved = PIECES[name]
+    path = tmp_path / "score.musicxml"
+    path.write_bytes(to_musicxml(engraved))
+
+    opened = partitura.load_musicxml(path)
+
+    rows = [row for part in opened for row in partitura.utils.music.ensure_notearray(part)] if engraved.notes else []
+    found = sorted((float(row["onset_quarter"]), float(row["duration_quarter"]), int(row["pitch"])) for row in rows)
+    wanted = sorted((float(each.onset), float(each.duration), each.pitch_midi) for each in engraved.notes)
+    assert len(found) == len(wanted)
+    for one, other in zip(found, wanted):
+        assert one == pytest.approx(other, abs=1e-3)
+    assert {len(part.measures) for part in opened} == {len(engraved.bars)}
 
 
 @pytest.mark.parametrize("name", sorted(PIECES))

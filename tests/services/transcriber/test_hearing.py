@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -31,6 +32,15 @@ def load_notes(net: Any = None, **options: Any) -> LoadedTranscriber:
 
 def load_beats() -> LoadedTracker:
     return LoadedTracker(INFO, tiny_listeners.beat_listener(tiny_listeners.make_net("first")))
+
+
+def test_a_model_that_hears_no_keys_says_so() -> None:
+    loaded = load_notes()
+    assert loaded.new_decoder("key")
+    deaf = dataclasses.replace(loaded, listener=dataclasses.replace(loaded.listener, new_key_decoder=None))
+    with pytest.raises(InvalidInput, match="not keys"):
+        deaf.new_decoder("key")
+    assert deaf.new_decoder("sound")
 
 
 @asynccontextmanager

@@ -27,8 +27,9 @@ PAPER = dataclasses.replace(
     maestro_config(), conv_channels=2, fc_size=12, lstm_size=5, combined_lstm_size=4, window_frames=30, context_frames=8
 )
 FIRST_PAPER = dataclasses.replace(PAPER, has_offset_head=False)
-CONFIGS = [HARMONIC, PAPER, FIRST_PAPER]
-NAMES = ["harmonic", "paper", "first paper"]
+KEYED, KEYED_PAPER = (dataclasses.replace(config, has_key_head=True) for config in (HARMONIC, PAPER))
+CONFIGS = [HARMONIC, PAPER, FIRST_PAPER, KEYED, KEYED_PAPER]
+NAMES = ["harmonic", "paper", "first paper", "harmonic with keys", "paper with keys"]
 
 
 @pytest.fixture(params=CONFIGS, ids=NAMES)
@@ -57,7 +58,11 @@ def test_heads_are_probabilities_of_88_keys_in_every_frame(model):
         assert head.shape == (2, 37, 88)
         assert 0 <= head.min() < head.max() <= 1
     assert (heads.offset is not None) == model.config.has_offset_head
-    assert heads.stacked().shape == (2, 37, 352)
+    assert (heads.key is not None) == model.config.has_key_head
+    assert heads.stacked().shape == (2, 37, 88 * model.config.num_heads)
+    if heads.key is not None:
+        assert torch.equal(heads.stacked()[..., 352:], heads.key) and not torch.equal(heads.key, heads.frame)
+        assert torch.equal(heads.inner(3, 5).stacked(), heads.stacked()[:, 3:8])
 
 
 @pytest.mark.parametrize("shape", [(1,), (1, 0), (1, 1001), (1, 2, 1024)])
@@ -286,3 +291,33 @@ def test_a_pitch_is_told_by_its_own_harmonics():
     bare = branch.harmonics(torch.zeros(1, 18, 1, 1)).relu().sum()
     lit = np.nonzero((reached[0] - bare).abs().numpy() > 1e-6)[0].tolist()
     assert lit == sorted(50 - shift for shift in (-12, 0, 12, 19, 24, 28, 31, 34, 36))
+
+
+@torch.inference_mode()
+def test_a_trained_network_is_the_one_that_was_trained():
+    torch.manual_seed(0)
+    branch = OnsetsFrames(HARMONIC).network.onset_branch
+    semitones = torch.randn(2, 8, 30, 99)
+    for _ in range(5):
+        branch(semitones * 2 + 1)  # norms learn a mean and a variance
+    branch.eval()
+    x = torch.randn(2, 8, 30, 88)
+
+    assert torch.allclose(branch._at_harmonics_at_once(semitones), branch._at_harmonics(semitones), atol=1e-5)
+    for conv in (branch.near, branch.octaves, branch.later):
+        assert torch.allclose(conv(x), conv[1](conv[0](x)), atol=1e-5)
+        assert not torch.allclose(conv(x), conv[0](x), atol=1e-2)
+
+
+@pytest.mark.parametrize("config", [KEYED, KEYED_PAPER], ids=["harmonic", "paper"])
+def test_recurrent_layers_are_in_full_precision_under_autocast(config):
+    model = OnsetsFrames(config)
+    given = []
+    for module in model.modules():
+        if isinstance(module, torch.nn.LSTM):
+            module.register_forward_hook(lambda _, inputs, outputs: given.extend([inputs[0], outputs[0]]))
+    with torch.autocast("cpu", torch.bfloat16):
+        heads = model.logits(model.features(noise(config, frames=20)))
+
+    assert len(given) >= 6 and {tensor.dtype for tensor in given} == {torch.float32}
+    assert heads.onset.dtype == torch.bfloat16

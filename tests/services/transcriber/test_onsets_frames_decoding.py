@@ -33,9 +33,9 @@ def add_note(heads, pitch, onset_s, offset_s, velocity=64, has_offset=True):
     heads[np.abs(times - onset_s) < 0.06, VELOCITY, pitch - 21] = velocity / 127
 
 
-def decode(heads, config=CONFIG, cuts=()):
-    decoder = NoteDecoder(config)
-    parts = [decoder.push(part.reshape(len(part), 352)) for part in np.split(heads, cuts)]
+def decode(heads, config=CONFIG, cuts=(), ends="sound"):
+    decoder = NoteDecoder(config, ends)
+    parts = [decoder.push(part.reshape(len(part), heads.shape[1] * 88)) for part in np.split(heads, cuts)]
     return Notes.joined([*parts, decoder.flush()])
 
 
@@ -183,3 +183,53 @@ def test_hard_labels_leave_onsets_on_their_frames():
 def test_frames_of_another_shape_are_refused():
     with pytest.raises(ValueError, match="frames: expected"):
         NoteDecoder(CONFIG).push(np.zeros((3, 88), np.float32))
+
+
+KEYED = dataclasses.replace(CONFIG, has_key_head=True, key_threshold=0.3)
+
+
+def add_key(heads, pitch, onset_s, release_s, height=0.4):
+    """`heads` with keys, the one of `pitch` down for a time."""
+    keys = np.zeros((len(heads), 1, 88), np.float32) if heads.shape[1] == 4 else heads[:, 4:]
+    times = (np.arange(len(heads)) + 0.5) * FRAME_S
+    keys[(times >= onset_s) & (times < release_s), 0, pitch - 21] = height
+    return np.concatenate([heads[:, :4], keys], 1)
+
+
+def test_a_note_ends_with_its_sound_or_with_its_key_as_is_asked():
+    heads = silence(150)
+    add_note(heads, 60, 0.41, 2.21)
+    add_note(heads, 64, 0.61, 1.01)
+    heads = add_key(add_key(heads, 60, 0.41, 0.8), 64, 0.61, 1.0)
+    sound, key = decode(heads, KEYED), decode(heads, KEYED, ends="key")
+
+    assert sound.offset_s.tolist() == pytest.approx([2.21, 1.01], abs=1e-3)
+    assert key.offset_s.tolist() == pytest.approx([0.8, 1.0], abs=1e-3)  # no offset of the sound moves it
+    assert key.onset_s.tolist() == sound.onset_s.tolist()
+    assert key.velocity.tolist() == sound.velocity.tolist()
+
+
+def test_keys_have_a_threshold_of_their_own():
+    heads = silence(100)
+    add_note(heads, 60, 0.41, 1.61)
+    heads = add_key(heads, 60, 0.41, 1.21, height=0.4)
+
+    assert decode(heads, KEYED, ends="key").offset_s[0] == pytest.approx(1.2, abs=0.011)
+    deaf = dataclasses.replace(KEYED, key_threshold=0.45)
+    assert decode(heads, deaf, ends="key").offset_s[0] < 0.5
+    assert decode(heads, deaf).offset_s[0] == pytest.approx(1.61, abs=1e-3)
+
+
+def test_portions_of_keys_change_nothing():
+    heads = silence(150)
+    add_note(heads, 60, 0.41, 2.21)
+    add_note(heads, 60, 2.31, 2.61)
+    heads = add_key(add_key(heads, 60, 0.41, 0.8), 60, 2.31, 2.5)
+    whole, parts = (decode(heads, KEYED, cuts, "key") for cuts in ((), (20, 21, 39, 41, 120)))
+
+    assert whole.offset_s.tolist() == parts.offset_s.tolist() and len(whole) == 2
+
+
+def test_a_model_that_hears_no_keys_refuses_to_tell_their_ends():
+    with pytest.raises(ValueError, match="Ask for 'sound'"):
+        NoteDecoder(CONFIG, "key")

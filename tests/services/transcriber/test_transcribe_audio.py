@@ -108,6 +108,17 @@ async def test_notes_are_those_of_the_whole_audio_and_say_who_heard_them(serve: 
     assert responses[-1].complete_s == pytest.approx(1.055)
 
 
+async def test_notes_end_with_their_sounds_or_with_their_keys_as_is_asked(serve: Any) -> None:
+    samples = noise(0.5)
+    async with serve() as channel:
+        stub = stub_of(channel)
+        by_default, sounds, keys = [notes_of(await transcribe(stub, samples, ends=ends)) for ends in range(3)]
+        error = await failure(transcribe(stub, samples, ends=7))
+    assert by_default == sounds != keys
+    assert max(note[1] for note in keys) < 0.011 < max(note[1] for note in sounds)
+    assert violation(error)[0] == "config.ends"
+
+
 async def test_streamed_notes_equal_those_of_one_message_whatever_the_messages(serve: Any) -> None:
     generator = np.random.default_rng(0)
     async with serve() as channel:

@@ -50,10 +50,10 @@ class TinyNet(nn.Module):
 
 
 class TinyDecoder:
-    """A note of a pitch lasts while its number is above the threshold, and `MOST_FRAMES` at most."""
+    """A note of a pitch lasts while its number is above the threshold, and `most_frames` at most."""
 
-    def __init__(self, config: TinyConfig) -> None:
-        self._frame_s = 1 / config.frame_rate_hz
+    def __init__(self, config: TinyConfig, most_frames: int = MOST_FRAMES) -> None:
+        self._frame_s, self._most_frames = 1 / config.frame_rate_hz, most_frames
         self._num_frames = 0
         self._began: dict[int, int] = {}
 
@@ -70,7 +70,7 @@ class TinyDecoder:
         for frame in frames:
             for pitch, level in enumerate(frame[:NUM_PITCHES]):
                 began = self._began.get(pitch)
-                if began is not None and (level <= THRESHOLD or self._num_frames - began >= MOST_FRAMES):
+                if began is not None and (level <= THRESHOLD or self._num_frames - began >= self._most_frames):
                     ended.append(self._end(pitch))
                     began = None
                 if began is None and level > THRESHOLD:
@@ -100,7 +100,7 @@ def make_net(name: str, num_outputs: int = NUM_PITCHES) -> TinyNet:
 
 
 def note_listener(net: TinyNet) -> NoteListener:
-    return NoteListener(net.config, net, net, lambda: TinyDecoder(net.config))
+    return NoteListener(net.config, net, net, lambda: TinyDecoder(net.config), lambda: TinyDecoder(net.config, 1))
 
 
 def beat_listener(net: TinyNet) -> BeatListener:

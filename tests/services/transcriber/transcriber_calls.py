@@ -28,8 +28,10 @@ def wave(samples: Any, rate_hz: int = 8000) -> audio_pb2.Waveform:
     )
 
 
-def transcribe_requests(samples: Any, *, model: str = "", rate_hz: int = 8000, cuts: Sequence[int] = ()) -> list[Any]:
-    request, config = transcriber_pb2.TranscribeAudioRequest, transcriber_pb2.TranscribeConfig(model=model)
+def transcribe_requests(
+    samples: Any, *, model: str = "", ends: Any = 0, rate_hz: int = 8000, cuts: Sequence[int] = ()
+) -> list[Any]:
+    request, config = transcriber_pb2.TranscribeAudioRequest, transcriber_pb2.TranscribeConfig(model=model, ends=ends)
     parts = [samples[start:stop] for start, stop in itertools.pairwise([0, *cuts, len(samples)])]
     return [request(config=config), *(request(waveform=wave(part, rate_hz)) for part in parts)]
 

@@ -127,3 +127,54 @@ async def test_a_call_into_the_silence_is_unavailable_soon(serve, settings):
             await stub.EncodeAudio(REQUEST, timeout=120)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert time.monotonic() - began_s < ENOUGH_S + 20, "a connection that nobody answers is given up after 5 s"
+
+
+async def test_a_caller_that_vanishes_without_a_word_ends_its_call(serve):
+    codec, begun, ended = serve.fake(), asyncio.Event(), asyncio.Event()
+
+    async def wait_for_ever(requests, context):
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+            yield codec_pb2.DecodeTokensResponse()
+        finally:
+            ended.set()
+
+    codec.decode = wait_for_ever
+    served = await serve(codec, keepalive_time_s=KEEPALIVE_TIME_S, keepalive_timeout_s=KEEPALIVE_TIMEOUT_S)
+    async with BlackHole(served.address) as hole:
+        channel = serve.open(hole.address, health_checking=False, max_attempts=1)
+        call = codec_pb2_grpc.CodecServiceStub(channel).DecodeTokens(timeout=120)
+        await call.write(codec_pb2.DecodeTokensRequest())
+        await begun.wait()
+        hole.swallow()
+        async with asyncio.timeout(ENOUGH_S):
+            await ended.wait()
+        call.cancel()
+        hole.heal()
+
+
+async def test_a_caller_that_does_not_read_holds_the_handler_back_and_may_go_on_later(serve):
+    codec, num_messages, num_made = serve.fake(), 400, 0
+
+    async def make(requests, context):
+        nonlocal num_made
+        for _ in range(num_messages):
+            num_made += 1
+            yield codec_pb2.DecodeTokensResponse(waveform={"samples": bytes(256 * 1024)})
+
+    codec.decode = make
+    served = await serve(codec)
+    call = served.codec.DecodeTokens(timeout=120)
+    await call.write(codec_pb2.DecodeTokensRequest())
+    await call.done_writing()
+    await call.read()
+    seen = 0
+    while seen != num_made:  # it goes on until all buffers between are full
+        seen = num_made
+        await asyncio.sleep(1.0)
+    assert seen < num_messages / 2, "hundreds of megabytes wait for somebody who does not read"
+    num_read = 1
+    while await call.read() is not grpc.aio.EOF:
+        num_read += 1
+    assert num_read == num_messages

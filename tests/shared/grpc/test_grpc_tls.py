@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
+import asyncio
+import socket
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from authority import Authority
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import ValidationError
 from stretto.codec.v1 import codec_pb2, codec_pb2_grpc
 from stretto_shared.errors import NotReady
@@ -18,44 +16,6 @@ from stretto_shared.grpc.settings import ChannelSettings, GrpcSettings
 from stretto_shared.grpc.tls import server_credentials
 
 REQUEST = codec_pb2.EncodeAudioRequest()
-
-
-class Authority:
-    """A certificate authority that signs for one name."""
-
-    def __init__(self, folder, name):
-        self.folder, self.key = folder, ec.generate_private_key(ec.SECP256R1())
-        self.subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self.ca_path = folder / f"{name}.pem"
-        self.ca_path.write_bytes(self._sign(self.subject, self.key.public_key(), is_ca=True))
-
-    def issue(self, name):
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        cert_path, key_path = self.folder / f"{name}.crt", self.folder / f"{name}.key"
-        cert_path.write_bytes(self._sign(subject, key.public_key(), is_ca=False))
-        key_path.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-        return cert_path, key_path
-
-    def _sign(self, subject, public_key, *, is_ca):
-        now = datetime.datetime.now(datetime.UTC)
-        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self.subject)
-            .public_key(public_key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(hours=1))
-            .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        )
-        return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 @pytest.fixture
@@ -95,11 +55,92 @@ async def test_mtls_takes_a_known_client_and_refuses_one_without_or_with_a_forei
         await refused(codec_pb2_grpc.CodecServiceStub(channel))
 
 
+async def test_only_the_named_are_served_of_those_with_a_certificate_and_health_is_for_all(serve, authority):
+    cert_path, key_path = authority.issue("server")
+    port = free_port()
+
+    def as_client(name):
+        own_cert_path, own_key_path = authority.issue(name)
+        return {"tls_ca_path": authority.ca_path, "tls_cert_path": own_cert_path, "tls_key_path": own_key_path}
+
+    served = await serve(
+        tls_cert_path=cert_path,
+        tls_key_path=key_path,
+        tls_client_ca_path=authority.ca_path,
+        tls_client_names="another, orchestrator",
+        health_port=port,
+        channel=as_client("orchestrator"),
+    )
+    assert await served.codec.EncodeAudio(REQUEST, timeout=60) == codec_pb2.EncodeAudioResponse()
+    channel = serve.open(served.address, max_attempts=1, health_checking=False, **as_client("harmony"))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await codec_pb2_grpc.CodecServiceStub(channel).EncodeAudio(REQUEST, timeout=60)
+    assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+    assert "PEER_NOT_NAMED" in str(caught.value.trailing_metadata())
+    assert (await health_of(channel)) == health_pb2.HealthCheckResponse.SERVING
+
+
+async def health_of(channel):
+    return (await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)).status
+
+
+async def test_the_health_port_answers_health_in_plain_text_and_nothing_else_until_the_server_drains(serve, authority):
+    cert_path, key_path = authority.issue("server")
+    port = free_port()
+    codec = serve.fake()
+    began, let_go = asyncio.Event(), asyncio.Event()
+
+    async def encode(request, context):
+        began.set()
+        await let_go.wait()
+        return codec_pb2.EncodeAudioResponse()
+
+    codec.encode = encode
+    served = await serve(
+        codec,
+        tls_cert_path=cert_path,
+        tls_key_path=key_path,
+        health_port=port,
+        channel={"tls_ca_path": authority.ca_path},
+    )
+    probe = serve.open(f"127.0.0.1:{port}", max_attempts=1, health_checking=False)
+    assert await health_of(probe) == health_pb2.HealthCheckResponse.SERVING
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await codec_pb2_grpc.CodecServiceStub(probe).EncodeAudio(REQUEST, timeout=60)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    call = asyncio.ensure_future(served.codec.EncodeAudio(REQUEST, timeout=60))
+    await began.wait()
+    stopping = asyncio.create_task(served.server.stop())
+    async with asyncio.timeout(60):
+        while await health_of(probe) == health_pb2.HealthCheckResponse.SERVING:  # noqa: ASYNC110  it is another's
+            await asyncio.sleep(0.01)
+    let_go.set()
+    await asyncio.gather(call, stopping)
+    with pytest.raises(grpc.aio.AioRpcError):
+        await health_of(probe)
+
+
+async def test_a_health_port_that_is_taken_is_named(serve):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(NotReady, match=f"Cannot answer health on 127.0.0.1:{taken.getsockname()[1]}"):
+            await serve(health_port=taken.getsockname()[1])
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def test_half_a_tls_setting_is_refused_at_once(tmp_path):
     with pytest.raises(ValidationError, match="tls_key_path"):
         GrpcSettings(tls_cert_path=tmp_path / "a.crt")
     with pytest.raises(ValidationError, match="tls_client_ca_path"):
         GrpcSettings(tls_client_ca_path=tmp_path / "ca.pem")
+    with pytest.raises(ValidationError, match="tls_client_names needs tls_client_ca_path"):
+        GrpcSettings(tls_client_names="orchestrator")
     with pytest.raises(ValidationError, match="tls_key_path"):
         ChannelSettings(tls_cert_path=tmp_path / "a.crt")
 

@@ -1,7 +1,8 @@
 """The residual vector quantizer: lossless to its own codes, better with every codebook, alive in every code."""
 
+import pytest
 import torch
-from stretto_shared.nn.rvq import ResidualVectorQuantizer
+from stretto_shared.nn.rvq import ResidualVectorQuantizer, without_learning_state
 
 
 def trained_quantizer(num_steps: int = 60) -> tuple[ResidualVectorQuantizer, torch.Tensor]:
@@ -132,3 +133,23 @@ def test_codes_that_were_placed_on_many_vectors_follow_latents_that_move() -> No
         return float((quantizer.eval()(moved).latents - moved).square().mean())
 
     assert error_after_a_move(forgetful=True) < 0.7 * error_after_a_move(forgetful=False)
+
+
+def test_a_servable_state_holds_the_codes_alone_and_codes_the_same() -> None:
+    quantizer, latents = trained_quantizer()
+    state = without_learning_state({"other.initialised": torch.ones(1), **quantizer.state_dict()})
+    assert state.pop("other.initialised") is not None  # of no codebook: it stays
+    assert sorted(name.rsplit(".", 1)[1] for name in state if "codebook" in name or "embed" in name) == ["embed"] * 3
+    again = ResidualVectorQuantizer(16, num_codebooks=3, cardinality=32)
+    again.load_state_dict(state)
+    assert torch.equal(again.eval().encode(latents), quantizer.encode(latents))
+    # and learning goes on from there: a first batch does not place the codes anew
+    again.train()(latents)
+    assert float((again.eval().decode(again.encode(latents)) - latents).square().mean()) < 0.3
+
+
+def test_a_state_with_some_of_the_learning_buffers_is_refused() -> None:
+    quantizer, _ = trained_quantizer()
+    state = {name: value for name, value in quantizer.state_dict().items() if not name.endswith("embed_sum")}
+    with pytest.raises(RuntimeError, match="embed_sum"):
+        ResidualVectorQuantizer(16, num_codebooks=3, cardinality=32).load_state_dict(state)

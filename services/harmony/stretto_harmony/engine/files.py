@@ -73,7 +73,7 @@ class ScoreFiles:
         """An analysis as the bytes of a file.
 
         Raises:
-            InvalidInput: If the format needs a file of the score and there is none, or a text is too long.
+            InvalidInput: If a text is too long, or the file of the score does not go with the score.
             Overloaded: If `max_waiting` files wait already.
         """
         for field in ("title", "analyst"):
@@ -82,11 +82,6 @@ class ScoreFiles:
                 raise InvalidInput(
                     field, f"expected at most {MAX_TEXT_CHARACTERS} characters, got {num_characters}. Shorten it."
                 )
-        if format is AnalysisFormat.MUSICXML and analysis.source is None:
-            raise InvalidInput(
-                "score.file",
-                "is required to write MusicXML. Send the file that was analysed, or ask for another format.",
-            )
         return await self._thread.run(partial(self._writers[format], analysis))
 
     def count_waiting(self) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from stretto_harmony.scores.score import TICKS_PER_WHOLE, Score
 
 MAX_NOTES = 20_000
 MAX_SPANS = 1_000
+SPANS_AT_ONCE = 32
 MAX_SPAN_TICKS = 200 * TICKS_PER_WHOLE
 MAX_LABELS = 1_000
 MAX_CANDIDATES = 100
@@ -80,8 +82,15 @@ class Questions:
                     f"expected a start from 0 to before {score.num_ticks} and an end above it, at most "
                     f"{MAX_SPAN_TICKS} ticks on, got {start} to {end}. Take the times of the score.",
                 )
-        answer = await self._ask(model, lambda modules: modules.classify_chords(score, spans))
-        return Answer([_best_chords(row, count) for row in answer.value], answer.model)
+        loaded, modules = self._analyzers.find_modules(model)
+        found: list[list[Candidate[Chord]]] = []
+        with self._analyzers.admitted(loaded):
+            for first in range(0, len(spans), SPANS_AT_ONCE):  # a turn for each few, so that nobody waits for all
+                asked = spans[first : first + SPANS_AT_ONCE]
+                classify = partial(modules.classify_chords, score, asked)
+                probabilities = await self._analyzers.run(loaded, classify, is_first=first == 0)
+                found += [_best_chords(row, count) for row in probabilities]
+        return Answer(found, loaded.info)
 
     async def next_chords(
         self, model: str, score: Score, labels: Sequence[HarmonyLabel], num_candidates: int

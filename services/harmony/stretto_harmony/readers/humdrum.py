@@ -12,15 +12,18 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import lru_cache
 
 from stretto_shared.errors import InvalidInput
 
 from stretto_harmony.readers.building import Note, ScoreBuilder, joined, ticks_of
 from stretto_harmony.scores import pitch
-from stretto_harmony.scores.score import TICKS_PER_WHOLE, Score
+from stretto_harmony.scores.score import MAX_MEASURES, MAX_NOTES, TICKS_PER_WHOLE, Score
 
 MAX_BYTES = 50_000_000
 MAX_SPINES = 256
+MAX_WRITTEN_NOTES = 2 * MAX_NOTES
+"""Before ties are joined."""
 _FIELD = "score"
 _RECIPROCAL = re.compile(r"(\d{1,5})(?:%(\d{1,5}))?(\.{0,8})")
 _PITCH = re.compile(r"(([a-gA-G])\2*)(#{1,3}|-{1,3}|n)?")
@@ -64,6 +67,8 @@ class _Reading:
         """Begin a bar here; one that nothing was in takes the new number."""
         if self.bars and self.bars[-1].start == self.time:
             self.bars.pop()
+        if len(self.bars) >= MAX_MEASURES:
+            raise InvalidInput(_FIELD, f"expected up to {MAX_MEASURES} measures, got more. Split the piece.")
         self.bars.append(_Bar(number, self.time, self.numerator, self.denominator, self.key))
 
 
@@ -181,12 +186,18 @@ def _length(token: str, number: int) -> Fraction:
         return Fraction(0)
     if match[2] is not None and int(match[1]) == 0:
         raise InvalidInput(f"{_FIELD} line {number}", f"expected a duration, got {token[:20]!r}. Correct the token.")
-    parts = int(match[1])
-    whole = (
-        Fraction(int(match[2]), parts) if match[2] else Fraction(1, parts) if parts else Fraction(2 ** len(match[1]))
-    )
-    dots = len(match[3])
-    return 4 * whole * (2 - Fraction(1, 2**dots))
+    return _quarters(match[1], match[2], len(match[3]))
+
+
+@lru_cache(maxsize=1024)
+def _quarters(reciprocal: str, numerator: str | None, num_dots: int) -> Fraction:
+    """`4` is a quarter note, `0` a breve, `00` two of them, and `3%2` two thirds of a whole note."""
+    parts = int(reciprocal)
+    if numerator is not None:
+        whole = Fraction(int(numerator), parts)
+    else:
+        whole = Fraction(1, parts) if parts else Fraction(2 ** len(reciprocal))
+    return 4 * whole * (2 - Fraction(1, 2**num_dots))
 
 
 def _add_note(token: str, length: Fraction, spine: _Spine, number: int, reading: _Reading) -> None:
@@ -201,6 +212,8 @@ def _add_note(token: str, length: Fraction, spine: _Spine, number: int, reading:
         raise InvalidInput(f"{_FIELD} line {number}", f"expected MIDI pitch 0 to 127, got {token[:20]!r}. Correct it.")
     onset, end = ticks_of(reading.time), ticks_of(reading.time + length)
     note = Note(onset, end - onset, midi, fifths, spine.number, spine.voice)
+    if len(reading.notes) >= MAX_WRITTEN_NOTES:
+        raise InvalidInput(_FIELD, f"expected up to {MAX_WRITTEN_NOTES} written notes, got more. Split the piece.")
     reading.notes.append((note, "_" in token or "]" in token))
 
 

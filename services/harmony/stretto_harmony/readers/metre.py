@@ -58,7 +58,7 @@ def _accents(halves: Ints, onset: Floats, duration: Floats, midi: Ints) -> Float
     """The accent of each half quarter [H], in means of its two kinds."""
     size = int(halves.max()) + 1
     weight = np.minimum(duration, LONGEST_WEIGHT) + BASS_WEIGHT * _is_lowest(onset, midi)
-    lengths = np.bincount(halves, weight, size)
+    lengths = np.bincount(halves, weight, size).astype(np.float64)
     change = np.where(lengths > 0, _harmonic_change(halves, duration, midi, size), 0.0)
     return _in_means(lengths) + CHANGE_WEIGHT * _in_means(change)
 

@@ -9,8 +9,10 @@ out; tracks are staves, channels voices.
 from __future__ import annotations
 
 import struct
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from stretto_shared.errors import InvalidInput
@@ -18,12 +20,14 @@ from stretto_shared.errors import InvalidInput
 from stretto_harmony.readers.building import Note, ScoreBuilder
 from stretto_harmony.readers.metre import infer_metre
 from stretto_harmony.readers.spelling import spell
-from stretto_harmony.scores.score import MAX_MEASURES, MAX_NOTES, TICKS_PER_QUARTER, TICKS_PER_WHOLE, Ints, Score
+from stretto_harmony.scores.score import MAX_NOTES, TICKS_PER_QUARTER, TICKS_PER_WHOLE, Ints, Score
 
 _FIELD = "score"
 _DRUMS = 9
 _GRIDS = (TICKS_PER_QUARTER // 24, TICKS_PER_QUARTER // 32)
 _DATA_BYTES = {0x8: 2, 0x9: 2, 0xA: 2, 0xB: 2, 0xC: 1, 0xD: 1, 0xE: 2}
+
+_Mark = TypeVar("_Mark")
 
 
 @dataclass
@@ -80,30 +84,45 @@ def _snapped(ticks: Ints, division: int) -> Ints:
 def _add_measures(builder: ScoreBuilder, file: _File, onset: Ints, end: Ints, pitch: Ints) -> None:
     """Bars from tick 0 until the last note begins, and on to where it ends."""
     last = int(max(onset.max() + 1, end.max()))
-    metres = {int(tick * TICKS_PER_QUARTER // file.division): metre for tick, metre in sorted(file.metres.items())}
-    pickup = 0
+    metres, keys = (_in_our_ticks(marks, file.division) for marks in (file.metres, file.keys))
+    pickup = _pickup(metres)
     if not metres:
         first = int(onset.min())
         found = infer_metre((onset - first) / TICKS_PER_QUARTER, (end - onset) / TICKS_PER_QUARTER, pitch)
-        metres = {0: (found.numerator, 4)}
+        metres = [(0, (found.numerator, 4))]
         pickup = (first + round(found.pickup * TICKS_PER_QUARTER)) % (found.numerator * TICKS_PER_QUARTER)
-    changes = sorted(metres)
-    keys = {int(tick * TICKS_PER_QUARTER // file.division): key for tick, key in sorted(file.keys.items())}
-    number = 0 if pickup else 1
     while builder.num_ticks < last:
         start = builder.num_ticks
-        if builder.num_measures >= MAX_MEASURES:
-            raise InvalidInput(_FIELD, f"expected up to {MAX_MEASURES} measures, got more. Split the piece.")
-        numerator, denominator = metres[max((tick for tick in changes if tick <= start), default=changes[0])]
-        length = numerator * TICKS_PER_WHOLE // denominator
-        length = pickup if pickup and not start else length
-        following = next((tick for tick in changes if start < tick < start + length), None)
-        length = following - start if following is not None else length
-        key = next((key for tick, key in reversed(keys.items()) if tick <= start), 0)
+        place = bisect_right(metres, start, key=_tick) - 1
+        numerator, denominator = metres[max(place + (pickup > 0 and not start and len(metres) > 1), 0)][1]
+        length = pickup if pickup and not start else numerator * TICKS_PER_WHOLE // denominator
+        if place + 1 < len(metres):
+            length = min(length, metres[place + 1][0] - start)
+        key = bisect_right(keys, start, key=_tick) - 1
         builder.add_measure(
-            length=length, offset=0, numerator=numerator, denominator=denominator, key_signature=key, number=str(number)
-        )  # fmt: skip
-        number += 1
+            length=length,
+            offset=0,
+            numerator=numerator,
+            denominator=denominator,
+            key_signature=keys[key][1] if key >= 0 else 0,
+            number=str(builder.num_measures + (0 if pickup else 1)),
+        )
+
+
+def _pickup(metres: list[tuple[int, tuple[int, int]]]) -> int:
+    """The ticks of a first bar that has a shorter metre all to itself, as programs write an upbeat; 0 without one."""
+    if len(metres) < 2 or metres[0][0] > 0:
+        return 0
+    first, second = (numerator * TICKS_PER_WHOLE // denominator for _, (numerator, denominator) in metres[:2])
+    return first if first == metres[1][0] and first < second else 0
+
+
+def _in_our_ticks(marks: dict[int, _Mark], division: int) -> list[tuple[int, _Mark]]:
+    return [(tick * TICKS_PER_QUARTER // division, mark) for tick, mark in sorted(marks.items())]
+
+
+def _tick(mark: tuple[int, object]) -> int:
+    return mark[0]
 
 
 def _read_file(data: bytes) -> _File:

@@ -24,7 +24,8 @@ from stretto_harmony.readers.building import Note, ScoreBuilder, fraction_of, jo
 from stretto_harmony.scores import pitch
 from stretto_harmony.scores.score import TICKS_PER_WHOLE, Score
 
-MAX_XML_BYTES = 200_000_000
+MAX_XML_BYTES = 64_000_000
+MAX_PARTS = 256
 _FIELD = "score"
 _BROKEN_CONTAINER = (
     zipfile.BadZipFile,
@@ -42,13 +43,23 @@ _BROKEN_CONTAINER = (
 
 @dataclass
 class _Part:
-    """What a part carries from measure to measure; `first_staff` is its first among the score's."""
+    """What a part carries from measure to measure.
+
+    Args:
+        first_staff: The place of its first staff among the score's.
+        divisions: Of a quarter note, in which durations are counted.
+        num_staves: How many staves it has.
+        transposition: Fifths and semitones from the written to the sounding pitch.
+        voices: The numbers of its voices by their names.
+        open_ties: End, pitch and staff of the notes that say they are tied on: some programs write no stop.
+    """
 
     first_staff: int
     divisions: int = 1
     num_staves: int = 1
     transposition: tuple[int, int] = (0, 0)
     voices: dict[str, int] = field(default_factory=dict)
+    open_ties: set[tuple[int, int, int]] = field(default_factory=set)
 
 
 @dataclass
@@ -68,6 +79,8 @@ def read_score(data: bytes) -> Score:
     parts = [_measures(part) for part in _parts(root)]
     if not parts or not any(parts):
         raise InvalidInput(_FIELD, "expected MusicXML with a part and a measure, got none. Export the score again.")
+    if len(parts) > MAX_PARTS:
+        raise InvalidInput(_FIELD, f"expected up to {MAX_PARTS} parts, got {len(parts)}. Leave some out.")
     return _read_parts(parts)
 
 
@@ -173,7 +186,11 @@ def _note(element: ElementTree.Element, state: _Part, onset: int, duration: int)
     note = Note(
         onset, duration, pitch.midi_of(written, octave) + semitones, written + fifths, min(staff, 255), min(voice, 255)
     )
-    return note, any(tie.get("type") == "stop" for tie in element.iter("tie"))
+    ties = {tie.get("type") for tie in (*element.findall("tie"), *element.findall("notations/tied"))}
+    is_open = (onset, note.midi, note.staff) in state.open_ties
+    if "start" in ties:
+        state.open_ties.add((onset + duration, note.midi, note.staff))
+    return note, "stop" in ties or is_open
 
 
 def _count_staves(measures: Iterable[ElementTree.Element]) -> int:
@@ -205,7 +222,7 @@ def _measures(part: ElementTree.Element) -> list[ElementTree.Element]:
 
 
 def _root(xml: bytes) -> ElementTree.Element:
-    if b"<!ENTITY" in xml[:100_000]:
+    if any("<!ENTITY".encode(encoding) in xml for encoding in ("utf-8", "utf-16-le", "utf-16-be")):
         raise InvalidInput(_FIELD, "expected MusicXML without entities of its own, got some. Export the score again.")
     try:
         root = ElementTree.fromstring(xml)

@@ -50,6 +50,7 @@ class _Reading:
     key: Key | None = None
     events: list[Event] = field(default_factory=list)
     of_measure: dict[int, list[Event]] = field(default_factory=dict)
+    num_copied: int = 0
 
     def add(self, event: Event) -> None:
         if len(self.events) >= MAX_EVENTS:
@@ -167,7 +168,11 @@ def _copy(match: re.Match[str], reading: _Reading) -> None:
     """Repeat the events of other measures, with the keys that they had there."""
     to_first, from_first = int(match[1]), int(match[3])
     to_last, from_last = int(match[2] or match[1]), int(match[4] or match[3])
-    for number in range(min(to_last - to_first, from_last - from_first) + 1):
+    count = min(to_last - to_first, from_last - from_first) + 1
+    reading.num_copied += max(count, 0)
+    if reading.num_copied > MAX_EVENTS:
+        raise InvalidInput("analysis", f"expected up to {MAX_EVENTS} copied measures, got more. Split the piece.")
+    for number in range(count):
         for event in list(reading.of_measure.get(from_first + number, ())):
             reading.add(Event(to_first + number, "", event.beat, event.figure, event.key))
             reading.key = event.key

@@ -26,7 +26,7 @@ _FIGURE = re.compile(
     r"(?P<accidentals>[#b-]*)"
     rf"(?P<name>Cad|It|Ger|Gr|Fr|N|{_NUMERAL})"
     r"(?P<form>(?:°|o|ø|%|\+M|\+|maj|M|d(?=\d))?)"
-    r"(?P<figures>(?:maj|M|d(?=\d)|[#b]*\d+|[#b]+|/(?=[#b]*\d))*)\Z"
+    r"(?P<figures>(?:maj|M|d(?=\d)|[#b\d]|/(?=[#b]*\d))*)\Z"
 )
 _BRACKET = re.compile(r"\[([^\]]*)\]|\(([^)]*)\)")
 _ALTERED = re.compile(r"(#{1,2}|b{1,2})([357])\Z")

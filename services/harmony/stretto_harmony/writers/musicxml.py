@@ -1,7 +1,7 @@
 """MusicXML: the score as it came, with the numerals as words below its lowest staff.
 
-A MusicXML file is changed in nothing else; a MIDI or Humdrum file is written as MusicXML by music21 first. A numeral is
-a direction at the end of its measure's elements, reached by `backup` and `forward`, since not every program reads the
+A MusicXML file is changed in nothing else; any other score is written plainly (`plain_score.py`). A numeral is a
+direction at the end of its measure's elements, reached by `backup` and `forward`, since not every program reads the
 `offset` of a direction; where the part's divisions do not hold its time, it stands on the last one before.
 """
 
@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 from stretto_shared.errors import InvalidInput
 
 from stretto_harmony.scores.score import TICKS_PER_QUARTER
+from stretto_harmony.writers.plain_score import plain_score
 from stretto_harmony.writers.written import WrittenAnalysis, numeral_of
 
 FIELD = "score.file.data"
@@ -42,8 +43,7 @@ def write_musicxml(analysis: WrittenAnalysis) -> bytes:
     Raises:
         InvalidInput: If the file is not a score-partwise, or has other measures than the score.
     """
-    assert analysis.source is not None
-    root = _parsed(_as_musicxml(analysis.source, analysis.source_suffix))
+    root = _root_of(analysis)
     parts = root.findall("part")
     if root.tag != "score-partwise" or not parts:
         raise InvalidInput(FIELD, f"expected a score-partwise with parts, got <{root.tag}>. Save it as such.")
@@ -62,6 +62,14 @@ def write_musicxml(analysis: WrittenAnalysis) -> bytes:
             _add(measure, marks[index], divisions, num_staves)
     body = ElementTree.tostring(root, encoding="unicode")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{DOCTYPE}\n{body}\n'.encode()
+
+
+def _root_of(analysis: WrittenAnalysis) -> ElementTree.Element:
+    """The score's own MusicXML where it has one."""
+    source = analysis.source
+    if source is None or analysis.source_suffix != "musicxml":
+        return plain_score(analysis.score, analysis.title)
+    return _parsed(_unpacked(source) if source[:2] == b"PK" else source)
 
 
 def _marks(analysis: WrittenAnalysis) -> Iterator[tuple[int, list[_Mark]]]:
@@ -136,13 +144,6 @@ def _parsed(data: bytes) -> ElementTree.Element:
         raise InvalidInput(FIELD, f"expected MusicXML, got what is none: {error}. Send the file as it is.") from error
 
 
-def _as_musicxml(data: bytes, suffix: str) -> bytes:
-    """The file's own bytes unpacked, or what music21 makes of a MIDI or Humdrum file."""
-    if suffix != "musicxml":
-        return _converted(data, suffix)
-    return _unpacked(data) if data[:2] == b"PK" else data
-
-
 def _unpacked(data: bytes) -> bytes:
     try:
         with zipfile.ZipFile(BytesIO(data)) as packed:
@@ -160,20 +161,3 @@ def _unpacked(data: bytes) -> bytes:
         zlib.error,
     ) as error:
         raise InvalidInput(FIELD, f"expected a compressed MusicXML file, got a broken one: {error}.") from error
-
-
-def _converted(data: bytes, suffix: str) -> bytes:
-    from music21 import converter
-    from music21.musicxml.m21ToXml import GeneralObjectExporter
-
-    format_of = {"mid": "midi", "krn": "humdrum"}
-    content = data if suffix == "mid" else data.decode("utf-8", "replace")
-    try:
-        written: bytes = GeneralObjectExporter(converter.parse(content, format=format_of[suffix])).parse()
-    except Exception as error:  # music21 raises whatever its parsers happen to meet
-        raise InvalidInput(
-            FIELD,
-            f"expected a file that music21 can write as MusicXML, got one that it cannot ({type(error).__name__}). "
-            "Ask for another format, or send MusicXML.",
-        ) from error
-    return written

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stretto_orchestrator.clients.acoustic import AcousticClient, RefineRequest, TokenRequest
-from stretto_orchestrator.clients.calling import remaining_s, unreachable
+from stretto_orchestrator.clients.calling import remaining_s, shut, unreachable
 from stretto_orchestrator.clients.codec import CodecClient, DecodedAudio, EncodedAudio
 from stretto_orchestrator.clients.embedding import EmbeddingClient, RankedCandidate
 from stretto_orchestrator.clients.harmony import AnalyzedMeasures, HarmonyClient
@@ -51,5 +51,6 @@ __all__ = [
     "TokenRequest",
     "TranscriberClient",
     "remaining_s",
+    "shut",
     "unreachable",
 ]

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import grpc
-from stretto_shared.errors import InvalidInput, NotFound, NotReady
+from stretto_shared.errors import InvalidInput, NotFound, NotReady, PermissionDenied, Unauthenticated
 from stretto_shared.features import ModelInfo
 from stretto_shared.grpc import convert
 from stretto_shared.grpc.call import current_call
@@ -28,6 +28,13 @@ def unreachable(stage: str) -> NotReady:
     return NotReady(f"The {stage} service cannot be reached. Try again.", reason="UNREACHABLE")
 
 
+def shut(stage: str) -> NotReady:
+    """The error of a stage that does not answer this server: whoever called here can do nothing about it."""
+    return NotReady(
+        f"The {stage} service does not answer this server. Its operator has to let it in.", reason="STAGE_SHUT"
+    )
+
+
 @contextmanager
 def errors_of(stage: str, fields: Mapping[str, str] | None = None) -> Iterator[None]:
     """Raise a failed call as the error that it stands for.
@@ -46,6 +53,8 @@ def errors_of(stage: str, fields: Mapping[str, str] | None = None) -> Iterator[N
                 raise
             case NotReady(reason="UNREACHABLE"):
                 raise unreachable(stage) from error
+            case Unauthenticated() | PermissionDenied():
+                raise shut(stage) from error
             case InvalidInput() | NotFound() if fields is not None:
                 raise _in_clients_words(known, stage, fields) from error
         raise known from error

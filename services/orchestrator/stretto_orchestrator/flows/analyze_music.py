@@ -20,7 +20,9 @@ from stretto_shared.score import MAX_NAME_CHARACTERS, Part, Score
 
 from stretto_orchestrator.clients import HarmonyClient, HeardBeats, HeardNotes, Stages, TranscriberClient
 from stretto_orchestrator.flows.events import PROGRESS_INTERVAL_S
-from stretto_orchestrator.flows.forking import Branch, Fork
+from stretto_orchestrator.flows.forking import Branch, Fork, KeptAudio
+from stretto_orchestrator.flows.rehearing import heard_beats, heard_notes
+from stretto_orchestrator.flows.resuming import Resumes
 
 NOTES_STAGE, BEATS_STAGE, SCORE_STAGE = "transcriber/notes", "transcriber/beats", "transcriber/score"
 HARMONY_STAGE = "harmony"
@@ -122,13 +124,26 @@ AnalysisEvent = AnalysisProgress | HeardNotes | HeardBeats | AnalyzedScore | Ana
 
 
 async def analyze_music(
-    stages: Stages, request: AnalysisRequest, audio: AsyncIterator[Waveform]
+    stages: Stages,
+    request: AnalysisRequest,
+    audio: AsyncIterator[Waveform],
+    *,
+    resumes: Resumes,
+    kept: KeptAudio,
 ) -> AsyncGenerator[AnalysisEvent, None]:
-    """Progress, the sections that were asked for, and the receipt last."""
+    """Progress, the sections that were asked for, and the receipt last.
+
+    Args:
+        stages: Who hears, and who analyses.
+        request: What somebody wants to know.
+        audio: The recording.
+        resumes: Who allows a stage that was lost to hear the recording again.
+        kept: Who has room for the recording until then.
+    """
     began_s = time.monotonic()
     if request.wants_harmony or request.harmony_model:  # an hour may be heard before an analyzer is wanted
         await stages.harmony.check_model(request.harmony_model, field="config.harmony_model")
-    hearing = _Hearing(stages.transcriber, request, audio)
+    hearing = _Hearing(stages.transcriber, request, audio, resumes, kept)
     models: list[ModelInfo] = []
     try:
         async with aclosing(hearing.events()) as events:
@@ -182,11 +197,17 @@ class _Hearing:
     """The stages that hear one recording, at work at the same time."""
 
     def __init__(
-        self, transcriber: TranscriberClient, request: AnalysisRequest, audio: AsyncIterator[Waveform]
+        self,
+        transcriber: TranscriberClient,
+        request: AnalysisRequest,
+        audio: AsyncIterator[Waveform],
+        resumes: Resumes,
+        kept: KeptAudio,
     ) -> None:
         self._transcriber = transcriber
         self._request = request
-        self.fork = Fork(audio, int(request.hears_notes) + int(request.hears_beats))
+        self._resumes = resumes
+        self.fork = Fork(audio, int(request.hears_notes) + int(request.hears_beats), kept)
         self._tasks: list[asyncio.Task[Any]] = [asyncio.create_task(self.fork.run())]
         self._heard: list[HeardNotes] = []
         self._num_notes = 0
@@ -208,10 +229,7 @@ class _Hearing:
             yield AnalysisProgress(BEATS_STAGE)
         if self._request.hears_notes:
             yield AnalysisProgress(NOTES_STAGE)
-            heard = self._transcriber.transcribe(
-                self._request.note_model, self.fork.branches[0], field="config.note_model"
-            )
-            async with aclosing(_beside(heard, tracking)) as parts:
+            async with aclosing(_beside(self._notes(self.fork.branches[0]), tracking)) as parts:
                 async for part in parts:
                     if part is not None and self._keep(part):
                         yield part
@@ -251,12 +269,22 @@ class _Hearing:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.fork.close()
+
+    def _notes(self, branch: Branch) -> AsyncGenerator[HeardNotes, None]:
+        def transcribe() -> AsyncGenerator[HeardNotes, None]:
+            return self._transcriber.transcribe(self._request.note_model, branch, field="config.note_model")
+
+        return heard_notes(transcribe, branch, self._resumes, stage=NOTES_STAGE)
 
     async def _track(self, branch: Branch) -> HeardBeats:
-        try:
+        async def track() -> HeardBeats:
             return await self._transcriber.track(self._request.beat_model, branch, field="config.beat_model")
+
+        try:
+            return await heard_beats(track, branch, self._resumes, stage=BEATS_STAGE)
         finally:
-            branch.leave()
+            await branch.leave()
 
     def _keep(self, part: HeardNotes) -> bool:
         """Take note of what was heard; tells whether the caller wants it too."""

@@ -14,6 +14,7 @@ from stretto_transcriber.engine.engraving import EngravedMusic, Engraving
 from stretto_transcriber.engine.tracking import Tracking
 from stretto_transcriber.engine.transcribing import NewNotes, Transcribing
 from stretto_transcriber.models.beats import TrackedBeats
+from stretto_transcriber.models.notes import NoteEnds
 
 
 class TranscriberEngine:
@@ -64,9 +65,9 @@ class TranscriberEngine:
         models = [*self._transcribing.hearing.list_models(), *self._tracking.hearing.list_models()]
         return sorted(models, key=lambda info: info.name)
 
-    def transcribe(self, model: str, audio: AsyncIterator[Waveform]) -> AsyncGenerator[NewNotes, None]:
+    def transcribe(self, model: str, audio: AsyncIterator[Waveform], ends: NoteEnds) -> AsyncGenerator[NewNotes, None]:
         """What `Transcribing.transcribe` does."""
-        return self._transcribing.transcribe(model, audio)
+        return self._transcribing.transcribe(model, audio, ends)
 
     async def track(self, model: str, audio: AsyncIterator[Waveform]) -> tuple[TrackedBeats, ModelInfo]:
         """What `Tracking.track` does."""

@@ -13,7 +13,7 @@ from stretto_shared.score import MAX_TIME_S
 
 from stretto_transcriber.engine.hearing import Hearing, MeasuredAudio
 from stretto_transcriber.loading import LoadedTranscriber
-from stretto_transcriber.models.notes import Notes
+from stretto_transcriber.models.notes import NoteEnds, Notes
 
 LONGEST_NOTE_S = 60.0  # more than any decoder holds one: with it, every note of the longest stream ends within the day
 MAX_TRANSCRIBED_S = MAX_TIME_S - LONGEST_NOTE_S
@@ -41,21 +41,25 @@ class Transcribing:
     def __init__(self, hearing: Hearing[LoadedTranscriber]) -> None:
         self.hearing = hearing
 
-    async def transcribe(self, model: str, audio: AsyncIterator[Waveform]) -> AsyncGenerator[NewNotes, None]:
+    async def transcribe(
+        self, model: str, audio: AsyncIterator[Waveform], ends: NoteEnds = "sound"
+    ) -> AsyncGenerator[NewNotes, None]:
         """One message for each window of the audio, and one more when it has ended.
 
         Args:
             model: The model; empty takes the default one.
             audio: Messages of at least one sample, all of one rate and as many channels; at least one message.
+            ends: When notes end.
 
         Raises:
-            InvalidInput: If there is no audio, its rate or channels change, or it is too loud or too long.
+            InvalidInput: If the model does not hear those ends, there is no audio, its rate or channels change, or it
+                is too loud or too long.
             NotFound: If there is no such model.
             Overloaded: If the model serves as many streams as it takes.
         """
         loaded = self.hearing.find(model)
         with self.hearing.admitted(loaded):
-            measured, decoder, complete_s = MeasuredAudio(audio, MAX_TRANSCRIBED_S), loaded.new_decoder(), 0.0
+            measured, decoder, complete_s = MeasuredAudio(audio, MAX_TRANSCRIBED_S), loaded.new_decoder(ends), 0.0
             async with (
                 aclosing(measured.messages()) as messages,
                 aclosing(self.hearing.frames(loaded, messages)) as heard,

@@ -66,13 +66,15 @@ class NoteListener:
         config: Its grid.
         module: What hears, in eval mode.
         hear: Windows [N, S] to what is heard in their own frames [N, T, P]; belongs on the model thread.
-        new_decoder: What makes notes of that, for one stream.
+        new_decoder: What makes notes of that, for one stream: they end with their sounds.
+        new_key_decoder: The same with notes that end with their keys; None of a model that does not hear keys.
     """
 
     config: WindowedConfig
     module: nn.Module
     hear: Callable[[Tensor], Tensor]
     new_decoder: Callable[[], NoteDecoder]
+    new_key_decoder: Callable[[], NoteDecoder] | None = None
 
 
 @dataclass(frozen=True, eq=False)

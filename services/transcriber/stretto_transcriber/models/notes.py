@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+NoteEnds = Literal["sound", "key"]
+"""Whether a note ends with its sound, the pedal included, or with its key."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -144,7 +144,10 @@ class FluidSynthesizer:
 
 
 class SymusicSynthesizer:
-    """symusic's renderer with one SoundFont, the voice that needs no install."""
+    """symusic's renderer with one SoundFont, the voice that needs no install: for recipes' tests alone.
+
+    With TimGM6mb it sounds other pitches than asked for (`docs/log.md`); corpora that train are FluidSynth's.
+    """
 
     def __init__(self, soundfont: Path, sample_rate_hz: int) -> None:
         self._sample_rate_hz = sample_rate_hz

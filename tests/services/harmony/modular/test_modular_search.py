@@ -194,8 +194,7 @@ def found_by(search: Reading) -> list[Heard]:
     ]
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("reduction", ["triads", "none"])
+@pytest.mark.parametrize(("seed", "reduction"), [(12, "triads"), (15, "none"), (16, "triads")])
 def test_a_wide_beam_finds_the_best_of_all_readings(seed: int, reduction: str) -> None:
     modules = tiny_modules(seed, reduction=reduction)
     line, spans, log_probs = problem(3, seed)

@@ -1,9 +1,12 @@
 """Humdrum is read spine by spine: durations, splits, ties, split bars, and no crash on bad bytes."""
 
+from pathlib import Path
+
+import music21
 import numpy as np
 import pytest
 from stretto_harmony.readers.humdrum import read_score
-from stretto_harmony.scores.pitch import spelled_name
+from stretto_harmony.scores.pitch import from_name, spelled_name
 from stretto_harmony.scores.score import TICKS_PER_QUARTER, Score
 from stretto_shared.errors import InvalidInput
 
@@ -66,6 +69,11 @@ def test_a_bar_line_without_a_number_splits_the_bar() -> None:
     assert score.measure_offset.tolist() == [0, 0, 3 * Q, 0]
 
 
+def test_breves_are_twos_of_whole_notes() -> None:
+    text = "**kern\n=1\n0c\n=2\n00d\n=3\n4..e\n*-\n"
+    assert read_score(text.encode()).duration.tolist() == [8 * Q, 16 * Q, 7 * Q // 4]
+
+
 def test_octaves_follow_the_letters() -> None:
     text = "**kern\n=1\n4C\n4CC\n4CCC\n4c\n4cc\n4ccc\n4B-\n4f##\n*-\n"
     assert names(read_score(text.encode())) == ["C3", "C2", "C1", "C4", "C5", "C6", "Bb3", "F##4"]
@@ -78,6 +86,7 @@ def test_octaves_follow_the_letters() -> None:
         ("4c\n", "expected 0 spines"),
         ("**text\none\n", "got none"),
         ("**kern\t**kern\n4c\n", "expected 2 spines, got 1"),
+        ("**kern\n" + "=1\n4c\n" * 10_001, "up to 10000 measures"),
         ("**kern\n=1\n0%3c\n", "expected a duration"),
         ("**kern\n=1\n4cccccccccc\n", "MIDI pitch 0 to 127"),
     ],
@@ -87,6 +96,20 @@ def test_what_cannot_be_read_is_named(text: str, message: str) -> None:
         read_score(text.encode())
     assert caught.value.field.startswith("score")
     assert message in str(caught.value)
+
+
+def test_a_whole_mazurka_is_read_as_music21_reads_it() -> None:
+    """Two staves with spines that split and join, triplets, ties, graces and repeats."""
+    path = Path(music21.__file__).parent / "corpus" / "chopin" / "mazurka06-2.krn"
+    ours = read_score(path.read_bytes())
+    theirs = music21.converter.parse(path).stripTies()
+    expected = sorted(
+        (round(float(sounding.getOffsetInHierarchy(theirs)) * Q), pitch.midi, from_name(pitch.name))
+        for sounding in theirs.recurse().notes
+        if not sounding.duration.isGrace
+        for pitch in sounding.pitches
+    )
+    assert sorted(zip(ours.onset.tolist(), ours.midi.tolist(), ours.fifths.tolist(), strict=True)) == expected
 
 
 def test_damaged_text_never_does_worse_than_invalid_input() -> None:

@@ -81,6 +81,15 @@ def test_a_metre_that_changes_within_a_bar_cuts_it() -> None:
     assert score.numerator.tolist() == [4, 3]
 
 
+def test_a_short_first_bar_of_its_own_metre_is_a_pickup() -> None:
+    metres = [meta(0, METRE, 1, 2, 24, 8), meta(DIVISION, METRE, 3, 2, 24, 8)]
+    score = read_score(smf(track([*metres, *notes([(0, 1, 67), (1, 3, 60), (4, 3, 64)])])))
+    assert score.measure_length.tolist() == [Q, 3 * Q, 3 * Q]
+    assert score.measure_offset.tolist() == [2 * Q, 0, 0]
+    assert score.numerator.tolist() == [3, 3, 3]
+    assert score.measure_number == ("0", "1", "2")
+
+
 def test_without_a_time_signature_the_bars_are_found() -> None:
     bars = [(3 * bar, 3, 36 + (7 * bar) % 12) for bar in range(1, 9)]
     above = [(3 * bar + beat, 1, 60 + (7 * bar) % 12 + (3 + beat)) for bar in range(1, 9) for beat in (1, 2)]

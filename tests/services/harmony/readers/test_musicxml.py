@@ -3,11 +3,13 @@
 import io
 import re
 import zipfile
+from pathlib import Path
 
+import music21
 import numpy as np
 import pytest
 from stretto_harmony.readers.musicxml import read_score
-from stretto_harmony.scores.pitch import spelled_name
+from stretto_harmony.scores.pitch import from_name, spelled_name
 from stretto_harmony.scores.score import TICKS_PER_QUARTER, Score
 from stretto_shared.errors import InvalidInput
 
@@ -56,6 +58,12 @@ def test_a_pickup_a_chord_and_a_tie() -> None:
     assert score.key_signature.tolist() == [-1, -1, -1]
     assert score.measure_number == ("0", "1", "2")
     assert score.beat_position(score.onset).tolist() == [2 * Q, 0, 0, Q]
+
+
+def test_a_tie_may_lack_its_stop() -> None:
+    start = f'<measure number="1">{attributes()}{note("C", 5, 8, extra=TIE_START)}</measure>'
+    score = read_score(partwise(f'{start}<measure number="2">{note("C", 5, 4)}{note("C", 5, 4)}</measure>'))
+    assert score.duration.tolist() == [6 * Q, 2 * Q]
 
 
 def test_voices_staves_rests_and_backups() -> None:
@@ -114,6 +122,13 @@ def test_a_bar_that_a_repeat_splits_goes_on_where_it_stopped() -> None:
     assert score.num_ticks == 12 * Q
 
 
+def test_short_bars_with_numbers_of_their_own_are_bars() -> None:
+    bars = "".join(f'<measure number="{number}">{note("C", 4, 4)}</measure>' for number in (2, 3))
+    score = read_score(partwise(f'<measure number="1">{attributes()}{note("C", 4, 8)}</measure>{bars}'))
+    assert score.measure_length.tolist() == [4 * Q, 2 * Q, 2 * Q]
+    assert score.measure_offset.tolist() == [0, 0, 0]
+
+
 def test_an_empty_measure_is_as_long_as_its_metre() -> None:
     score = read_score(partwise(f'<measure number="1">{attributes(3)}</measure><measure number="2"></measure>'))
     assert score.measure_length.tolist() == [3 * Q, 3 * Q]
@@ -164,9 +179,14 @@ def test_compressed_scores_are_found_by_their_container_or_by_their_name() -> No
         (b"<score-partwise>", "no XML"),
         (b"<html/>", "score-partwise"),
         (b"<score-partwise/>", "a part and a measure"),
+        (partwise(*["<measure/>"] * 257), "up to 256 parts, got 257"),
         (b"PK\x03\x04 nothing", "broken one"),
         (compressed("readme.txt", b"", None), "got none"),
         (b'<!DOCTYPE a [<!ENTITY b "c">]><score-partwise/>', "without entities"),
+        (
+            '<?xml version="1.0" encoding="utf-16"?><!DOCTYPE a [<!ENTITY b "c">]><a/>'.encode("utf-16"),
+            "without entities",
+        ),
         (PICKUP.replace(b"<octave>5", b"<octave>many"), "number in <octave>"),
         (PICKUP.replace(b"<octave>5", b"<octave>99"), "midi"),
         (PICKUP.replace(b"<step>C", b"<step>H"), "step from A to G"),
@@ -181,6 +201,22 @@ def test_what_cannot_be_read_is_named(data: bytes, message: str) -> None:
         read_score(data)
     assert caught.value.field.startswith("score")
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["bach/bwv66.6.mxl", "bach/bwv1.6.mxl"])
+def test_whole_scores_are_read_as_music21_reads_them(name: str) -> None:
+    """A chorale with a pickup, and one with horns that transpose."""
+    path = Path(music21.__file__).parent / "corpus" / name
+    ours = read_score(path.read_bytes())
+    theirs = music21.converter.parse(path).toSoundingPitch().stripTies()
+    expected = sorted(
+        (round(float(sounding.getOffsetInHierarchy(theirs)) * 4), pitch.midi, from_name(pitch.name))
+        for sounding in theirs.recurse().notes
+        if not sounding.duration.isGrace
+        for pitch in sounding.pitches
+    )
+    found = zip((ours.onset * 4 // Q).tolist(), ours.midi.tolist(), ours.fifths.tolist(), strict=True)
+    assert sorted(found) == expected
 
 
 def test_damaged_bytes_never_do_worse_than_invalid_input() -> None:

@@ -45,6 +45,12 @@ def test_compound_beats_have_three_parts() -> None:
     assert starts(read.analysis) == [("I", 0, 1), ("V", 1, 1.5), ("I", 1.5, 2), ("IV", 2, 4.5), ("V", 4.5, 6)]
 
 
+def test_three_eighths_are_one_beat_unless_more_are_named() -> None:
+    score = score_of([], num_measures=3, metre=(3, 8))
+    read = read_analysis("m1 C: I b1.67 V\nm2 b3 IV\nm3 I", score)
+    assert starts(read.analysis) == [("I", 0, 1), ("V", 1, 2.5), ("IV", 2.5, 3), ("I", 3, 4.5)]
+
+
 def test_decimals_are_the_fractions_that_they_stand_for() -> None:
     text = "m1 C: I b1.33 ii b1.66.5 V b2.17 iii b2.22 IV b2.875 I"
     found = [label.start for label in read_analysis(text, FOUR).analysis]
@@ -55,6 +61,11 @@ def test_copies_repeat_the_measures_that_they_name() -> None:
     read = read_analysis("m1 C: I b3 V\nm2 G: I\nm3-4 = m1-2", FOUR)
     assert starts(read.analysis) == [("I", 0, 2), ("V", 2, 4), ("I", 4, 8), ("I", 8, 10), ("V", 10, 12), ("I", 12, 16)]
     assert [label.key.name for label in read.analysis] == ["C", "C", "G", "C", "C", "G"]
+
+
+def test_the_key_of_a_copy_holds_after_it() -> None:
+    read = read_analysis("m1 G: V\nm2 C: I\nm3 = m1\nm4 I", FOUR)
+    assert [label.key.name for label in read.analysis] == ["G", "C", "G", "G"]
 
 
 def with_numbers(*numbers: str) -> Score:
@@ -85,6 +96,11 @@ def test_without_a_key_or_a_measure_there_is_no_analysis() -> None:
     assert read_analysis("m1 I", FOUR).left_out == ("1: I",)
     with pytest.raises(InvalidInput, match="got no measure"):
         read_analysis("Title: nothing", FOUR)
+
+
+def test_copies_without_end_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="copied measures"):
+        read_analysis("m1 C: I\n" + "m0-60000 = m0-60000\n" * 2, FOUR)
 
 
 def test_damaged_text_never_does_worse_than_invalid_input() -> None:

@@ -148,6 +148,11 @@ def test_no_text_makes_the_parser_fall_over(text: str, key: Key, notation: Notat
         assert chord.inversion < chord.quality.num_inversions
 
 
+def test_a_long_figure_takes_no_longer_to_refuse() -> None:
+    with pytest.raises(ValueError, match="expected a Roman numeral"):
+        parse("I" + "b" * 60 + "x", Key(0))  # a pattern that tries every way to part them would never end
+
+
 @pytest.mark.parametrize("figure", ["", "H", "V12", "V7/", "/V", "V77", "It42", "Ger/It", "V/Cad64", "I" * 65, "V7/x"])
 def test_what_is_no_figure_is_refused(figure: str) -> None:
     with pytest.raises(ValueError, match="expected"):

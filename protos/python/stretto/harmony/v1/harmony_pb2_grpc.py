@@ -37,8 +37,8 @@ class HarmonyServiceStub:
 
     Errors of every method: INVALID_ARGUMENT with BadRequest naming the field; NOT_FOUND for an unknown analyzer, naming
     the known ones; RESOURCE_EXHAUSTED with RetryInfo when as many requests are served, or wait, as the server takes;
-    UNAVAILABLE while weights load; DEADLINE_EXCEEDED and CANCELLED stop the work within one window, or drop what the
-    reading of one file gives. A call without a deadline gets the server's own, ten minutes unless its operator set another.
+    UNAVAILABLE while weights load; DEADLINE_EXCEEDED and CANCELLED stop the work within one window, or drop what one
+    question to a module or the reading of one file gives. A call without a deadline gets the server's own, ten minutes unless its operator set another.
     """
 
     def __init__(self, channel):
@@ -116,8 +116,8 @@ class HarmonyServiceServicer:
 
     Errors of every method: INVALID_ARGUMENT with BadRequest naming the field; NOT_FOUND for an unknown analyzer, naming
     the known ones; RESOURCE_EXHAUSTED with RetryInfo when as many requests are served, or wait, as the server takes;
-    UNAVAILABLE while weights load; DEADLINE_EXCEEDED and CANCELLED stop the work within one window, or drop what the
-    reading of one file gives. A call without a deadline gets the server's own, ten minutes unless its operator set another.
+    UNAVAILABLE while weights load; DEADLINE_EXCEEDED and CANCELLED stop the work within one window, or drop what one
+    question to a module or the reading of one file gives. A call without a deadline gets the server's own, ten minutes unless its operator set another.
     """
 
     def ReadScore(self, request, context):
@@ -277,8 +277,8 @@ class HarmonyService:
 
     Errors of every method: INVALID_ARGUMENT with BadRequest naming the field; NOT_FOUND for an unknown analyzer, naming
     the known ones; RESOURCE_EXHAUSTED with RetryInfo when as many requests are served, or wait, as the server takes;
-    UNAVAILABLE while weights load; DEADLINE_EXCEEDED and CANCELLED stop the work within one window, or drop what the
-    reading of one file gives. A call without a deadline gets the server's own, ten minutes unless its operator set another.
+    UNAVAILABLE while weights load; DEADLINE_EXCEEDED and CANCELLED stop the work within one window, or drop what one
+    question to a module or the reading of one file gives. A call without a deadline gets the server's own, ten minutes unless its operator set another.
     """
 
     @staticmethod

@@ -27,33 +27,35 @@ from stretto.common.v1 import model_pb2 as stretto_dot_common_dot_v1_dot_model__
 from stretto.common.v1 import score_pb2 as stretto_dot_common_dot_v1_dot_score__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(stretto/transcriber/v1/transcriber.proto\x12\x16stretto.transcriber.v1\x1a\x1dstretto/common/v1/audio.proto\x1a\x1dstretto/common/v1/model.proto\x1a\x1dstretto/common/v1/score.proto\"\x90\x01\n\x16TranscribeAudioRequest\x12:\n\x06\x63onfig\x18\x01 \x01(\x0b\x32(.stretto.transcriber.v1.TranscribeConfigH\x00\x12/\n\x08waveform\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.WaveformH\x00\x42\t\n\x07payload\"!\n\x10TranscribeConfig\x12\r\n\x05model\x18\x01 \x01(\t\"\x83\x01\n\x17TranscribeAudioResponse\x12\'\n\x05notes\x18\x01 \x01(\x0b\x32\x18.stretto.common.v1.Score\x12\x12\n\ncomplete_s\x18\x02 \x01(\x01\x12+\n\x05model\x18\x03 \x01(\x0b\x32\x1c.stretto.common.v1.ModelInfo\"\x8b\x01\n\x11TrackBeatsRequest\x12:\n\x06\x63onfig\x18\x01 \x01(\x0b\x32(.stretto.transcriber.v1.TrackBeatsConfigH\x00\x12/\n\x08waveform\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.WaveformH\x00\x42\t\n\x07payload\"!\n\x10TrackBeatsConfig\x12\r\n\x05model\x18\x01 \x01(\t\"\xac\x01\n\x12TrackBeatsResponse\x12\x0e\n\x06\x62\x65\x61t_s\x18\x01 \x03(\x01\x12\x13\n\x0b\x62\x65\x61t_in_bar\x18\x02 \x03(\x05\x12\x11\n\ttempo_bpm\x18\x03 \x03(\x01\x12 \n\x18time_signature_numerator\x18\x04 \x01(\x05\x12\x0f\n\x07onset_s\x18\x05 \x03(\x01\x12+\n\x05model\x18\x06 \x01(\x0b\x32\x1c.stretto.common.v1.ModelInfo\"M\n\x13\x45ngraveScoreRequest\x12\'\n\x05score\x18\x01 \x01(\x0b\x32\x18.stretto.common.v1.Score\x12\r\n\x05title\x18\x02 \x01(\t\"Q\n\x14\x45ngraveScoreResponse\x12\'\n\x05score\x18\x01 \x01(\x0b\x32\x18.stretto.common.v1.Score\x12\x10\n\x08musicxml\x18\x02 \x01(\x0c\"\x13\n\x11ListModelsRequest\"B\n\x12ListModelsResponse\x12,\n\x06models\x18\x01 \x03(\x0b\x32\x1c.stretto.common.v1.ModelInfo2\xc3\x03\n\x12TranscriberService\x12v\n\x0fTranscribeAudio\x12..stretto.transcriber.v1.TranscribeAudioRequest\x1a/.stretto.transcriber.v1.TranscribeAudioResponse(\x01\x30\x01\x12\x65\n\nTrackBeats\x12).stretto.transcriber.v1.TrackBeatsRequest\x1a*.stretto.transcriber.v1.TrackBeatsResponse(\x01\x12i\n\x0c\x45ngraveScore\x12+.stretto.transcriber.v1.EngraveScoreRequest\x1a,.stretto.transcriber.v1.EngraveScoreResponse\x12\x63\n\nListModels\x12).stretto.transcriber.v1.ListModelsRequest\x1a*.stretto.transcriber.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(stretto/transcriber/v1/transcriber.proto\x12\x16stretto.transcriber.v1\x1a\x1dstretto/common/v1/audio.proto\x1a\x1dstretto/common/v1/model.proto\x1a\x1dstretto/common/v1/score.proto\"\x90\x01\n\x16TranscribeAudioRequest\x12:\n\x06\x63onfig\x18\x01 \x01(\x0b\x32(.stretto.transcriber.v1.TranscribeConfigH\x00\x12/\n\x08waveform\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.WaveformH\x00\x42\t\n\x07payload\"Q\n\x10TranscribeConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12.\n\x04\x65nds\x18\x02 \x01(\x0e\x32 .stretto.transcriber.v1.NoteEnds\"\x83\x01\n\x17TranscribeAudioResponse\x12\'\n\x05notes\x18\x01 \x01(\x0b\x32\x18.stretto.common.v1.Score\x12\x12\n\ncomplete_s\x18\x02 \x01(\x01\x12+\n\x05model\x18\x03 \x01(\x0b\x32\x1c.stretto.common.v1.ModelInfo\"\x8b\x01\n\x11TrackBeatsRequest\x12:\n\x06\x63onfig\x18\x01 \x01(\x0b\x32(.stretto.transcriber.v1.TrackBeatsConfigH\x00\x12/\n\x08waveform\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.WaveformH\x00\x42\t\n\x07payload\"!\n\x10TrackBeatsConfig\x12\r\n\x05model\x18\x01 \x01(\t\"\xac\x01\n\x12TrackBeatsResponse\x12\x0e\n\x06\x62\x65\x61t_s\x18\x01 \x03(\x01\x12\x13\n\x0b\x62\x65\x61t_in_bar\x18\x02 \x03(\x05\x12\x11\n\ttempo_bpm\x18\x03 \x03(\x01\x12 \n\x18time_signature_numerator\x18\x04 \x01(\x05\x12\x0f\n\x07onset_s\x18\x05 \x03(\x01\x12+\n\x05model\x18\x06 \x01(\x0b\x32\x1c.stretto.common.v1.ModelInfo\"M\n\x13\x45ngraveScoreRequest\x12\'\n\x05score\x18\x01 \x01(\x0b\x32\x18.stretto.common.v1.Score\x12\r\n\x05title\x18\x02 \x01(\t\"Q\n\x14\x45ngraveScoreResponse\x12\'\n\x05score\x18\x01 \x01(\x0b\x32\x18.stretto.common.v1.Score\x12\x10\n\x08musicxml\x18\x02 \x01(\x0c\"\x13\n\x11ListModelsRequest\"B\n\x12ListModelsResponse\x12,\n\x06models\x18\x01 \x03(\x0b\x32\x1c.stretto.common.v1.ModelInfo*M\n\x08NoteEnds\x12\x19\n\x15NOTE_ENDS_UNSPECIFIED\x10\x00\x12\x13\n\x0fNOTE_ENDS_SOUND\x10\x01\x12\x11\n\rNOTE_ENDS_KEY\x10\x02\x32\xc3\x03\n\x12TranscriberService\x12v\n\x0fTranscribeAudio\x12..stretto.transcriber.v1.TranscribeAudioRequest\x1a/.stretto.transcriber.v1.TranscribeAudioResponse(\x01\x30\x01\x12\x65\n\nTrackBeats\x12).stretto.transcriber.v1.TrackBeatsRequest\x1a*.stretto.transcriber.v1.TrackBeatsResponse(\x01\x12i\n\x0c\x45ngraveScore\x12+.stretto.transcriber.v1.EngraveScoreRequest\x1a,.stretto.transcriber.v1.EngraveScoreResponse\x12\x63\n\nListModels\x12).stretto.transcriber.v1.ListModelsRequest\x1a*.stretto.transcriber.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stretto.transcriber.v1.transcriber_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_NOTEENDS']._serialized_start=1128
+  _globals['_NOTEENDS']._serialized_end=1205
   _globals['_TRANSCRIBEAUDIOREQUEST']._serialized_start=162
   _globals['_TRANSCRIBEAUDIOREQUEST']._serialized_end=306
   _globals['_TRANSCRIBECONFIG']._serialized_start=308
-  _globals['_TRANSCRIBECONFIG']._serialized_end=341
-  _globals['_TRANSCRIBEAUDIORESPONSE']._serialized_start=344
-  _globals['_TRANSCRIBEAUDIORESPONSE']._serialized_end=475
-  _globals['_TRACKBEATSREQUEST']._serialized_start=478
-  _globals['_TRACKBEATSREQUEST']._serialized_end=617
-  _globals['_TRACKBEATSCONFIG']._serialized_start=619
-  _globals['_TRACKBEATSCONFIG']._serialized_end=652
-  _globals['_TRACKBEATSRESPONSE']._serialized_start=655
-  _globals['_TRACKBEATSRESPONSE']._serialized_end=827
-  _globals['_ENGRAVESCOREREQUEST']._serialized_start=829
-  _globals['_ENGRAVESCOREREQUEST']._serialized_end=906
-  _globals['_ENGRAVESCORERESPONSE']._serialized_start=908
-  _globals['_ENGRAVESCORERESPONSE']._serialized_end=989
-  _globals['_LISTMODELSREQUEST']._serialized_start=991
-  _globals['_LISTMODELSREQUEST']._serialized_end=1010
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1012
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1078
-  _globals['_TRANSCRIBERSERVICE']._serialized_start=1081
-  _globals['_TRANSCRIBERSERVICE']._serialized_end=1532
+  _globals['_TRANSCRIBECONFIG']._serialized_end=389
+  _globals['_TRANSCRIBEAUDIORESPONSE']._serialized_start=392
+  _globals['_TRANSCRIBEAUDIORESPONSE']._serialized_end=523
+  _globals['_TRACKBEATSREQUEST']._serialized_start=526
+  _globals['_TRACKBEATSREQUEST']._serialized_end=665
+  _globals['_TRACKBEATSCONFIG']._serialized_start=667
+  _globals['_TRACKBEATSCONFIG']._serialized_end=700
+  _globals['_TRACKBEATSRESPONSE']._serialized_start=703
+  _globals['_TRACKBEATSRESPONSE']._serialized_end=875
+  _globals['_ENGRAVESCOREREQUEST']._serialized_start=877
+  _globals['_ENGRAVESCOREREQUEST']._serialized_end=954
+  _globals['_ENGRAVESCORERESPONSE']._serialized_start=956
+  _globals['_ENGRAVESCORERESPONSE']._serialized_end=1037
+  _globals['_LISTMODELSREQUEST']._serialized_start=1039
+  _globals['_LISTMODELSREQUEST']._serialized_end=1058
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1060
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1126
+  _globals['_TRANSCRIBERSERVICE']._serialized_start=1208
+  _globals['_TRANSCRIBERSERVICE']._serialized_end=1659
 # @@protoc_insertion_point(module_scope)

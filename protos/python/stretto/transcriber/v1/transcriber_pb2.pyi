@@ -2,12 +2,22 @@ from stretto.common.v1 import audio_pb2 as _audio_pb2
 from stretto.common.v1 import model_pb2 as _model_pb2
 from stretto.common.v1 import score_pb2 as _score_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class NoteEnds(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NOTE_ENDS_UNSPECIFIED: _ClassVar[NoteEnds]
+    NOTE_ENDS_SOUND: _ClassVar[NoteEnds]
+    NOTE_ENDS_KEY: _ClassVar[NoteEnds]
+NOTE_ENDS_UNSPECIFIED: NoteEnds
+NOTE_ENDS_SOUND: NoteEnds
+NOTE_ENDS_KEY: NoteEnds
 
 class TranscribeAudioRequest(_message.Message):
     __slots__ = ("config", "waveform")
@@ -18,10 +28,12 @@ class TranscribeAudioRequest(_message.Message):
     def __init__(self, config: _Optional[_Union[TranscribeConfig, _Mapping]] = ..., waveform: _Optional[_Union[_audio_pb2.Waveform, _Mapping]] = ...) -> None: ...
 
 class TranscribeConfig(_message.Message):
-    __slots__ = ("model",)
+    __slots__ = ("model", "ends")
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    ENDS_FIELD_NUMBER: _ClassVar[int]
     model: str
-    def __init__(self, model: _Optional[str] = ...) -> None: ...
+    ends: NoteEnds
+    def __init__(self, model: _Optional[str] = ..., ends: _Optional[_Union[NoteEnds, str]] = ...) -> None: ...
 
 class TranscribeAudioResponse(_message.Message):
     __slots__ = ("notes", "complete_s", "model")

@@ -3,9 +3,10 @@
 All that differs from pass to pass lies in buffers: the columns, their places, what each row may look at. So a pass is
 one list of kernels, which a CUDA graph records once and starts by one call; without a GPU it is computed each time.
 
-Departure from `joined`: attention looks at all entries of a slot through a mask, whatever their number, and rows
-without a column in this pass are computed too, and thrown away. That reads the whole cache in every pass. In return no
-kernel's shape, and so no order of its sums, follows the length of a neighbour or the number of pieces.
+Departure from `joined`: attention has all entries of a slot before it, whatever their number, and rows without a
+column in this pass are computed too, and thrown away. So no kernel's shape, and no order of its sums, follows the
+length of a neighbour or the number of pieces. `slot_attention` skips what nobody hears; where it does not run, a mask
+hides it, and the whole cache is read in every pass.
 
 Legend: R rows, K codebooks, D width, H heads, S entries of a slot, L text tokens, E width of a head, V cardinality.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -28,9 +30,12 @@ from stretto_acoustic.models.musicgen.lm import MusicGenLM
 from stretto_acoustic.models.musicgen.slot_cache import ROWS_PER_SLOT, SlotCache
 
 Kernels = Callable[[], None]
+Hear = Callable[[Tensor, Tensor, Tensor], Tensor]  # query, keys, values
+AddAndHear = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]  # query, key, value, keys, values
 Record = Callable[[Kernels], Kernels]  # runs what it is given, and returns what repeats it
 
 _NUM_WARM_UPS = 3
+_SPLIT_WIDTHS = (16, 32, 64, 128)  # of a head, that `slot_attention` takes
 _BACKENDS = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]  # those that take any mask and sum in a fixed order
 _CAPTURING = threading.Lock()  # a capture synchronises the device, which would break another model thread's
 
@@ -56,6 +61,11 @@ class RowInput:
     first_entry: int
     num_prefix: int
     num_text: int
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """All but the column, in the order of a pass's inputs."""
+        return self.position, self.write_at, self.first_entry, self.num_prefix, self.num_text
 
 
 class FixedPass:
@@ -97,51 +107,73 @@ class FixedPass:
         self._entries = torch.arange(cache.num_entries, device=device)
         self._tokens = torch.arange(cache.text_room, device=device)
         self._logits = torch.zeros((num_slots, config.num_codebooks, config.cardinality), device=device)
+        self._is_split = _splits(device, cache.steps.dtype, config.head_dim)
         self._run = record(self.compute)
 
     def __call__(self, inputs: Iterable[RowInput]) -> None:
         """Read a column in each of the rows given; the others rest."""
         table = self._idle.copy()
-        for each in inputs:
-            table[each.row - ROWS_PER_SLOT * self.first_slot] = (
-                *each.column,
-                each.position,
-                each.write_at,
-                each.first_entry,
-                each.num_prefix,
-                each.num_text,
-            )
+        reading = list(inputs)
+        rows = [each.row - ROWS_PER_SLOT * self.first_slot for each in reading]
+        table[rows, : self._num_codebooks] = [each.column for each in reading]
+        table[rows, self._num_codebooks :] = [each.places for each in reading]
         self._inputs.copy_(torch.from_numpy(table))
         self._run()
 
     def logits(self) -> Tensor:
-        """Guided float32 logits [slots, K, V] of the last pass, copied to the CPU."""
-        return self._logits.to("cpu", copy=True)
+        """A copy of the last pass's guided float32 logits [slots, K, V], on the device, which may compute them yet."""
+        return self._logits.clone()
 
     @torch.inference_mode()
     def compute(self) -> None:
         """The kernels of a pass: from the inputs and the cache to the logits."""
         model, cache = self._model, self._cache
         codes = self._inputs[:, : self._num_codebooks]
-        position, write_at, first_entry, num_prefix, num_text = self._inputs[:, self._num_codebooks :].unbind(1)
+        position, *places = self._inputs[:, self._num_codebooks :].t().contiguous().unbind(0)  # [R] each
         x = model.embed_rows(codes, position)  # [R, 1, D]
-        bias = self._bias(write_at, first_entry, num_prefix, x.dtype)
-        text_bias = _bias_of(self._tokens < num_text[:, None], x.dtype)
+        hear_steps, hear_text = self._split(*places) if self._is_split else self._masked(*places)
         first_row = ROWS_PER_SLOT * self.first_slot
         for index, block in enumerate(model.blocks()):
             keys, values = cache.steps[index].narrow(1, first_row, self._num_rows)  # [R, H, S, E] each
             query, key, value = block.qkv(x)
-            keys[self._rows, :, write_at] = key[:, :, 0]
-            values[self._rows, :, write_at] = value[:, :, 0]
-            x = block.add_self(x, _attend(query, keys, values, bias))
+            x = block.add_self(x, hear_steps(query, key, value, keys, values))
             if block.has_cross_attention:
                 keys, values = cache.texts[index].narrow(1, first_row, self._num_rows)  # [R, H, L, E] each
-                x = block.add_cross(x, _attend(block.cross_query(x), keys, values, text_bias))
+                x = block.add_cross(x, hear_text(block.cross_query(x), keys, values))
             x = block.add_feed_forward(x)
         logits = model.row_logits(x).float()  # [R, K, V]
         conditional, null = logits[::ROWS_PER_SLOT], logits[1::ROWS_PER_SLOT]
         scale = self._guidance[:, None, None]
         self._logits.copy_(torch.where(scale.isnan(), conditional, guide(conditional, null, scale)))
+
+    def _split(
+        self, write_at: Tensor, first_entry: Tensor, num_prefix: Tensor, num_text: Tensor
+    ) -> tuple[AddAndHear, Hear]:
+        """Attention by the kernels that read what is heard; they write the new entries, too."""
+        from stretto_acoustic.models.musicgen.slot_attention import attend
+
+        zero = torch.zeros_like(num_text)
+        text = (zero, num_text - 1, zero)
+
+        def hear_steps(query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            return attend(query, keys, values, first_entry, write_at, num_prefix, (key, value))
+
+        return hear_steps, lambda query, keys, values: attend(query, keys, values, *text)
+
+    def _masked(
+        self, write_at: Tensor, first_entry: Tensor, num_prefix: Tensor, num_text: Tensor
+    ) -> tuple[AddAndHear, Hear]:
+        """Attention to everything, under a mask."""
+        dtype = self._cache.steps.dtype
+        bias = self._bias(write_at, first_entry, num_prefix, dtype)
+        text_bias = _bias_of(self._tokens < num_text[:, None], dtype)
+
+        def hear_steps(query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            keys[self._rows, :, write_at] = key[:, :, 0]
+            values[self._rows, :, write_at] = value[:, :, 0]
+            return _attend(query, keys, values, bias)
+
+        return hear_steps, lambda query, keys, values: _attend(query, keys, values, text_bias)
 
     def _bias(self, write_at: Tensor, first_entry: Tensor, num_prefix: Tensor, dtype: torch.dtype) -> Tensor:
         entries = self._entries
@@ -184,6 +216,15 @@ def _idle_rows(num_rows: int, cache: SlotCache, num_codebooks: int) -> NDArray[n
     """Inputs of rows that rest: code 0 at position 0, written to the spare entry, which alone is looked at."""
     spare = cache.spare_entry
     return np.tile(np.array([*[0] * num_codebooks, 0, spare, spare, 0, 1], dtype=np.int64), (num_rows, 1))
+
+
+def _splits(device: torch.device, dtype: torch.dtype, width: int) -> bool:
+    """Whether `slot_attention` runs here."""
+    if device.type != "cuda" or width not in _SPLIT_WIDTHS or find_spec("triton") is None:
+        return False
+    from stretto_acoustic.models.musicgen.slot_attention import runs_on
+
+    return runs_on(device, dtype, width)
 
 
 def _attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ Known columns (prompts, resumes) are read one pass each, those of several pieces
 drawn columns, so that a resumed piece equals an unbroken one by construction. A melody, a text and "prefix_only" are
 read when a state is opened, by `MusicGenLM.init_state`, outside any graph.
 
-Numpy in, logits on the CPU out; knows nothing of requests, threads and the wire.
+Numpy in, logits out, on the device and perhaps not computed yet; knows nothing of requests, threads and the wire.
 """
 
 from __future__ import annotations

@@ -9,6 +9,9 @@ Legend: R rows, H heads, S entries, L text tokens, E width of a head.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
+import torch
 from torch import Tensor
 
 from stretto_acoustic.models.musicgen.conditions import MAX_PREFIX_TEXT_TOKENS
@@ -64,12 +67,19 @@ class SlotCache:
         rows = slice(ROWS_PER_SLOT * slot, ROWS_PER_SLOT * slot + state.batch_size)
         for buffer in (self.steps, self.texts):  # masked entries count as 0 times what is there, which must be finite
             buffer.narrow(2, ROWS_PER_SLOT * slot, ROWS_PER_SLOT).zero_()
-        for layer, parts in enumerate(state.caches):
-            for part, entries in enumerate(parts):
-                self.steps[layer, part, rows, :, :length] = entries[:, :, :length]
-        for layer, parts in enumerate(state.memories):
-            for part, entries in enumerate(parts):
-                self.texts[layer, part, rows, :, :text_length] = entries
+        # one copy for all layers: on a GPU, starting a copy for each would take longer than all else here
+        if length:
+            self.steps[:, :, rows, :, :length] = _stacked(
+                [each[:, :, :length] for each in parts] for parts in state.caches
+            )
+        if text_length:
+            self.texts[:, :, rows, :, :text_length] = _stacked(state.memories)
+
+
+def _stacked(layers: Iterable[Sequence[Tensor]]) -> Tensor:
+    """Keys and values of all layers as [layers, 2, R, H, L, E]."""
+    stacked = torch.stack([each for parts in layers for each in parts])
+    return stacked.view(-1, 2, *stacked.shape[1:])
 
 
 def _rooms(config: MusicGenConfig) -> tuple[int, int, int]:

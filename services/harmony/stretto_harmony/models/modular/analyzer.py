@@ -10,7 +10,7 @@ The same score gets the same labels. Legend: N notes, O onsets, S spans, L label
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from stretto_harmony.models.modular import vectors
 from stretto_harmony.models.modular.config import SearchConfig
 from stretto_harmony.models.modular.networks import CausalModule, CausalState, Modules
 from stretto_harmony.models.modular.search import JointSearch, Reading, Timeline
-from stretto_harmony.models.modular.spans import candidate_spans, onset_changes
+from stretto_harmony.models.modular.spans import SpanTable, candidate_spans, onset_changes
 from stretto_harmony.models.modular.vectors import ChordColumns, NoteTable, note_table
 from stretto_harmony.scores import pitch
 from stretto_harmony.scores.labels import (
@@ -43,6 +43,15 @@ MAX_APPLIED = 2
 _SPANS_AT_ONCE = 256
 
 
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """The onsets of a piece, its candidate spans, and the log-probabilities [S, 1540] of their chords."""
+
+    timeline: Timeline
+    spans: SpanTable
+    log_probs: NDArray[np.float32]
+
+
 class ModularAnalyzer:
     """Analyses scores with one set of modules, and answers each module's question by itself.
 
@@ -61,24 +70,32 @@ class ModularAnalyzer:
         """The labels of a score from its start to its end; none where it has no notes."""
         if not score.num_notes:
             return Analysis(())
-        notes = note_table(score)
-        reading, confidence = self.read(notes)
-        ticks = np.append(score.onset[notes.first], max(score.num_ticks, int(score.onset[-1]) + 1))
+        return self.labelled(score, *self.read(note_table(score)))
+
+    def labelled(self, score: Score, reading: Reading, confidence: Floats) -> Analysis:
+        """A reading of the score's notes as labels."""
+        ticks = np.append(np.unique(score.onset), max(score.num_ticks, int(score.onset[-1]) + 1))
         ticks[0] = 0
         return Analysis(tuple(labels_of(reading, confidence, ticks)))
 
     def read(self, notes: NoteTable) -> tuple[Reading, Floats]:
         """The best reading of a piece's notes, and of each of its chords the classifier's probability."""
-        first = notes.first
-        note_vectors = vectors.note_vectors(notes)
-        timeline = timeline_of(notes)
-        change = onset_changes(self._changes(note_vectors), first)
-        spans = candidate_spans(change, timeline.time[:-1], notes.end, self.config)
-        log_probs = self._classify(notes, note_vectors, timeline, spans.begin, spans.end)
-        reading = JointSearch(self.modules, self.config, timeline, spans, log_probs).run()
-        of_chords = self._classify(notes, note_vectors, timeline, reading.begin, reading.end)
+        heard = self.hear(notes)
+        reading = self.search(heard)
+        of_chords = self._classify(notes, vectors.note_vectors(notes), heard.timeline, reading.begin, reading.end)
         confidence = np.exp(of_chords[np.arange(len(reading.chord)), reading.chord]).astype(np.float64)
         return reading, np.clip(confidence, 0.0, 1.0)
+
+    def hear(self, notes: NoteTable) -> Heard:
+        """Where chords may begin and end, and which they may be: all that the search is told of the notes."""
+        note_vectors, timeline = vectors.note_vectors(notes), timeline_of(notes)
+        change = onset_changes(self._changes(note_vectors), notes.first)
+        spans = candidate_spans(change, timeline.time[:-1], notes.end, self.config)
+        return Heard(timeline, spans, self._classify(notes, note_vectors, timeline, spans.begin, spans.end))
+
+    def search(self, heard: Heard) -> Reading:
+        """The best reading of what was heard."""
+        return JointSearch(self.modules, self.config, heard.timeline, heard.spans, heard.log_probs).run()
 
     @torch.inference_mode()
     def _changes(self, note_vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -27,6 +27,7 @@ class OnsetsFramesConfig:
         fc_size: Of a mel stack's last layer.
         lstm_size: Hidden numbers of an LSTM, each direction.
         has_offset_head: Whether note ends are heard by themselves (2019) or are where frames end (2018).
+        has_key_head: Whether it hears, besides how long notes sound, how long their keys are down.
         stem_channels: Of the harmonic front end, on the fine frequency axis.
         fold_channels: Of the same, on the axis of semitones.
         branch_channels: Of its convolutions over pitches.
@@ -36,6 +37,7 @@ class OnsetsFramesConfig:
         onset_threshold: An onset's least height.
         offset_threshold: An offset's least height.
         frame_threshold: Below it a note has ended.
+        key_threshold: Below it a key has been released.
 
     Raises:
         ValueError: On a size below one, or a front end that is not known.
@@ -52,6 +54,7 @@ class OnsetsFramesConfig:
     fc_size: int = 768
     lstm_size: int = 40
     has_offset_head: bool = True
+    has_key_head: bool = False
     stem_channels: int = 16
     fold_channels: int = 32
     branch_channels: int = 48
@@ -60,6 +63,7 @@ class OnsetsFramesConfig:
     onset_threshold: float = 0.3
     offset_threshold: float = 0.3
     frame_threshold: float = 0.3
+    key_threshold: float = 0.3
 
     def __post_init__(self) -> None:
         if self.front not in ("mel", "harmonic"):
@@ -72,6 +76,11 @@ class OnsetsFramesConfig:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}.")
         if self.context_frames < 0:
             raise ValueError(f"context_frames: expected at least 0, got {self.context_frames}.")
+
+    @property
+    def num_heads(self) -> int:
+        """Numbers of a pitch in a frame: onset, offset, frame, velocity, and key if it is heard."""
+        return 5 if self.has_key_head else 4
 
     @property
     def frame_rate_hz(self) -> float:

@@ -4,12 +4,13 @@ A note begins where the onset head has a peak of at least `onset_threshold` with
 falls linearly from the onset on either side, so the place between frames follows from its neighbours (Kong et al. 2021,
 https://arxiv.org/abs/2010.01815). It ends at the first of: the next onset of its pitch; a peak of the offset head of at
 least `offset_threshold` that is followed by silence of the frame head; the frame where the frame head falls below
-`frame_threshold` and stays there. A note longer than 30 s is ended, which bounds what is kept.
+`frame_threshold` and stays there. Or, of `ends="key"`, where the key head falls below `key_threshold` and stays there,
+which is before the sound ends if the pedal is down. A note longer than 30 s is ended, which bounds what is kept.
 
 Notes are returned when they have ended, so not in order of onset from one push to the next; `complete_s` says up to
 where all onsets are out. What is kept: five frames, and the note that sounds of each pitch.
 
-Legend: T frames, P = 4 * 88 numbers of a frame: onset, offset, frame, velocity.
+Legend: T frames, P = 4 * 88 or 5 * 88 numbers of a frame: onset, offset, frame, velocity, key.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stretto_transcriber.models.notes import Notes
+from stretto_transcriber.models.notes import NoteEnds, Notes
 from stretto_transcriber.models.onsets_frames.config import LOWEST_PITCH, NUM_PITCHES, OnsetsFramesConfig
 
 REACH = 2
@@ -45,12 +46,23 @@ class NoteDecoder:
 
     Invariant: portions of any sizes give the same notes as all frames at once, and what is kept is bounded;
     `tests/services/transcriber/test_onsets_frames_decoding.py` holds it to that.
+
+    Args:
+        config: The model's.
+        ends: When a note ends: with its sound, the pedal included, or with its key.
+
+    Raises:
+        ValueError: For keys, if the model does not hear them.
     """
 
-    def __init__(self, config: OnsetsFramesConfig) -> None:
+    def __init__(self, config: OnsetsFramesConfig, ends: NoteEnds = "sound") -> None:
+        if ends == "key" and not config.has_key_head:
+            raise ValueError("ends: this model does not hear when keys are released. Ask for 'sound'.")
         self._config = config
+        self._by_key = ends == "key"
+        self._threshold = config.key_threshold if self._by_key else config.frame_threshold
         self._rate = config.frame_rate_hz
-        self._kept = np.zeros((REACH, 4, NUM_PITCHES), np.float32)  # silence before the first frame
+        self._kept = np.zeros((REACH, config.num_heads, NUM_PITCHES), np.float32)  # silence before the first frame
         self._frame = 0  # the next frame to decide about
         self._sounding: dict[int, _Sounding] = {}
 
@@ -66,9 +78,10 @@ class NoteDecoder:
         Raises:
             ValueError: On another shape.
         """
-        if frames.ndim != 2 or frames.shape[1] != 4 * NUM_PITCHES:
-            raise ValueError(f"frames: expected [T, {4 * NUM_PITCHES}], got {frames.shape}.")
-        heard = np.concatenate([self._kept, frames.reshape(-1, 4, NUM_PITCHES)])
+        num_heads = self._config.num_heads
+        if frames.ndim != 2 or frames.shape[1] != num_heads * NUM_PITCHES:
+            raise ValueError(f"frames: expected [T, {num_heads * NUM_PITCHES}], got {frames.shape}.")
+        heard = np.concatenate([self._kept, frames.reshape(-1, num_heads, NUM_PITCHES)])
         count = max(0, len(heard) - 2 * REACH)
         ended = self._decide(heard, count)
         self._kept = heard[count:]
@@ -76,7 +89,7 @@ class NoteDecoder:
 
     def flush(self) -> Notes:
         """No frame comes any more: the notes that still sounded, and those of the last frames."""
-        last = self.push(np.zeros((REACH, 4 * NUM_PITCHES), np.float32))
+        last = self.push(np.zeros((REACH, self._config.num_heads * NUM_PITCHES), np.float32))
         end_s = self._time_s(self._frame - self._config.frame_centre)
         rest = [self._ended(pitch, note, note.quiet_s or end_s) for pitch, note in self._sounding.items()]
         self._sounding = {}
@@ -87,10 +100,10 @@ class NoteDecoder:
             return Notes.empty()
         config = self._config
         is_onset = _peaks(heard[:, 0], config.onset_threshold)
-        is_offset = _peaks(heard[:, 1], config.offset_threshold)
+        is_offset = _peaks(heard[:, 1], config.offset_threshold) & (not self._by_key)
         middle = heard[REACH : REACH + count]
         ended: list[tuple[float, float, int, int]] = []
-        is_quiet = middle[:, 2] < config.frame_threshold
+        is_quiet = middle[:, 4 if self._by_key else 2] < self._threshold
         for index in range(count):
             for pitch in np.nonzero(is_onset[index])[0].tolist():
                 ended += self._begin(heard[index : index + 2 * REACH + 1], pitch)

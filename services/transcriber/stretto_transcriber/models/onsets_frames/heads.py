@@ -13,27 +13,29 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Heads:
-    """Each [B, T, 88]; `offset` is None of a network without that head. Velocity is a share of 127."""
+    """Each [B, T, 88]; `offset` and `key` are None of a network without that head. Velocity is a share of 127."""
 
     onset: Tensor
     offset: Tensor | None
     frame: Tensor
     velocity: Tensor
+    key: Tensor | None = None
 
     def probabilities(self) -> Heads:
         """Of logits: all between 0 and 1, float32."""
-        offset = None if self.offset is None else torch.sigmoid(self.offset.float())
+        offset, key = (None if x is None else torch.sigmoid(x.float()) for x in (self.offset, self.key))
         onset, frame, velocity = (torch.sigmoid(x.float()) for x in (self.onset, self.frame, self.velocity))
-        return Heads(onset, offset, frame, velocity)
+        return Heads(onset, offset, frame, velocity, key)
 
     def inner(self, first: int, count: int) -> Heads:
         """`count` frames from `first` on."""
-        parts = (self.onset, self.offset, self.frame, self.velocity)
+        parts = (self.onset, self.offset, self.frame, self.velocity, self.key)
         cut = [None if part is None else part[:, first : first + count] for part in parts]
         assert cut[0] is not None and cut[2] is not None and cut[3] is not None
-        return Heads(cut[0], cut[1], cut[2], cut[3])
+        return Heads(cut[0], cut[1], cut[2], cut[3], cut[4])
 
     def stacked(self) -> Tensor:
-        """[B, T, 4 * 88], in the order of the fields; an offset head that is not there is zeros."""
+        """[B, T, 4 * 88], or 5 * 88 with keys, in the order of the fields; an offset head that is missing is zeros."""
         offset = torch.zeros_like(self.onset) if self.offset is None else self.offset
-        return torch.cat([self.onset, offset, self.frame, self.velocity], -1)
+        keys = [] if self.key is None else [self.key]
+        return torch.cat([self.onset, offset, self.frame, self.velocity, *keys], -1)

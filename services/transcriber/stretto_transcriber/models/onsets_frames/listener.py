@@ -15,4 +15,8 @@ def note_listener(model: OnsetsFrames) -> NoteListener:
     def hear(windows: Tensor) -> Tensor:
         return model.window_heads(windows).stacked()
 
-    return NoteListener(model.config, model, hear, lambda: NoteDecoder(model.config))
+    def by_key() -> NoteDecoder:
+        return NoteDecoder(model.config, "key")
+
+    sounds_only = not model.config.has_key_head
+    return NoteListener(model.config, model, hear, lambda: NoteDecoder(model.config), None if sounds_only else by_key)

@@ -4,7 +4,8 @@ Hawthorne et al. 2018 (https://arxiv.org/abs/1710.11153) and 2019 (https://arxiv
 their keys are those of the PyTorch version by Jong Wook Kim, `onset_stack.0.cnn.0.weight` and so on, so that its state
 dicts load; a network without `offset_stack` is the first paper's.
 
-Departures: the heads give logits; velocity is a share of 127, not of the range 10 to 90.
+Departures: the heads give logits; velocity is a share of 127, not of the range 10 to 90; where released keys are heard
+they are a second layer beside the frames'.
 
 Legend: B batch, C channels, T frames, F mel bands, D size of a stack's last layer, P pitches.
 """
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from stretto_transcriber.models.onsets_frames.config import NUM_PITCHES, OnsetsFramesConfig
 from stretto_transcriber.models.onsets_frames.heads import Heads
+from stretto_transcriber.models.onsets_frames.recurrent import recurred
 from stretto_transcriber.models.onsets_frames.spectrum import MelSpectrum
 
 
@@ -48,8 +50,7 @@ class BiLSTM(nn.Module):
         self.rnn = nn.LSTM(num_features, hidden, batch_first=True, bidirectional=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.rnn(x)[0]
-        return out
+        return recurred(self.rnn, x)
 
 
 def _events(config: OnsetsFramesConfig) -> nn.Sequential:
@@ -69,6 +70,7 @@ class PaperNetwork(nn.Module):
         heard = NUM_PITCHES * (3 if config.has_offset_head else 2)
         hidden = config.combined_lstm_size
         self.combined_stack = nn.Sequential(BiLSTM(heard, hidden), nn.Linear(2 * hidden, NUM_PITCHES))
+        self.key_layer = nn.Linear(2 * hidden, NUM_PITCHES) if config.has_key_head else None
         self.velocity_stack = nn.Sequential(ConvStack(config), nn.Linear(config.fc_size, NUM_PITCHES))
 
     def forward(self, features: Tensor) -> Heads:
@@ -78,5 +80,6 @@ class PaperNetwork(nn.Module):
             offset = self.offset_stack(features)
             events.append(torch.sigmoid(offset.detach()))
         activation = torch.sigmoid(self.frame_stack(features))
-        frame = self.combined_stack(torch.cat([*events, activation], -1))
-        return Heads(onset, offset, frame, self.velocity_stack(features))
+        known = self.combined_stack[0](torch.cat([*events, activation], -1))
+        key = self.key_layer(known) if self.key_layer is not None else None
+        return Heads(onset, offset, self.combined_stack[1](known), self.velocity_stack(features), key)

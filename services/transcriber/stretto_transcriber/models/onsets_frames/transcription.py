@@ -1,6 +1,6 @@
 """A whole clip at once, for recipes and evals: the same windows and the same decoder as a stream has.
 
-Legend: S samples.
+Legend: S samples, T frames, P numbers of a frame.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stretto_transcriber.models.notes import Notes
+from stretto_transcriber.models.notes import NoteEnds, Notes
+from stretto_transcriber.models.onsets_frames.config import NUM_PITCHES
 from stretto_transcriber.models.onsets_frames.decoding import NoteDecoder
 from stretto_transcriber.models.onsets_frames.network import OnsetsFrames
 
 
 @torch.inference_mode()
 def hear_clip(model: OnsetsFrames, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The heads of a clip [S] at the model's rate, frame by frame [T, 4 * 88], T = ceil(S / hop_length)."""
+    """The heads of a clip [S] at the model's rate, frame by frame [T, P], T = ceil(S / hop_length)."""
     config = model.config
     hop, window, context = config.hop_length, config.window_frames, config.context_frames
     num_frames = -(-len(samples) // hop)
@@ -28,10 +29,10 @@ def hear_clip(model: OnsetsFrames, samples: NDArray[np.float32]) -> NDArray[np.f
         start = index * window * hop
         audio = torch.from_numpy(padded[start : start + (window + 2 * context) * hop])
         heads.append(model.window_heads(audio[None]).stacked()[0].numpy())
-    return np.concatenate(heads)[:num_frames] if heads else np.zeros((0, 352), np.float32)
+    return np.concatenate(heads)[:num_frames] if heads else np.zeros((0, config.num_heads * NUM_PITCHES), np.float32)
 
 
-def transcribe_clip(model: OnsetsFrames, samples: NDArray[np.float32]) -> Notes:
-    """The notes of a clip [S] at the model's rate."""
-    decoder = NoteDecoder(model.config)
+def transcribe_clip(model: OnsetsFrames, samples: NDArray[np.float32], ends: NoteEnds = "sound") -> Notes:
+    """The notes of a clip [S] at the model's rate, with their ends as `NoteDecoder` has them."""
+    decoder = NoteDecoder(model.config, ends)
     return Notes.joined([decoder.push(hear_clip(model, samples)), decoder.flush()])

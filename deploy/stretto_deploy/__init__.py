@@ -1,0 +1,1 @@
+"""Stretto on Kubernetes: manifests from one table of services, their validation, and the command that applies them."""

@@ -1,0 +1,68 @@
+"""Whether offline validation catches every seeded error, and passes our own manifests for every version of Kubernetes.
+
+    python evals/reliability/manifests.py [--report]
+
+Cost: a minute. Needs kubectl and kubernetes-validate (tests/requirements.txt).
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from harness import Outcome, Table, parser, publish
+from reliability.manifest_errors import SEEDED
+from stretto_deploy.kustomize import render
+from stretto_deploy.tree import COMPONENTS, OVERLAYS
+from stretto_deploy.validation.checking import check_manifests, check_text
+from stretto_deploy.validation.schemas import VERSIONS
+
+PROTOCOL = (
+    "Each error is seeded alone into our own render (overlay gpu, component keda) and counts as caught where the check "
+    "that is named for it reports, and as missed where only another one does. Our manifests are every overlay with "
+    "every set of components, checked against the strict schemas of each version and by all own checks."
+)
+
+
+def our_variants() -> list[tuple[str, tuple[str, ...]]]:
+    """Every overlay with every set of components."""
+    sets = itertools.chain.from_iterable(
+        itertools.combinations(COMPONENTS, size) for size in range(len(COMPONENTS) + 1)
+    )
+    return [(overlay, chosen) for chosen in sets for overlay in ("base", *OVERLAYS)]
+
+
+def main() -> None:
+    """Measure and publish."""
+    args = parser(__doc__).parse_args()
+    clean = render("gpu", ("keda",))
+    rows, caught = [], 0
+    for error in SEEDED:
+        found = check_text(error.seed(clean))
+        hit = next((finding for finding in found if finding.check == error.check), None)
+        caught += hit is not None
+        rows.append((error.name, "caught" if hit else "MISSED", str(hit or "")))
+    variants = our_variants()
+    renders = [render(overlay, chosen) for overlay, chosen in variants]
+    passed = {version: sum(not check_manifests(ours, (version,)) for ours in renders) for version in VERSIONS}
+    outcome = Outcome(
+        name="manifests",
+        protocol=PROTOCOL,
+        data=f"{len(SEEDED)} seeded errors; {len(variants)} own renders; Kubernetes {VERSIONS[0]} to {VERSIONS[-1]}",
+        tables=(
+            Table("Seeded errors", (("error", "", "finding"), *rows)),
+            Table("Our renders without a finding", (("Kubernetes", "renders"), *passed.items())),
+        ),
+        numbers={"seeded": len(SEEDED), "caught": caught, "renders": len(variants), "clean_renders": passed},
+        passed={
+            "every_seeded_error_is_caught": caught == len(SEEDED) == 21,
+            "ours_passes_for_every_version": all(count == len(variants) for count in passed.values()),
+        },
+    )
+    publish(outcome, args)
+
+
+if __name__ == "__main__":
+    main()
