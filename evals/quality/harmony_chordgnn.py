@@ -25,6 +25,7 @@ import augmentednet
 from findings import Findings
 from harmony_scoring import PARTS, confusion_rows, differences, hits
 from harness import ROOT, Outcome, Row, Table, need, parser, publish, surely_above
+from stretto_harmony.engine.windows import MeasureGrid, analyze_window
 from stretto_harmony.models.chordgnn.analyzer import ChordGnnAnalyzer
 from stretto_harmony.models.chordgnn.weights import load_chordgnn
 from stretto_harmony.scores.labels import Analysis
@@ -39,9 +40,9 @@ PUBLISHED = {
 TARGET = 0.52
 PROTOCOL = (
     "Both read at every 32nd note of the analyst's labels (evals/harmony_scoring.py): key, degree of chord and of "
-    "tonicised key, quality of fifteen, inversion, spelled root, and all five, the numeral. Pooled over frames as in "
-    "the papers; intervals by resampling pieces. Published numbers are of all 56 pieces, with references reduced to "
-    "AugmentedNet's vocabulary."
+    "tonicised key, quality of fifteen, inversion, spelled root, and all five, the numeral. ChordGNN as it is served, "
+    "in windows of measures with context; AugmentedNet in its own. Pooled over frames as in the papers; intervals "
+    "by resampling pieces. Published numbers: all 56 pieces, references reduced to AugmentedNet's vocabulary."
 )
 
 Analyze = Callable[[Score], Analysis]
@@ -88,6 +89,17 @@ def _pooled(reads: Sequence[Read], sums: Sequence[NDArray[np.int64]], num_resamp
     return {
         part: Interval(float(mean[n]), float(low[n]), float(high[n]), 0.95, len(reads)) for n, part in enumerate(PARTS)
     }
+
+
+def as_served(analyze: Analyze) -> Analyze:
+    """The analyzer on the service's grid of windows of measures, each with its context and nothing else."""
+    grid = MeasureGrid(ChordGnnAnalyzer.window_measures, ChordGnnAnalyzer.context_measures)
+
+    def analyze_windows(score: Score) -> Analysis:
+        windows = [grid.window(n, score.num_measures) for n in range(grid.num_windows(score.num_measures))]
+        return Analysis(tuple(label for each in windows for label in analyze_window(analyze, score, each).labels))
+
+    return analyze_windows
 
 
 def collection_of(name: str) -> str:
@@ -168,17 +180,18 @@ def main() -> None:
     peer_file = need(args.data / "judges" / "augmentednet" / "AugmentedNet.hdf5", "AugmentedNet")
     analyzer, peer = ChordGnnAnalyzer(load_chordgnn(args.weights)), augmentednet.load(peer_file)
     findings = Findings()
-    ours = read_all(folder, analyzer.analyze, args.limit)
+    analyze = as_served(analyzer.analyze)
+    ours = read_all(folder, analyze, args.limit)
     theirs = read_all(folder, lambda score: augmentednet.analyze(peer, score), args.limit)
     compare(ours, theirs, findings)
     show_errors("Test list", ours, findings)
     if args.left_out:
         left_out = ChordGnnAnalyzer(load_chordgnn(args.left_out))
-        reads = read_all(args.corpus / args.left_out_corpus, left_out.analyze, args.limit)
+        reads = read_all(args.corpus / args.left_out_corpus, as_served(left_out.analyze), args.limit)
         title = f"{args.left_out_corpus}, trained on the other nine"
         findings.add_intervals("left_out", f"{title}: pooled over frames", pooled(reads))
         show_errors(args.left_out_corpus, reads, findings)
-    measure_speed(analyzer.analyze, ours, findings)
+    measure_speed(analyze, ours, findings)
     data = f"{len(ours)} of 56 pieces of AugmentedNet's official test list, {sum(len(r.right) for r in ours)} frames"
     publish(Outcome("harmony_chordgnn", PROTOCOL, data, findings.tables, findings.numbers, findings.passed), args)
 

@@ -47,7 +47,8 @@ fit."""
 
 
 def _build_chordgnn(resolved: weights.ResolvedWeights) -> BuiltAnalyzer:
-    return BuiltAnalyzer(ChordGnnAnalyzer(build_chordgnn(resolved.config["config"], weights.load_tensors(resolved))))
+    analyzer = ChordGnnAnalyzer(build_chordgnn(resolved.config["config"], weights.load_tensors(resolved)))
+    return BuiltAnalyzer(analyzer, window_measures=analyzer.window_measures, context_measures=analyzer.context_measures)
 
 
 def _build_modular(resolved: weights.ResolvedWeights) -> BuiltAnalyzer:

@@ -55,9 +55,15 @@ def hear_graph(
 
 
 class ChordGnnAnalyzer:
-    """Analyses scores with one network; the same score gives the same labels."""
+    """Analyses scores with one network; the same score gives the same labels.
+
+    On validation pieces it read windows of 16 measures better than longer ones, and better than whole pieces: it was
+    trained on stretches.
+    """
 
     name = "chordgnn"
+    window_measures = 16
+    context_measures = 8
 
     def __init__(self, network: ChordGnn, options: DecodingOptions | None = None) -> None:
         self.network = network.eval()

@@ -51,7 +51,7 @@ class DecodingOptions:
         num_states: Best of those with inversions kept at each onset.
     """
 
-    moves: tuple[int, ...] = (-1, 1)
+    moves: tuple[int, ...] = (0,)
     post: float = 0.0
     key: float = 0.5
     tonicised: float = 0.0
