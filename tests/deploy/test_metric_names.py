@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import Metric
 from stretto_deploy.table import REPOSITORY, Table
 from stretto_deploy.tree import RULES, expected_files
 from stretto_deploy.yamls import load_all
+from stretto_harmony.main import HarmonyMetrics
 from stretto_orchestrator.main import CascadeMetrics
 from stretto_shared.grpc.metrics import Metrics, RpcMetrics
 from stretto_shared.grpc.token_metrics import TokenStageMetrics
@@ -28,6 +29,7 @@ def exported() -> dict[str, set[str]]:
     metrics.stage("codec")
     TokenStageMetrics(metrics, "acoustic", "m").observe_stream(0.0, is_realtime=True)
     TranscriberMetrics(metrics, "notes")
+    HarmonyMetrics(metrics)
     cascades = CascadeMetrics(metrics)
     cascades.meter_of("m").observe_stream(0.0, is_realtime=True, is_continuous=True)
     cascades.observe_resume("acoustic")
