@@ -194,10 +194,13 @@ def found_by(search: Reading) -> list[Heard]:
     ]
 
 
-@pytest.mark.parametrize(("seed", "reduction"), [(12, "triads"), (15, "none"), (16, "triads")])
-def test_a_wide_beam_finds_the_best_of_all_readings(seed: int, reduction: str) -> None:
+@pytest.mark.parametrize(
+    ("seed", "reduction", "must"),
+    [(12, "triads", 0.9), (15, "none", 0.9), (5, "triads", 0.29), (9, "none", 0.29), (10, "triads", 0.29)],
+)
+def test_a_wide_beam_finds_the_best_of_all_readings(seed: int, reduction: str, must: float) -> None:
     modules = tiny_modules(seed, reduction=reduction)
-    line, spans, log_probs = problem(3, seed)
+    line, spans, log_probs = problem(3, seed, must)
     score, expected = Exhaustive(modules, EXHAUSTIVE, line, spans, log_probs).best()
     reading = JointSearch(modules, EXHAUSTIVE, line, spans, log_probs).run()
     assert found_by(reading) == expected
@@ -223,6 +226,23 @@ def test_a_chord_that_comes_again_goes_on_and_is_scored_as_one(seed: int) -> Non
     assert expected[0].end == 2
     assert found_by(reading) == expected
     assert reading.score == pytest.approx(score, abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_chord_that_goes_on_is_back_in_the_key_before_it(seed: int) -> None:
+    line, spans, log_probs = problem(4, seed, must=0.29)
+    log_probs[1:3] = log_probs[0]
+    search = JointSearch(tiny_modules(seed), EXHAUSTIVE, line, spans, log_probs)
+    search.run()
+    gone_on = 0
+    for onset, kept in search._trail.items():
+        for slot in range(len(kept) if onset else 0):
+            before = search._trail[int(kept.parent_onset[slot])]
+            assert before.key[kept.parent_slot[slot]] == kept.parent_key[slot]
+            gone_on += int(
+                kept.begin[slot] > 0 and onset - kept.begin[slot] > 1 and kept.key[slot] != kept.parent_key[slot]
+            )
+    assert gone_on
 
 
 def test_chords_fill_the_piece_and_do_not_repeat() -> None:
