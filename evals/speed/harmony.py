@@ -42,7 +42,7 @@ PEER_WINDOW = 8
 SONATAS = "/Piano_Sonatas/Mozart"
 
 PROTOCOL = (
-    "One server process, warm, over gRPC on the loopback; medians over the rounds with 95 % bootstrap intervals. Reading "
+    "One server process, warm, over gRPC on the loopback; medians over rounds, with 95 % bootstrap intervals. Reading "
     "the file is timed apart. Seconds for ten minutes are those of the movement, scaled by its length. music21 runs "
     "once, in this process: key of every measure from eight measures around it, numeral of every chord of chordify."
 )
@@ -150,7 +150,9 @@ def outcome(
             numbers[f"{analyzer} music21 ratio"] = peer["analyze_s"] / float(np.median(times["whole"]))
             rows.append((f"music21 takes, times {analyzer}", numbers[f"{analyzer} music21 ratio"], "", "", ""))
     if peer:
-        rows.append(("music21, keys and numerals", peer["analyze_s"], peer["analyze_s"] * PER_MINUTES / minutes, "", ""))
+        rows.append(
+            ("music21, keys and numerals", peer["analyze_s"], peer["analyze_s"] * PER_MINUTES / minutes, "", "")
+        )
         rows.append(("music21, reading the file", peer["read_s"], "", "", ""))
     numbers["music21"] = dict(peer)
     data = f"{name}: {numbers['notes']} notes, {numbers['measures']} measures, {minutes:.1f} minutes at 120 quarters"
