@@ -22,7 +22,7 @@ from serving import status_bytes
 from stretto_client import StrettoClient
 from stretto_shared.errors import StrettoError
 
-STAGES = ("embedding", "semantic", "acoustic", "codec", "transcriber")
+STAGES = ("embedding", "semantic", "acoustic", "codec", "transcriber", "harmony")
 DOOR = "orchestrator"
 READY_TIMEOUT_S = 240.0
 STOP_TIMEOUT_S = 60.0

@@ -17,6 +17,7 @@ import numpy as np
 from google.protobuf import message_factory
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from google.protobuf.message import Message
+from reliability import wild_scores
 from stretto.acoustic.v1 import acoustic_pb2
 from stretto.common.v1 import audio_pb2, features_pb2, score_pb2, tokens_pb2
 from stretto_shared.features import ModelInfo
@@ -32,7 +33,10 @@ NUMBERS = (0.0, -0.0, -1.0, 1e-300, 0.1, 1.0, 30.0, 31.0, 601.0, 1e18, float("na
 WHOLES = (0, 1, -1, 2, 8, 9, 64, 99, 1024, 2**31 - 1, -(2**31))
 LARGE_WHOLES = (0, 1, 2**32, 2**63 - 1, -(2**63))
 BYTES = (b"", b"\x00", b"\xff" * 7, struct.pack("<f", float("nan")) * 8, struct.pack("<f", 1e30) * 8)
-NEEDED = frozenset({"waveform", "audio", "score", "candidates", "embeddings", "config", "source", "tokens", "styles"})
+NEEDED = frozenset(
+    {"waveform", "audio", "score", "candidates", "embeddings", "config", "source", "tokens", "styles"}
+    | {"file", "labels", "spans"}
+)
 
 Draw = random.Random
 NAMED: Mapping[str, Sequence[Any]] = {
@@ -74,6 +78,7 @@ class WildMessages:
             "stretto.common.v1.JointEmbedding": self._point,
             "stretto.common.v1.StyleSpan": self._style,
             "stretto.acoustic.v1.RefineConfig": self._refining,
+            **wild_scores.WHOLE,
         }
 
     def requests(self, method: MethodDescriptor, draw: Draw) -> list[bytes]:

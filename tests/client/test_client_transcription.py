@@ -18,6 +18,7 @@ from stretto_client import (
     EngravedScore,
     InvalidInput,
     Key,
+    LabelledScore,
     NoteChunk,
     NoteEnds,
     NotFound,
@@ -114,12 +115,13 @@ async def test_an_analysis_brings_what_was_asked_for_and_the_receipt_last(door: 
         notes = [event async for event in client.analyze_music(RECORDING, sections=[Section.NOTES])]
         with pytest.raises(InvalidInput, match=r"sections.*'chords'"):
             await anext(client.analyze_music(RECORDING, sections=["chords"]))  # type: ignore[list-item]
-    kinds = [AnalysisProgress, NoteChunk, NoteChunk, NoteChunk, TrackedBeats, EngravedScore, AnalysisReceipt]
+    kinds = [AnalysisProgress, NoteChunk, NoteChunk, NoteChunk, TrackedBeats, EngravedScore]
+    kinds += [LabelledScore, AnalysisReceipt]
     assert [type(event) for event in events] == kinds
     receipt = events[-1]
     assert isinstance(receipt, AnalysisReceipt)
     assert receipt.sections == tuple(Section) and receipt.total_latency_s == 2.0
-    assert [model.name for model in receipt.models] == ["onsets", "beats"] and receipt.duration_s == 2.5
+    assert [model.name for model in receipt.models] == ["onsets", "beats", "tiny"] and receipt.duration_s == 2.5
     assert [type(event) for event in notes] == [AnalysisProgress, *[NoteChunk] * 3, AnalysisReceipt]
 
 

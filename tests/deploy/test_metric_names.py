@@ -92,7 +92,8 @@ def test_every_exported_metric_of_listeners_and_queues_is_looked_at(
     stems = {re.sub("_(bucket|sum|count|total)$", "", name) for name in asked}
     unseen = {re.sub("_(bucket|sum|count|total)$", "", name) for name in exported} - stems
     assert unseen == {"stretto_rpc_started", "stretto_rpc_response_messages", "stretto_transcriber_audio_s",
-                      "stretto_transcriber_pass_windows"}  # fmt: skip
+                      "stretto_transcriber_pass_windows", "stretto_harmony_measures",
+                      "stretto_harmony_window_s"}  # fmt: skip
 
 
 def test_codes_and_stages_that_are_asked_for_are_words_of_the_code(table: Table) -> None:

@@ -13,7 +13,7 @@ from stretto_shared.grpc.logs import make_logger
 from stretto_shared.grpc.server import StrettoServer
 from stretto_shared.grpc.settings import GrpcSettings
 
-STAGES = ("embedding", "semantic", "acoustic", "codec", "transcriber")
+STAGES = ("embedding", "semantic", "acoustic", "codec", "transcriber", "harmony")
 
 
 async def test_a_piece_is_one_trace_and_one_request_id_from_the_door_to_the_stages() -> None:
