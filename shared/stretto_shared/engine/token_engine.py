@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Generic, TypeVar
 
 from opentelemetry import trace
@@ -34,6 +34,8 @@ from stretto_shared.errors import InvalidInput, NotReady, Overloaded
 
 __all__ = ["TokenEngine", "TokenEngineConfig"]
 
+RETURN_SPACING_S = 0.1
+"""Between the times at which two refused real-time listeners are told to come back."""
 Condition = TypeVar("Condition")
 State = TypeVar("State")
 
@@ -76,6 +78,8 @@ class TokenEngine(Generic[Condition, State]):
         self._loop = StepLoop(model, config, self._scheduler, times, self._meter)
         self._pool: SlotPool[Condition, State] = SlotPool(config.max_slots, config.kv_budget_bytes)
         self._promised: list[tuple[float, Stream[Condition, State]]] = []
+        self._play_until_s: list[float] = []
+        self._last_return_s = 0.0
         self._wake = asyncio.Event()
         self._driver: asyncio.Task[None] | None = None
         self._is_closed = False
@@ -133,6 +137,8 @@ class TokenEngine(Generic[Condition, State]):
                     trace.get_current_span().add_event("first_frames", {"stretto.first_frame": item.first_frame})
                     has_begun = True
                 yield item
+            if stream.is_realtime and stream.clock is not None and stream.clock.has_started:
+                self._play_until_s.append(stream.clock.runs_out_s)
         finally:
             stream.is_cancelled = stream in self._pool.running
             if stream in self._pool.waiting:
@@ -271,19 +277,53 @@ class TokenEngine(Generic[Condition, State]):
         if scheduler.would_underrun(stream, others):
             raise Overloaded(
                 "One more real-time stream would make those that play run dry. Retry later, or ask for best effort.",
-                retry_after_s=scheduler.estimate_end_s([other for other in others if other.is_realtime]),
+                retry_after_s=self._own_turn_s(
+                    scheduler.estimate_end_s([other for other in others if other.is_realtime])
+                ),
             )
         holders = [*running, *pool.before(stream), *expected]
         num_bytes = sum(other.cost.kv_bytes for other in holders) + stream.cost.kv_bytes
         if len(holders) < pool.num_slots and num_bytes <= pool.kv_budget_bytes:
-            return
-        wait_s = scheduler.estimate_end_s(holders, max(1, len(holders) + 1 - pool.num_slots))
+            wait_s = self._listeners_wait_s(holders)
+        else:
+            slot_s = scheduler.estimate_end_s(holders, max(1, len(holders) + 1 - pool.num_slots))
+            wait_s = max(slot_s, self._listeners_wait_s(holders))
         if wait_s > self._config.max_realtime_wait_s:
             raise Overloaded(
                 f"No slot is free for a real-time stream for {wait_s:.1f} s, more than the "
                 f"{self._config.max_realtime_wait_s:g} s that it may wait. Retry later, or ask for best effort.",
-                retry_after_s=wait_s,
+                retry_after_s=self._own_turn_s(wait_s),
             )
+
+    def _own_turn_s(self, wait_s: float) -> float:
+        """When a refused listener should come back: not before `wait_s`, and no two at once.
+
+        Many who were told the same would come back together, and what they are answered with delays those who play.
+        """
+        now_s = time.perf_counter()
+        self._last_return_s = max(now_s + wait_s, self._last_return_s + RETURN_SPACING_S)
+        return self._last_return_s - now_s
+
+    def _listeners_wait_s(self, holders: Sequence[Stream[Condition, State]]) -> float:
+        """Seconds until fewer real-time listeners than there are slots still play; 0 where they do.
+
+        A piece that was made faster than it plays counts until it was played: the stages after this one have it still
+        to do, and the number of slots says how many listeners all of them bear.
+        """
+        now_s = time.perf_counter()
+        self._play_until_s = [until_s for until_s in self._play_until_s if now_s < until_s]
+        plays_s = [until_s - now_s for until_s in self._play_until_s]
+        plays_s += [self._left_to_play_s(stream, now_s) for stream in holders if stream.is_realtime]
+        num_over = len(plays_s) + 1 - self._pool.num_slots
+        return sorted(plays_s)[num_over - 1] if num_over > 0 else 0.0
+
+    def _left_to_play_s(self, stream: Stream[Condition, State], now_s: float) -> float:
+        """Seconds of a piece that its listener has not heard yet."""
+        if stream.clock is None:
+            return 0.0
+        ahead_s = max(0.0, stream.clock.ahead_s(now_s)) if stream.clock.has_started else 0.0
+        num_left = stream.program.num_steps_left + stream.request.num_later_frames
+        return ahead_s + num_left / stream.clock.frame_rate_hz
 
     def _expected(self) -> list[Stream[Condition, State]]:
         """The real-time streams that were told that there is room, and have not come yet."""

@@ -20,7 +20,7 @@ from stretto_shared.engine.sampling import Sampling
 from stretto_shared.engine.self_test import Trial, joins_exactly, measure_step_s
 from stretto_shared.engine.step_times import StepTimes
 from stretto_shared.engine.thread import ModelThread
-from stretto_shared.engine.token_engine import TokenEngine, TokenEngineConfig
+from stretto_shared.engine.token_engine import RETURN_SPACING_S, TokenEngine, TokenEngineConfig
 from stretto_shared.errors import InvalidInput, NotReady, Overloaded
 from torch import Tensor
 
@@ -364,7 +364,7 @@ async def test_a_promised_place_is_kept_for_who_comes_and_given_back_when_nobody
         engine.check_admission(LIVE)
         with pytest.raises(Overloaded) as caught:
             engine.check_admission(LIVE)
-        assert caught.value.retry_after_s == pytest.approx(602 * 1e-3)  # the pieces' own length, though none has begun
+        assert caught.value.retry_after_s == pytest.approx(602 / 0.1)  # as long as they play, though none has begun
         streams = [engine.generate(LIVE) for _ in range(2)]
         for stream in streams:
             assert isinstance(await anext(stream), TokenBlock)
@@ -376,6 +376,32 @@ async def test_a_promised_place_is_kept_for_who_comes_and_given_back_when_nobody
     async with live_engine(promise_s=1e-9) as engine:
         for _ in range(5):
             engine.check_admission(LIVE)
+
+
+async def test_a_piece_that_was_made_faster_than_it_plays_keeps_its_listener_s_place() -> None:
+    async with live_engine(max_unread_blocks=99, max_slots=2) as engine:
+        blocks = [block async for block in engine.generate(LIVE)]  # 600 frames of 10 s each, made at once
+        assert sum(block.codes.shape[1] for block in blocks) == 600
+        stream = engine.generate(LIVE)
+        assert isinstance(await anext(stream), TokenBlock)
+        with pytest.raises(Overloaded) as caught:
+            engine.check_admission(LIVE)
+        assert 5_900 < caught.value.retry_after_s < 6_100
+        await stream.aclose()
+        engine.check_admission(LIVE)  # who left listens no more
+        plain = dataclasses.replace(LIVE, is_realtime=False)
+        assert len([block async for block in engine.generate(plain)]) == len(blocks)  # best effort has no listener
+
+
+async def test_no_two_refused_listeners_are_told_to_come_back_at_once() -> None:
+    async with live_engine(promise_s=1e6, max_slots=1) as engine:
+        engine.check_admission(LIVE)
+        told_s = []
+        for _ in range(5):
+            with pytest.raises(Overloaded) as caught:
+                engine.check_admission(LIVE)
+            told_s.append(caught.value.retry_after_s)
+        assert np.diff(told_s) == pytest.approx([RETURN_SPACING_S] * 4, abs=0.05)
 
 
 async def test_a_promise_counts_as_a_stream_that_others_must_not_make_run_dry() -> None:
