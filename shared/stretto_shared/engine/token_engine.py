@@ -137,8 +137,8 @@ class TokenEngine(Generic[Condition, State]):
                     trace.get_current_span().add_event("first_frames", {"stretto.first_frame": item.first_frame})
                     has_begun = True
                 yield item
-            if stream.is_realtime and stream.clock is not None and stream.clock.has_started:
-                self._play_until_s.append(stream.clock.runs_out_s)
+            if piece is None:
+                self._keep_listener(stream)
         finally:
             stream.is_cancelled = stream in self._pool.running
             if stream in self._pool.waiting:
@@ -170,7 +170,10 @@ class TokenEngine(Generic[Condition, State]):
     def close_piece(self, piece: Piece[Condition, State]) -> None:
         """End a piece none of whose requests is read any more."""
         self._pool.pieces.remove(piece)
-        self._observe_end(piece.stream)
+        stream = piece.stream
+        if stream.program.num_steps_left == 0 and stream.request.num_later_frames == 0:
+            self._keep_listener(stream)
+        self._observe_end(stream)
         self._wake.set()
 
     def check_admission(self, request: TokenRequest[Condition]) -> None:
@@ -294,6 +297,11 @@ class TokenEngine(Generic[Condition, State]):
                 f"{self._config.max_realtime_wait_s:g} s that it may wait. Retry later, or ask for best effort.",
                 retry_after_s=self._own_turn_s(wait_s),
             )
+
+    def _keep_listener(self, stream: Stream[Condition, State]) -> None:
+        """Remember until when a piece that was made to its end is still played."""
+        if stream.is_realtime and stream.clock is not None and stream.clock.has_started:
+            self._play_until_s.append(stream.clock.runs_out_s)
 
     def _own_turn_s(self, wait_s: float) -> float:
         """When a refused listener should come back: not before `wait_s`, and no two at once.

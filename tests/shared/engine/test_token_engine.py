@@ -3,111 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
-import time
-from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from numpy.typing import NDArray
-from stretto_shared.engine.program import StateCost, TokenBlock, TokenRequest
-from stretto_shared.engine.sampling import Sampling
+from hash_engine import POISON, HashModel, HashState, K, V, collect, request, running
+from stretto_shared.engine.program import TokenBlock, TokenRequest
 from stretto_shared.engine.self_test import Trial, joins_exactly, measure_step_s
 from stretto_shared.engine.step_times import StepTimes
 from stretto_shared.engine.thread import ModelThread
-from stretto_shared.engine.token_engine import RETURN_SPACING_S, TokenEngine, TokenEngineConfig
+from stretto_shared.engine.token_engine import TokenEngine, TokenEngineConfig
 from stretto_shared.errors import InvalidInput, NotReady, Overloaded
 from torch import Tensor
-
-K, V = 3, 17
-POISON = 666  # a condition whose steps fail
-
-
-@dataclass
-class HashState:
-    """All columns read so far, folded into one number."""
-
-    word: int
-    num_steps: int
-
-
-class HashModel:
-    """Logits are a hash of everything read, so that one wrong token shows in all later ones."""
-
-    cardinality = V
-    special_token = V
-    delays = (0, 1, 2)
-
-    def __init__(self, step_s: float = 0.0, *, is_row_invariant: bool = False) -> None:
-        self.step_s = step_s
-        self.is_row_invariant = is_row_invariant
-        self.num_steps = 0
-        self.num_open = 0
-
-    def open(self, condition: int, *, num_steps: int, guidance_scale: float) -> HashState:
-        if condition < 0:
-            raise InvalidInput("condition", "expected at least 0.")
-        self.num_open += 1
-        return HashState(condition, 0)
-
-    def cost(self, condition: int, *, num_steps: int, guidance_scale: float) -> StateCost:
-        return StateCost(num_rows=2, kv_bytes=num_steps)
-
-    def step(
-        self, states: Sequence[HashState], columns: Sequence[NDArray[np.int64]], wants_logits: Sequence[bool]
-    ) -> list[Tensor | None]:
-        if any(state.word == POISON for state in states):
-            raise RuntimeError("the poison works.")
-        assert self.is_row_invariant or (len(states) == 1 and columns[0].shape[1] == 1)
-        time.sleep(self.step_s)
-        self.num_steps += 1
-        rows: list[Tensor | None] = []
-        for state, each, wants in zip(states, columns, wants_logits, strict=True):
-            for code in each.T.ravel().tolist():
-                state.word = (state.word * 6364136223846793005 + code + 1442695040888963407) % 2**63
-            rows.append(torch.randn(K, V, generator=torch.Generator().manual_seed(state.word)) * 2 if wants else None)
-        return rows
-
-
-def request(
-    num_frames: int = 12,
-    *,
-    seed: int = 0,
-    condition: int = 1,
-    prompt: NDArray[np.int32] | None = None,
-    resume_from: NDArray[np.int32] | None = None,
-) -> TokenRequest[int]:
-    none = np.zeros((K, 0), dtype=np.int32)
-    return TokenRequest(
-        condition,
-        num_frames,
-        none if prompt is None else prompt,
-        none if resume_from is None else resume_from,
-        Sampling(top_k=0),
-        seed,
-    )
-
-
-@contextlib.asynccontextmanager
-async def running(model: HashModel | None = None, **limits: int) -> AsyncIterator[TokenEngine[int, HashState]]:
-    thread = ModelThread("hash")
-    config = TokenEngineConfig(**({"first_block_frames": 2, "block_frames": 4} | limits))
-    engine = TokenEngine(thread, model or HashModel(), stage="test", config=config)
-    yield engine
-    await engine.close()
-    await thread.close()
-
-
-async def collect(engine: TokenEngine[int, HashState], wanted: TokenRequest[int]) -> NDArray[np.int32]:
-    blocks = [block async for block in engine.generate(wanted)]
-    frames = [block.first_frame for block in blocks]
-    assert frames == [wanted.num_known_frames + sum(b.codes.shape[1] for b in blocks[:i]) for i in range(len(blocks))]
-    return np.concatenate([block.codes for block in blocks], axis=1)
 
 
 async def test_a_request_gives_its_frames_in_blocks_and_in_range() -> None:
@@ -332,84 +242,6 @@ async def test_a_real_time_stream_gets_its_frames_before_it_runs_dry_and_one_too
         np.testing.assert_array_equal(codes, plain)
     await engine.close()
     await thread.close()
-
-
-@contextlib.asynccontextmanager
-async def live_engine(*, frame_rate_hz: float = 0.1, **limits: Any) -> AsyncIterator[TokenEngine[int, HashState]]:
-    thread, model = ModelThread("hash"), HashModel(is_row_invariant=True)
-    config = TokenEngineConfig(**({"max_slots": 2, "max_unread_blocks": 1, "max_realtime_wait_s": 1e-9} | limits))
-    times = StepTimes({2: 1e-3, 4: 1e-3, 6: 1e-3})
-    engine = TokenEngine(thread, model, stage="test", config=config, frame_rate_hz=frame_rate_hz, step_times=times)
-    yield engine
-    await engine.close()
-    await thread.close()
-
-
-LIVE = dataclasses.replace(request(600), is_realtime=True)
-
-
-async def test_real_time_streams_that_come_at_once_take_all_slots_that_are_free() -> None:
-    async with live_engine() as engine:
-        streams = [engine.generate(LIVE) for _ in range(3)]
-        firsts = await asyncio.gather(*(anext(stream) for stream in streams), return_exceptions=True)
-        assert [type(first) for first in firsts] == [TokenBlock, TokenBlock, Overloaded]
-        assert "No slot is free" in str(firsts[2])
-        for stream in streams:
-            await stream.aclose()
-
-
-async def test_a_promised_place_is_kept_for_who_comes_and_given_back_when_nobody_does() -> None:
-    async with live_engine(promise_s=1e6) as engine:
-        engine.check_admission(LIVE)
-        engine.check_admission(LIVE)
-        with pytest.raises(Overloaded) as caught:
-            engine.check_admission(LIVE)
-        assert caught.value.retry_after_s == pytest.approx(602 / 0.1)  # as long as they play, though none has begun
-        streams = [engine.generate(LIVE) for _ in range(2)]
-        for stream in streams:
-            assert isinstance(await anext(stream), TokenBlock)
-        with pytest.raises(Overloaded):
-            await anext(engine.generate(LIVE))
-        for stream in streams:
-            await stream.aclose()
-        engine.check_admission(LIVE)  # the promises were kept, and are over
-    async with live_engine(promise_s=1e-9) as engine:
-        for _ in range(5):
-            engine.check_admission(LIVE)
-
-
-async def test_a_piece_that_was_made_faster_than_it_plays_keeps_its_listener_s_place() -> None:
-    async with live_engine(max_unread_blocks=99, max_slots=2) as engine:
-        blocks = [block async for block in engine.generate(LIVE)]  # 600 frames of 10 s each, made at once
-        assert sum(block.codes.shape[1] for block in blocks) == 600
-        stream = engine.generate(LIVE)
-        assert isinstance(await anext(stream), TokenBlock)
-        with pytest.raises(Overloaded) as caught:
-            engine.check_admission(LIVE)
-        assert 5_900 < caught.value.retry_after_s < 6_100
-        await stream.aclose()
-        engine.check_admission(LIVE)  # who left listens no more
-        plain = dataclasses.replace(LIVE, is_realtime=False)
-        assert len([block async for block in engine.generate(plain)]) == len(blocks)  # best effort has no listener
-
-
-async def test_no_two_refused_listeners_are_told_to_come_back_at_once() -> None:
-    async with live_engine(promise_s=1e6, max_slots=1) as engine:
-        engine.check_admission(LIVE)
-        told_s = []
-        for _ in range(5):
-            with pytest.raises(Overloaded) as caught:
-                engine.check_admission(LIVE)
-            told_s.append(caught.value.retry_after_s)
-        assert np.diff(told_s) == pytest.approx([RETURN_SPACING_S] * 4, abs=0.05)
-
-
-async def test_a_promise_counts_as_a_stream_that_others_must_not_make_run_dry() -> None:
-    async with live_engine(frame_rate_hz=60.0, max_slots=8, promise_s=1e6, realtime_utilisation=0.05) as engine:
-        engine.check_admission(LIVE)
-        with pytest.raises(Overloaded, match="run dry"):
-            engine.check_admission(LIVE)
-        await collect(engine, dataclasses.replace(LIVE, is_realtime=False))  # best effort is not asked
 
 
 async def test_a_reader_that_lags_pauses_its_request_only() -> None:

@@ -8,11 +8,6 @@ their length. Reads no external entities and nothing outside the bytes given.
 
 from __future__ import annotations
 
-import io
-import lzma
-import struct
-import zipfile
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -22,23 +17,11 @@ from stretto_shared.errors import InvalidInput
 
 from stretto_harmony.readers.building import Note, ScoreBuilder, fraction_of, joined, ticks_of
 from stretto_harmony.scores import pitch
+from stretto_harmony.scores.containers import unpacked
 from stretto_harmony.scores.score import TICKS_PER_WHOLE, Score
 
-MAX_XML_BYTES = 64_000_000
 MAX_PARTS = 256
 _FIELD = "score"
-_BROKEN_CONTAINER = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    LookupError,
-    RuntimeError,
-    OSError,
-    ValueError,
-    EOFError,
-)
-"""What zipfile raises on bytes that it cannot unpack."""
 
 
 @dataclass
@@ -75,7 +58,7 @@ def read_score(data: bytes) -> Score:
     Raises:
         InvalidInput: When it is not MusicXML, or holds no measure, or a value that none can be.
     """
-    root = _root(_xml_of(data))
+    root = _root(unpacked(data, _FIELD))
     parts = [_measures(part) for part in _parts(root)]
     if not parts or not any(parts):
         raise InvalidInput(_FIELD, "expected MusicXML with a part and a measure, got none. Export the score again.")
@@ -233,39 +216,6 @@ def _root(xml: bytes) -> ElementTree.Element:
     if root.tag not in ("score-partwise", "score-timewise"):
         raise InvalidInput(_FIELD, f"expected the root score-partwise, got {root.tag[:40]!r}. Export it as MusicXML.")
     return root
-
-
-def _xml_of(data: bytes) -> bytes:
-    """The score's own file of a compressed container, or the bytes as they are."""
-    if data[:2] != b"PK":
-        return data
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            name = _score_name(archive)
-            if archive.getinfo(name).file_size > MAX_XML_BYTES:
-                raise InvalidInput(
-                    _FIELD, f"expected up to {MAX_XML_BYTES} bytes of MusicXML, got more. Split the piece."
-                )
-            return archive.read(name)
-    except _BROKEN_CONTAINER as error:
-        raise InvalidInput(
-            _FIELD, f"expected a compressed MusicXML file, got a broken one: {error}. Save it again."
-        ) from error
-    except ElementTree.ParseError as error:
-        raise InvalidInput(_FIELD, f"expected META-INF/container.xml to be XML: {error}. Save it again.") from error
-
-
-def _score_name(archive: zipfile.ZipFile) -> str:
-    names = archive.namelist()
-    if "META-INF/container.xml" in names and archive.getinfo("META-INF/container.xml").file_size < 100_000:
-        for element in ElementTree.fromstring(archive.read("META-INF/container.xml")).iter():
-            path = element.get("full-path")
-            if path is not None and path in names:
-                return path
-    inner = [name for name in names if name.endswith((".xml", ".musicxml")) and not name.startswith("META-INF")]
-    if not inner:
-        raise InvalidInput(_FIELD, "expected a MusicXML file in the container, got none. Save it again.")
-    return inner[0]
 
 
 def _number(name: str, text: str) -> Fraction:

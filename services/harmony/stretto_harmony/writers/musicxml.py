@@ -7,16 +7,14 @@ direction at the end of its measure's elements, reached by `backup` and `forward
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BytesIO
 from itertools import groupby
 from xml.etree import ElementTree
 
 from stretto_shared.errors import InvalidInput
 
+from stretto_harmony.scores.containers import unpacked
 from stretto_harmony.scores.score import TICKS_PER_QUARTER
 from stretto_harmony.writers.plain_score import plain_score
 from stretto_harmony.writers.written import WrittenAnalysis, numeral_of
@@ -26,7 +24,6 @@ DOCTYPE = (
     '<!DOCTYPE score-partwise PUBLIC "-//Recordare//DTD MusicXML 4.0 Partwise//EN" '
     '"http://www.musicxml.org/dtds/partwise.dtd">'
 )
-_CONTAINER = "META-INF/container.xml"
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ def _root_of(analysis: WrittenAnalysis) -> ElementTree.Element:
     source = analysis.source
     if source is None or analysis.source_suffix != "musicxml":
         return plain_score(analysis.score, analysis.title)
-    return _parsed(_unpacked(source) if source[:2] == b"PK" else source)
+    return _parsed(unpacked(source, FIELD))
 
 
 def _marks(analysis: WrittenAnalysis) -> Iterator[tuple[int, list[_Mark]]]:
@@ -142,22 +139,3 @@ def _parsed(data: bytes) -> ElementTree.Element:
         return ElementTree.fromstring(data)
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise InvalidInput(FIELD, f"expected MusicXML, got what is none: {error}. Send the file as it is.") from error
-
-
-def _unpacked(data: bytes) -> bytes:
-    try:
-        with zipfile.ZipFile(BytesIO(data)) as packed:
-            container = _parsed(packed.read(_CONTAINER))
-            path = next(each.get("full-path", "") for each in container.iter() if each.tag.endswith("rootfile"))
-            return packed.read(path)
-    except (
-        zipfile.BadZipFile,
-        KeyError,
-        StopIteration,
-        RuntimeError,
-        NotImplementedError,
-        OSError,
-        EOFError,
-        zlib.error,
-    ) as error:
-        raise InvalidInput(FIELD, f"expected a compressed MusicXML file, got a broken one: {error}.") from error
