@@ -20,7 +20,8 @@ def packed(**files: str) -> bytes:
 
 def test_the_file_that_the_container_names_is_unpacked_and_a_plain_one_left_alone() -> None:
     container = '<container><rootfiles><rootfile full-path="b.xml"/></rootfiles></container>'
-    assert (
+    named = packed(a_xml="<a/>", b_xml="<b/>", **{"META-INF__container_xml": container})
+    assert containers.unpacked(named, "f") == b"<b/>"
         containers.unpacked(packed(a_xml="<a/>", b_xml="<b/>", **{"META-INF__container_xml": container}), "f")
         == b"<b/>"
     )
