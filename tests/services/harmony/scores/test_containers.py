@@ -22,9 +22,6 @@ def test_the_file_that_the_container_names_is_unpacked_and_a_plain_one_left_alon
     container = '<container><rootfiles><rootfile full-path="b.xml"/></rootfiles></container>'
     named = packed(a_xml="<a/>", b_xml="<b/>", **{"META-INF__container_xml": container})
     assert containers.unpacked(named, "f") == b"<b/>"
-        containers.unpacked(packed(a_xml="<a/>", b_xml="<b/>", **{"META-INF__container_xml": container}), "f")
-        == b"<b/>"
-    )
     assert containers.unpacked(packed(a_xml="<a/>"), "f") == b"<a/>"
     assert containers.unpacked(b"<a/>", "f") == b"<a/>"
 
