@@ -13,6 +13,7 @@ from stretto_deploy.tree import RULES, expected_files
 from stretto_deploy.yamls import load_all
 from stretto_harmony.main import HarmonyMetrics
 from stretto_orchestrator.main import CascadeMetrics
+from stretto_shared.grpc.certificates import CertificateMetrics
 from stretto_shared.grpc.metrics import Metrics, RpcMetrics
 from stretto_shared.grpc.token_metrics import TokenStageMetrics
 from stretto_transcriber.main import TranscriberMetrics
@@ -26,6 +27,7 @@ def exported() -> dict[str, set[str]]:
     """Series by name, with their labels, of everything that the code registers."""
     metrics = Metrics()
     RpcMetrics(metrics)
+    CertificateMetrics(metrics)
     metrics.stage("codec")
     TokenStageMetrics(metrics, "acoustic", "m").observe_stream(0.0, is_realtime=True)
     TranscriberMetrics(metrics, "notes")

@@ -1,8 +1,8 @@
 """The PEM files of one side of TLS, read again whenever they change, so that a rotation needs no restart.
 
 Who rotates certificates (cert-manager and the kubelet) replaces files under a running process.
-`WatchedCertificates.latest` looks at most once in `CHECK_EVERY_S` whether they changed, and gives what was last whole: a
-certificate that belongs to its key, and authorities that parse. Files that are half written, missing or of two
+`WatchedCertificates.latest` looks at most once in `CHECK_EVERY_S` whether they changed, and gives what was last whole:
+a certificate that belongs to its key, and authorities that parse. Files that are half written, missing or of two
 generations leave the old ones in use, are logged, and are counted until they are mended.
 
 It knows nothing of gRPC credentials; `tls.py` makes those.
