@@ -84,8 +84,8 @@ manifests: $(DEVELOPING) ## Write deploy/k8s from deploy/services.toml
 pins: $(DEVELOPING) ## Pin what images install to what is installed here
 	@$(BIN)/python -m stretto_deploy.pins > deploy/constraints.txt
 
-image-%: ## The image of one service, for example make image-codec; make image-weights is that of the committed weights
-	docker build -f deploy/service.Dockerfile $(if $(filter weights,$*),--target weights,--build-arg SERVICE=$*) \
+image-%: ## The image of one service, for example make image-codec; make image-weights and image-weights-volume are those of the weights
+	docker build -f deploy/service.Dockerfile $(if $(filter weights weights-volume,$*),--target $*,--build-arg SERVICE=$*) \
 	  -t stretto-$*:local .
 
 scores: $(RUNNING) ## Fill the tables of models in README.md from services/*/weights/*/config.json

@@ -2,6 +2,7 @@
 #
 #   docker build -f deploy/service.Dockerfile --build-arg SERVICE=codec -t stretto-codec:local .
 #   docker build -f deploy/service.Dockerfile --target weights -t stretto-weights:local .
+#   docker build -f deploy/service.Dockerfile --target weights-volume -t stretto-weights-volume:local .
 #
 # For GPUs: --build-arg TORCH_INDEX_URL=https://download.pytorch.org/whl/cu130, and -cuda at the end of the tag.
 # An empty TORCH_INDEX_URL takes torch from where pip takes the rest. PYTHON_IMAGE may carry a digest.
@@ -13,13 +14,19 @@ FROM ${PYTHON_IMAGE} AS weights-layout
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 COPY services /services
 RUN mkdir /weights \
- && for folder in /services/*/weights; do cp -r "$folder" "/weights/$(basename "$(dirname "$folder")")"; done
+ && for folder in /services/*/weights; do cp -r "$folder" "/weights/$(basename "$(dirname "$folder")")"; done \
+ && chmod -R a+rX /weights
 
 # hadolint ignore=DL3006
 FROM ${PYTHON_IMAGE} AS weights
 COPY --from=weights-layout /weights /weights
 USER 10001:10001
 CMD ["cp", "--recursive", "--no-target-directory", "/weights", "/target"]
+
+# Nothing but the weights, a folder for each service: the kubelet mounts it, nobody runs it.
+FROM scratch AS weights-volume
+COPY --from=weights-layout /weights /
+USER 10001:10001
 
 # hadolint ignore=DL3006
 FROM ${PYTHON_IMAGE} AS builder

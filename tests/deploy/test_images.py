@@ -66,7 +66,7 @@ def test_only_services_that_ask_for_torch_get_it(table: Table) -> None:
 
 
 def test_the_user_of_the_image_is_that_of_the_pods() -> None:
-    assert re.findall(r"^USER (\S+)$", DOCKERFILE.read_text(), re.MULTILINE) == [f"{RUN_AS}:{RUN_AS}"] * 2
+    assert re.findall(r"^USER (\S+)$", DOCKERFILE.read_text(), re.MULTILINE) == [f"{RUN_AS}:{RUN_AS}"] * 3
 
 
 def test_what_the_image_copies_is_not_ignored() -> None:

@@ -62,6 +62,11 @@ def expressions(table: Table) -> Iterator[tuple[str, str]]:
             for scaler in load_all(text, name):
                 for trigger in scaler["spec"]["triggers"]:
                     yield f"{name}: {scaler['metadata']['name']}", trigger["metadata"]["query"]
+        if name.endswith("adapter-rules.yaml"):
+            for rule in load_all(text, name)[0]["rules"]["custom"]:
+                query = rule["metricsQuery"].replace("<<.LabelMatchers>>", 'namespace="n",pod=~"a|b"')
+                yield f"{name}: {rule['name']['as']}", query.replace("<<.GroupBy>>", "pod")
+                yield f"{name}: {rule['name']['as']}", rule["seriesQuery"]
 
 
 def recorded() -> dict[str, set[str]]:
