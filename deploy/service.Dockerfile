@@ -5,8 +5,9 @@
 #   docker build -f deploy/service.Dockerfile --target weights-volume -t stretto-weights-volume:local .
 #
 # For GPUs: --build-arg TORCH_INDEX_URL=https://download.pytorch.org/whl/cu130, and -cuda at the end of the tag.
-# An empty TORCH_INDEX_URL takes torch from where pip takes the rest. PYTHON_IMAGE may carry a digest.
-# Every package has the version of deploy/constraints.txt, which `make pins` writes.
+# An empty TORCH_INDEX_URL takes torch from where pip takes the rest; on PyPI it is built for CUDA too.
+# PYTHON_IMAGE may carry a digest. Every package has the version of deploy/constraints.txt, those that only a build for
+# CUDA needs that of deploy/constraints-cuda.txt; `make pins` writes both.
 ARG PYTHON_IMAGE=docker.io/library/python:3.11.14-slim-bookworm
 
 # hadolint ignore=DL3006
@@ -33,9 +34,9 @@ FROM ${PYTHON_IMAGE} AS builder
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 ARG SERVICE
 ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=/src/deploy/constraints.txt
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT="/src/deploy/constraints.txt /src/deploy/constraints-cuda.txt"
 WORKDIR /src
-COPY deploy/constraints.txt deploy/constraints.txt
+COPY deploy/constraints.txt deploy/constraints-cuda.txt deploy/
 COPY protos protos
 COPY shared shared
 COPY services/${SERVICE} services/${SERVICE}

@@ -29,6 +29,10 @@ SCALERS = ("keda", "hpa")
 """One of these components at most: each owns the replicas of all services."""
 OLDEST_KUBERNETES = {"weights-image": f"1.{PATHS_IN_IMAGE_VOLUMES}"}
 """Of components that not every version can run."""
+LAPTOP = {"cpu": "100m", "memory": "256Mi"}
+"""What a pod requests in the overlay `cpu-local`."""
+CUDA_TAG = "-cuda"
+"""What the tag of an image for GPUs ends in."""
 HEADER = "# Made by `make manifests` from deploy/services.toml. Do not edit.\n"
 
 
@@ -100,7 +104,12 @@ def _base(table: Table, repository: Path) -> dict[str, str]:
 
 
 def _cpu_local(table: Table) -> dict[str, str]:
-    """One node, images that were built here, two replicas of nothing but what `make up` doubles too."""
+    """One node, images that were built here, two replicas of nothing but what `make up` doubles too.
+
+    Pods ask for little of it: they share what a laptop has, up to their limits.
+    """
+    asked = "/spec/template/spec/containers/0/resources/requests"
+    little = "".join(f"- op: replace\n  path: {asked}/{key}\n  value: {value}\n" for key, value in LAPTOP.items())
     claim = {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -115,7 +124,7 @@ def _cpu_local(table: Table) -> dict[str, str]:
         replicas=[
             {"name": service.object_name, "count": 2 if service.name == "acoustic" else 1} for service in table.service
         ],
-        patches=[{"path": "claim.yaml"}],
+        patches=[{"path": "claim.yaml"}, {"target": {"kind": "Deployment"}, "patch": little}],
     )
     files = {
         "kustomization.yaml": kustomization,
@@ -132,7 +141,7 @@ def _gpu(table: Table) -> dict[str, str]:
             continue
         patches[f"{service.name}.yaml"] = _yaml(changes.gpu_patch(service, service.gpu))
         settings.append({**_literals(service, service.gpu.settings), "behavior": "merge"})
-        images.append({"name": table.image(service), "newTag": f"{table.tag}-cuda"})
+        images.append({"name": table.image(service), "newTag": f"{table.tag}{CUDA_TAG}"})
     kustomization = _kustomization(
         namespace=table.namespace,
         resources=["../../base"],

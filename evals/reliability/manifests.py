@@ -2,7 +2,7 @@
 
     python evals/reliability/manifests.py [--report]
 
-Cost: a minute. Needs kubectl and kubernetes-validate (tests/requirements.txt).
+Cost: two minutes of a core. Needs kubectl and kubernetes-validate (tests/requirements.txt).
 """
 
 from __future__ import annotations
