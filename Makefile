@@ -83,10 +83,16 @@ manifests: $(DEVELOPING) ## Write deploy/k8s from deploy/services.toml
 
 pins: $(DEVELOPING) ## Pin what images install to what is installed here
 	@$(BIN)/python -m stretto_deploy.pins > deploy/constraints.txt
+	@$(BIN)/python -m stretto_deploy.pins cuda > deploy/constraints-cuda.new
+	@mv deploy/constraints-cuda.new deploy/constraints-cuda.txt
 
-image-%: ## The image of one service, for example make image-codec; make image-weights is that of the committed weights
-	docker build -f deploy/service.Dockerfile $(if $(filter weights,$*),--target weights,--build-arg SERVICE=$*) \
+image-%: ## The image of one service, for example make image-codec; make image-weights and image-weights-volume are those of the weights
+	docker build -f deploy/service.Dockerfile $(if $(filter weights weights-volume,$*),--target $*,--build-arg SERVICE=$*) \
 	  -t stretto-$*:local .
+
+image-%-cuda: ## The same with a torch for GPUs, for example make image-acoustic-cuda
+	docker build -f deploy/service.Dockerfile --build-arg SERVICE=$* \
+	  --build-arg TORCH_INDEX_URL=https://download.pytorch.org/whl/cu130 -t stretto-$*:local-cuda .
 
 scores: $(RUNNING) ## Fill the tables of models in README.md from services/*/weights/*/config.json
 	$(BIN)/python docs/model_table.py --write

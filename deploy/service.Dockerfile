@@ -2,10 +2,12 @@
 #
 #   docker build -f deploy/service.Dockerfile --build-arg SERVICE=codec -t stretto-codec:local .
 #   docker build -f deploy/service.Dockerfile --target weights -t stretto-weights:local .
+#   docker build -f deploy/service.Dockerfile --target weights-volume -t stretto-weights-volume:local .
 #
 # For GPUs: --build-arg TORCH_INDEX_URL=https://download.pytorch.org/whl/cu130, and -cuda at the end of the tag.
-# An empty TORCH_INDEX_URL takes torch from where pip takes the rest. PYTHON_IMAGE may carry a digest.
-# Every package has the version of deploy/constraints.txt, which `make pins` writes.
+# An empty TORCH_INDEX_URL takes torch from where pip takes the rest; on PyPI it is built for CUDA too.
+# PYTHON_IMAGE may carry a digest. Every package has the version of deploy/constraints.txt, those that only a build for
+# CUDA needs that of deploy/constraints-cuda.txt; `make pins` writes both.
 ARG PYTHON_IMAGE=docker.io/library/python:3.11.14-slim-bookworm
 
 # hadolint ignore=DL3006
@@ -13,7 +15,8 @@ FROM ${PYTHON_IMAGE} AS weights-layout
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 COPY services /services
 RUN mkdir /weights \
- && for folder in /services/*/weights; do cp -r "$folder" "/weights/$(basename "$(dirname "$folder")")"; done
+ && for folder in /services/*/weights; do cp -r "$folder" "/weights/$(basename "$(dirname "$folder")")"; done \
+ && chmod -R a+rX /weights
 
 # hadolint ignore=DL3006
 FROM ${PYTHON_IMAGE} AS weights
@@ -21,14 +24,19 @@ COPY --from=weights-layout /weights /weights
 USER 10001:10001
 CMD ["cp", "--recursive", "--no-target-directory", "/weights", "/target"]
 
+# Nothing but the weights, a folder for each service: the kubelet mounts it, nobody runs it.
+FROM scratch AS weights-volume
+COPY --from=weights-layout /weights /
+USER 10001:10001
+
 # hadolint ignore=DL3006
 FROM ${PYTHON_IMAGE} AS builder
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 ARG SERVICE
 ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=/src/deploy/constraints.txt
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT="/src/deploy/constraints.txt /src/deploy/constraints-cuda.txt"
 WORKDIR /src
-COPY deploy/constraints.txt deploy/constraints.txt
+COPY deploy/constraints.txt deploy/constraints-cuda.txt deploy/
 COPY protos protos
 COPY shared shared
 COPY services/${SERVICE} services/${SERVICE}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -22,7 +22,7 @@ from stretto_deploy.cluster import Cluster, connect
 from stretto_deploy.objects.pods import PART_OF
 from stretto_deploy.table import Service, Table, load_table
 from stretto_deploy.validation.checking import check_manifests
-from stretto_deploy.validation.schemas import VERSIONS
+from stretto_deploy.validation.versions import minor_of
 from stretto_deploy.yamls import dump_all
 
 EXIT_FAILED = 1
@@ -85,10 +85,11 @@ def _add_offline_commands(app: typer.Typer) -> None:
     def validate(
         overlay: Overlay = "base",
         component: Components = [],  # noqa: B006  typer's way
-        kubernetes: Annotated[str, typer.Option(help="Versions, with commas. Default: all that are supported.")] = "",
+        kubernetes: Annotated[str, typer.Option(help="Versions, with commas. Default: all that can run it.")] = "",
     ) -> None:
         """Check an overlay against the schemas of Kubernetes, and for what schemas cannot see."""
-        versions = tuple(part.strip() for part in kubernetes.split(",") if part.strip()) or VERSIONS
+        versions = tuple(part.strip() for part in kubernetes.split(",") if part.strip())
+        versions = versions or tree.versions_of(component)
         manifests = kustomize.render(overlay, component)
         findings = check_manifests(manifests, versions)
         for finding in findings:
@@ -122,9 +123,11 @@ def _add_changing_commands(app: typer.Typer, connect_to: Connect) -> None:
         """Check an overlay and apply it server-side. Objects that it no longer has are left alone."""
         table = load_table()
         manifests = kustomize.render(overlay, component)
-        if findings := check_manifests(manifests):
+        if findings := check_manifests(manifests, tree.versions_of(component)):
             raise InvalidInput("manifests", f"{findings[0]} Nothing was applied. See: stretto-deploy validate.")
-        for line in rollout.apply_all(connect_to(table.namespace, context), manifests, force=force):
+        cluster = connect_to(table.namespace, context)
+        _check_version(cluster, component)
+        for line in rollout.apply_all(cluster, manifests, force=force):
             typer.echo(line)
 
     @app.command()
@@ -181,6 +184,18 @@ def _add_asking_commands(app: typer.Typer, connect_to: Connect) -> None:
         done = rollout.wait_for(connect_to(namespace or table.namespace, context), PART_OF, timeout_s)
         for each in done:
             typer.echo(f"{each.name}: {each.available}/{each.wanted}")
+
+
+def _check_version(cluster: Cluster, components: Sequence[str]) -> None:
+    """An older API server drops fields that it does not know, without a word."""
+    for component in components:
+        oldest = tree.OLDEST_KUBERNETES.get(component)
+        if oldest is not None and minor_of(running := cluster.version()) < minor_of(oldest):
+            raise InvalidInput(
+                "component",
+                f"{component} needs Kubernetes {oldest} or newer, and this cluster is {running}. Leave it out. "
+                "Nothing was applied.",
+            )
 
 
 def _service(table: Table, name: str) -> Service:

@@ -62,6 +62,11 @@ class Cluster:
         self._api_client = api_client
         self.namespace = namespace
 
+    def version(self) -> str:
+        """Of the API server, for example `1.33`."""
+        body = self._object(self._call("GET", "/version"))
+        return f"{body.get('major')}.{body.get('minor')}"
+
     def get(self, manifest: Manifest) -> Manifest | None:
         """The live object of a manifest's name; None where there is none."""
         reply = self._call("GET", self.path_of(manifest))

@@ -12,10 +12,11 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from stretto_shared.errors import InvalidInput, NotReady
 
-from stretto_deploy.tree import COMPONENTS, KUSTOMIZE, OVERLAYS
+from stretto_deploy.tree import COMPONENTS, KUSTOMIZE, OVERLAYS, SCALERS
 from stretto_deploy.yamls import Manifest, dump_all, load_all
 
 BUILD_TIMEOUT_S = 60.0
@@ -25,12 +26,15 @@ def render(overlay: str, components: Sequence[str] = (), folder: Path = KUSTOMIZ
     """Every object of one overlay, changed by components in their order.
 
     Raises:
-        InvalidInput: If there is no such overlay or component, or Kustomize refuses them.
+        InvalidInput: If there is no such overlay or component, two of them scale, or Kustomize refuses them.
         NotReady: If there is no kubectl.
     """
     _check_known("overlay", overlay, ("base", *OVERLAYS))
     for component in components:
         _check_known("component", component, COMPONENTS)
+    scalers = [component for component in components if component in SCALERS]
+    if len(scalers) > 1:
+        raise InvalidInput("component", f"{' and '.join(scalers)} would both own the replicas. Name one of them.")
     place = folder / ("base" if overlay == "base" else f"overlays/{overlay}")
     with tempfile.TemporaryDirectory() as scratch:
         chosen = {
@@ -38,9 +42,15 @@ def render(overlay: str, components: Sequence[str] = (), folder: Path = KUSTOMIZ
             "kind": "Kustomization",
             "resources": [_relative(place, scratch)],
             "components": [_relative(folder / "components" / component, scratch) for component in components],
+            "images": _images_of(place),
         }
         (Path(scratch) / "kustomization.yaml").write_text(dump_all([chosen]), encoding="utf-8")
         return load_all(_build(scratch), f"overlay {overlay}")
+
+
+def _images_of(place: Path) -> Any:
+    """What an overlay calls its images: those that a component adds are not called so by the overlay itself."""
+    return load_all((place / "kustomization.yaml").read_text("utf-8"), str(place))[0].get("images", [])
 
 
 def find_kubectl() -> str | None:

@@ -26,6 +26,6 @@ def scale(cluster: Cluster, service: Service, replicas: int) -> None:
         if (target.get("kind"), target.get("name")) == ("Deployment", service.object_name):
             raise Conflict(
                 f"{scaler['metadata']['name']} scales {service.name}. Change max_replicas in services.toml and apply, "
-                "or take the component keda out."
+                "or take the component keda or hpa out."
             )
     cluster.scale(service.object_name, replicas)

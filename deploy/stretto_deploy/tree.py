@@ -8,28 +8,44 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from stretto_shared.errors import NotReady
 
 from stretto_deploy.dashboards import dashboards
-from stretto_deploy.objects import around, changes, pods
+from stretto_deploy.objects import around, autoscalers, changes, pods
 from stretto_deploy.table import REPOSITORY, Service, Table
+from stretto_deploy.validation.schemas import VERSIONS
+from stretto_deploy.validation.versions import PATHS_IN_IMAGE_VOLUMES, minor_of
 from stretto_deploy.yamls import Manifest, dump_all, load_all
 
 KUSTOMIZE = REPOSITORY / "deploy" / "k8s"
 RULES = REPOSITORY / "deploy" / "prometheus" / "rules.yaml"
 OVERLAYS = ("cpu-local", "gpu")
-COMPONENTS = ("keda", "monitoring", "mtls")
+COMPONENTS = ("keda", "hpa", "monitoring", "mtls", "weights-image")
+SCALERS = ("keda", "hpa")
+"""One of these components at most: each owns the replicas of all services."""
+OLDEST_KUBERNETES = {"weights-image": f"1.{PATHS_IN_IMAGE_VOLUMES}"}
+"""Of components that not every version can run."""
+LAPTOP = {"cpu": "100m", "memory": "256Mi"}
+"""What a pod requests in the overlay `cpu-local`."""
+CUDA_TAG = "-cuda"
+"""What the tag of an image for GPUs ends in."""
 HEADER = "# Made by `make manifests` from deploy/services.toml. Do not edit.\n"
+
+
+def versions_of(components: Sequence[str]) -> tuple[str, ...]:
+    """The versions of Kubernetes that can run these components."""
+    oldest = max((minor_of(OLDEST_KUBERNETES[name]) for name in components if name in OLDEST_KUBERNETES), default=0)
+    return tuple(version for version in VERSIONS if minor_of(version) >= oldest)
 
 
 def expected_files(table: Table, repository: Path = REPOSITORY) -> dict[str, str]:
     """Every file below `deploy/k8s`, by its path there."""
-    files = _base(table, repository) | _cpu_local(table) | _gpu(table) | _keda(table)
-    return files | _monitoring(table, repository) | _mtls(table)
+    files = _base(table, repository) | _cpu_local(table) | _gpu(table) | _keda(table) | _hpa(table)
+    return files | _monitoring(table, repository) | _mtls(table) | _weights_image(table)
 
 
 def stale_files(files: Mapping[str, str], folder: Path = KUSTOMIZE) -> list[str]:
@@ -88,14 +104,19 @@ def _base(table: Table, repository: Path) -> dict[str, str]:
 
 
 def _cpu_local(table: Table) -> dict[str, str]:
-    """One node, images that were built here, two replicas of nothing but what `make up` doubles too."""
+    """One node, images that were built here, two replicas of nothing but what `make up` doubles too.
+
+    Pods ask for little of it: they share what a laptop has, up to their limits.
+    """
+    asked = "/spec/template/spec/containers/0/resources/requests"
+    little = "".join(f"- op: replace\n  path: {asked}/{key}\n  value: {value}\n" for key, value in LAPTOP.items())
     claim = {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
         "metadata": {"name": pods.WEIGHTS_CLAIM},
         "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
     }
-    names = [*(service.object_name for service in table.service), "stretto-weights"]
+    names = [*(service.object_name for service in table.service), "stretto-weights", pods.WEIGHTS_VOLUME_IMAGE]
     kustomization = _kustomization(
         namespace=table.namespace,
         resources=["../../base", "weights.yaml"],
@@ -103,7 +124,7 @@ def _cpu_local(table: Table) -> dict[str, str]:
         replicas=[
             {"name": service.object_name, "count": 2 if service.name == "acoustic" else 1} for service in table.service
         ],
-        patches=[{"path": "claim.yaml"}],
+        patches=[{"path": "claim.yaml"}, {"target": {"kind": "Deployment"}, "patch": little}],
     )
     files = {
         "kustomization.yaml": kustomization,
@@ -120,7 +141,7 @@ def _gpu(table: Table) -> dict[str, str]:
             continue
         patches[f"{service.name}.yaml"] = _yaml(changes.gpu_patch(service, service.gpu))
         settings.append({**_literals(service, service.gpu.settings), "behavior": "merge"})
-        images.append({"name": table.image(service), "newTag": f"{table.tag}-cuda"})
+        images.append({"name": table.image(service), "newTag": f"{table.tag}{CUDA_TAG}"})
     kustomization = _kustomization(
         namespace=table.namespace,
         resources=["../../base"],
@@ -132,19 +153,34 @@ def _gpu(table: Table) -> dict[str, str]:
 
 
 def _keda(table: Table) -> dict[str, str]:
-    objects = _yaml(*(changes.scaled_object(table, service) for service in table.service))
+    objects = _yaml(*(autoscalers.scaled_object(table, service) for service in table.service))
     kustomization = _component(
-        namespace=table.namespace,
-        resources=["scaledobjects.yaml"],
-        patches=[
-            {  # who scales owns the number of replicas
-                "target": {"kind": "Deployment", "name": service.object_name},
-                "patch": "- op: remove\n  path: /spec/replicas\n",
-            }
-            for service in table.service
-        ],
+        namespace=table.namespace, resources=["scaledobjects.yaml"], patches=_without_replicas(table)
     )
     return _below("components/keda", {"scaledobjects.yaml": objects, "kustomization.yaml": kustomization})
+
+
+def _hpa(table: Table) -> dict[str, str]:
+    """`adapter-rules.yaml` is for whoever runs prometheus-adapter, and no object of ours."""
+    files = {
+        "autoscalers.yaml": _yaml(*(autoscalers.horizontal_autoscaler(service) for service in table.service)),
+        "adapter-rules.yaml": _yaml(autoscalers.adapter_rules(table)),
+        "kustomization.yaml": _component(
+            namespace=table.namespace, resources=["autoscalers.yaml"], patches=_without_replicas(table)
+        ),
+    }
+    return _below("components/hpa", files)
+
+
+def _without_replicas(table: Table) -> list[dict[str, Any]]:
+    """Who scales owns the number of replicas."""
+    return [
+        {
+            "target": {"kind": "Deployment", "name": service.object_name},
+            "patch": "- op: remove\n  path: /spec/replicas\n",
+        }
+        for service in table.service
+    ]
 
 
 def _monitoring(table: Table, repository: Path) -> dict[str, str]:
@@ -183,6 +219,30 @@ def _mtls(table: Table) -> dict[str, str]:
         patches=[{"path": name} for name in sorted(patches)],
     )
     return _below("components/mtls", patches | {"kustomization.yaml": kustomization})
+
+
+def _weights_image(table: Table) -> dict[str, str]:
+    """No volume to fill: its claim goes, and the Job that `cpu-local` has for it."""
+    patches = {
+        f"{service.name}.yaml": _yaml(changes.weights_image_patch(table, service)) for service in table.with_weights
+    }
+    unused = [("v1", "PersistentVolumeClaim", pods.WEIGHTS_CLAIM), ("batch/v1", "Job", "stretto-weights")]
+    kustomization = _component(
+        namespace=table.namespace,
+        patches=[
+            *({"path": name} for name in sorted(patches)),
+            *(
+                {
+                    "target": {"kind": kind, "name": name},
+                    "patch": dump_all(
+                        [{"$patch": "delete", "apiVersion": version, "kind": kind, "metadata": {"name": name}}]
+                    ),
+                }
+                for version, kind, name in unused
+            ),
+        ],
+    )
+    return _below("components/weights-image", patches | {"kustomization.yaml": kustomization})
 
 
 def _literals(service: Service, settings: Mapping[str, str]) -> dict[str, Any]:

@@ -64,6 +64,7 @@ class ApiDouble:
         self.plurals = set(BUILT_IN)
         self.page_size = 0
         self.overloaded = 0
+        self.minor = "37"
         self._version = 0
         self._lock = threading.Lock()
 
@@ -83,6 +84,8 @@ class ApiDouble:
                 return refused.status, {"kind": "Status", "code": refused.status, "message": refused.message}
 
     def _route(self, method: str, path: str, query: dict[str, str], headers: Any, body: Any) -> tuple[int, Any]:
+        if (method, path) == ("GET", "/version"):
+            return 200, {"major": "1", "minor": self.minor}
         if "/proxy/" in path:
             pod = path.split("/pods/")[1].split("/")[0]
             if pod not in self.pages:

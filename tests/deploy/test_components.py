@@ -90,6 +90,9 @@ def test_on_a_laptop_images_are_local_weights_come_from_theirs_and_acoustic_is_t
         assert container_of(mtls, service)["image"] == f"stretto-{service.name}:local"
         replicas = find(mtls, "Deployment", service.object_name)["spec"]["replicas"]
         assert replicas == (2 if service.name == "acoustic" else 1)
+        resources = container_of(mtls, service)["resources"]
+        assert resources["requests"] == {"cpu": "100m", "memory": "256Mi"}
+        assert resources["limits"] == {"memory": service.memory}
     copied = find(mtls, "Job", "stretto-weights")["spec"]["template"]["spec"]
     assert copied["containers"][0]["image"] == "stretto-weights:local"
     assert find(mtls, "PersistentVolumeClaim", "stretto-weights")["spec"]["accessModes"] == ["ReadWriteOnce"]

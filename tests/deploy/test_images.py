@@ -5,14 +5,18 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from stretto_deploy.objects.pods import RUN_AS, deployment
+from stretto_deploy.pins import cuda_pins_of, report_of_torch
 from stretto_deploy.table import REPOSITORY, Service, Table
-from stretto_deploy.tree import digests_of
+from stretto_deploy.tree import CUDA_TAG, digests_of, expected_files
+from stretto_shared.errors import NotReady
 
 DOCKERFILE = REPOSITORY / "deploy/service.Dockerfile"
 PINS = dict(
@@ -57,6 +61,61 @@ def test_torch_is_installed_at_one_version() -> None:
     assert version == PINS["torch"]
 
 
+def test_what_a_torch_for_cuda_needs_is_pinned_for_the_torch_that_is() -> None:
+    header, *lines = (REPOSITORY / "deploy/constraints-cuda.txt").read_text().splitlines()
+    assert f"what torch {PINS['torch']} needs" in header, "stale. Run: make pins"
+    pins = dict(line.split("==") for line in lines)
+    assert not set(pins) & set(PINS)
+    assert {"triton", "cuda-toolkit", "nvidia-cudnn-cu13", "nvidia-cublas"} <= set(pins)
+    release = re.search(r"CUDA (\d+)\.(\d+)", header)
+    assert release and pins["cuda-toolkit"].split(".")[:2] == list(release.groups())
+    indexes = [
+        re.findall(r"https://download\.pytorch\.org/whl/(cu\d+)", (REPOSITORY / name).read_text())
+        for name in ("deploy/service.Dockerfile", "deploy/README.md", "Makefile")
+    ]
+    assert all(indexes) and {index for found in indexes for index in found} == {f"cu{''.join(release.groups())}"}
+
+
+def test_both_files_of_pins_hold_in_an_image() -> None:
+    (value,) = re.findall(r'PIP_CONSTRAINT="([^"]+)"', DOCKERFILE.read_text())
+    assert value.split() == ["/src/deploy/constraints.txt", "/src/deploy/constraints-cuda.txt"]
+
+
+def test_images_for_gpus_have_one_tag_everywhere(table: Table) -> None:
+    assert f"and {CUDA_TAG} at the end of the tag" in DOCKERFILE.read_text()
+    assert f"`…{CUDA_TAG}`" in (REPOSITORY / "deploy/README.md").read_text("utf-8")
+    kustomization = expected_files(table)["overlays/gpu/kustomization.yaml"]
+    for service in table.on_gpu:
+        assert f"name: {table.image(service)}\n    newTag: {table.tag}{CUDA_TAG}\n" in kustomization
+        command = ["make", "--dry-run", f"image-{service.name}-cuda"]
+        made = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True).stdout
+        assert f"SERVICE={service.name} " in made and "TORCH_INDEX_URL=https" in made
+        assert f"-t {service.object_name}:local{CUDA_TAG} " in made
+
+
+def report_of(**versions: str) -> dict[str, Any]:
+    return {"install": [{"metadata": {"name": name, "version": version}} for name, version in versions.items()]}
+
+
+def test_pins_for_cuda_are_what_the_other_file_does_not_pin() -> None:
+    report = report_of(**{"torch": "9.8", "Jinja2": "3", "nvidia_x": "1.2", "cuda-toolkit": "12.6.1", "b": "2"})
+    text = cuda_pins_of(report, "# a comment\njinja2==3\ntorch==9.8\n")
+    header, *lines = text.splitlines()
+    assert "what torch 9.8 needs" in header and "CUDA 12.6," in header
+    assert lines == ["b==2", "cuda-toolkit==12.6.1", "nvidia-x==1.2"]
+
+
+def test_pins_for_cuda_of_a_torch_for_processors_are_refused() -> None:
+    with pytest.raises(NotReady, match="not built for CUDA"):
+        cuda_pins_of(report_of(torch="9.8"), "")
+
+
+def test_a_pip_that_would_fetch_the_wheels_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "version", lambda name: "23.3.2")
+    with pytest.raises(NotReady, match="install --upgrade pip"):
+        report_of_torch()
+
+
 def test_only_services_that_ask_for_torch_get_it(table: Table) -> None:
     (pattern,) = re.findall(r"grep -q '([^']+)'", DOCKERFILE.read_text())
     for service in table.service:
@@ -66,12 +125,17 @@ def test_only_services_that_ask_for_torch_get_it(table: Table) -> None:
 
 
 def test_the_user_of_the_image_is_that_of_the_pods() -> None:
-    assert re.findall(r"^USER (\S+)$", DOCKERFILE.read_text(), re.MULTILINE) == [f"{RUN_AS}:{RUN_AS}"] * 2
+    assert re.findall(r"^USER (\S+)$", DOCKERFILE.read_text(), re.MULTILINE) == [f"{RUN_AS}:{RUN_AS}"] * 3
 
 
 def test_what_the_image_copies_is_not_ignored() -> None:
     lines = (REPOSITORY / ".dockerignore").read_text().splitlines()
-    copied = re.findall(r"^COPY (?!--from)(\S+) ", DOCKERFILE.read_text(), re.MULTILINE)
+    copied = [
+        source
+        for line in re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE.read_text(), re.MULTILINE)
+        for source in line.split()
+    ]
+    assert {"deploy/constraints.txt", "deploy/constraints-cuda.txt"} <= set(copied)
     for source in copied:
         assert any(source == line[1:] or source.startswith(f"{line[1:]}/") for line in lines if line.startswith("!"))
 

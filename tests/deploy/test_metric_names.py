@@ -13,6 +13,7 @@ from stretto_deploy.tree import RULES, expected_files
 from stretto_deploy.yamls import load_all
 from stretto_harmony.main import HarmonyMetrics
 from stretto_orchestrator.main import CascadeMetrics
+from stretto_shared.grpc.certificates import CertificateMetrics
 from stretto_shared.grpc.metrics import Metrics, RpcMetrics
 from stretto_shared.grpc.token_metrics import TokenStageMetrics
 from stretto_transcriber.main import TranscriberMetrics
@@ -26,6 +27,7 @@ def exported() -> dict[str, set[str]]:
     """Series by name, with their labels, of everything that the code registers."""
     metrics = Metrics()
     RpcMetrics(metrics)
+    CertificateMetrics(metrics)
     metrics.stage("codec")
     TokenStageMetrics(metrics, "acoustic", "m").observe_stream(0.0, is_realtime=True)
     TranscriberMetrics(metrics, "notes")
@@ -60,6 +62,11 @@ def expressions(table: Table) -> Iterator[tuple[str, str]]:
             for scaler in load_all(text, name):
                 for trigger in scaler["spec"]["triggers"]:
                     yield f"{name}: {scaler['metadata']['name']}", trigger["metadata"]["query"]
+        if name.endswith("adapter-rules.yaml"):
+            for rule in load_all(text, name)[0]["rules"]["custom"]:
+                query = rule["metricsQuery"].replace("<<.LabelMatchers>>", 'namespace="n",pod=~"a|b"')
+                yield f"{name}: {rule['name']['as']}", query.replace("<<.GroupBy>>", "pod")
+                yield f"{name}: {rule['name']['as']}", rule["seriesQuery"]
 
 
 def recorded() -> dict[str, set[str]]:

@@ -2,8 +2,9 @@ import json
 from typing import Any
 
 from reliability.manifest_errors import find
-from reliability.manifests import our_variants
+from reliability.manifests import is_as_it_should, our_variants
 from stretto_deploy.dashboards import dashboards
+from stretto_deploy.kustomize import render
 from stretto_deploy.objects.signals import describe, expression
 from stretto_deploy.table import Table
 from stretto_deploy.yamls import Manifest
@@ -64,5 +65,16 @@ def test_promises_are_drawn_as_lines(table: Table) -> None:
 
 def test_the_eval_renders_every_overlay_with_every_set_of_components() -> None:
     variants = our_variants()
-    assert len(set(variants)) == len(variants) == 3 * 2**3
-    assert ("gpu", ("keda", "monitoring", "mtls")) in variants and ("base", ()) in variants
+    assert len(set(variants)) == len(variants) == 3 * 3 * 2**3  # of the two that scale, none or one
+    assert ("gpu", ("keda", "monitoring", "mtls", "weights-image")) in variants and ("base", ()) in variants
+    assert not any({"keda", "hpa"} <= set(chosen) for _, chosen in variants)
+
+
+def test_the_eval_counts_a_version_as_right_only_where_it_passes_or_is_refused_for_what_it_lacks(
+    gpu: list[Manifest],
+) -> None:
+    image = render("base", ("weights-image",))
+    assert is_as_it_should((), gpu, "1.28") and is_as_it_should(("weights-image",), image, "1.33")
+    assert is_as_it_should(("weights-image",), image, "1.32")
+    assert not is_as_it_should((), image, "1.32")  # refused, and should not be
+    assert not is_as_it_should(("weights-image",), gpu, "1.32")  # not refused, and should be

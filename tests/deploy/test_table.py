@@ -6,6 +6,7 @@ import pytest
 from stretto_deploy.objects.around import settings_of
 from stretto_deploy.objects.changes import mtls_settings
 from stretto_deploy.table import DEFAULT_PATH, REPOSITORY, Table, load_table
+from stretto_deploy.tree import COMPONENTS, OVERLAYS, expected_files
 from stretto_shared.errors import InvalidInput, NotReady
 from stretto_shared.grpc.settings import ChannelSettings, GrpcSettings
 
@@ -117,3 +118,13 @@ def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_the_grace_covers_the_wait_before_the_drain_the_drain_and_the_flush(table: Table) -> None:
     codec = next(service for service in table.service if service.name == "codec")
     assert table.grace_s(codec) >= table.pre_stop_s + codec.drain_s + 10
+
+
+def test_the_first_cluster_of_the_readme_has_an_image_for_every_service_and_the_weights(table: Table) -> None:
+    text = (REPOSITORY / "deploy/README.md").read_text("utf-8")
+    (names,) = re.findall(r"^for name in (.+); do$", text, re.MULTILINE)
+    assert sorted(names.split()) == sorted([*(service.name for service in table.service), "weights"])
+    (overlay,) = re.findall(r"^kubectl apply -k deploy/k8s/(\S+)", text, re.MULTILINE)
+    assert f"{overlay}/kustomization.yaml" in expected_files(table)
+    for kind, folder in ((OVERLAYS, "overlays"), (COMPONENTS, "components")):
+        assert all(re.search(rf"^\| `{name}` \|", text, re.MULTILINE) for name in kind), folder

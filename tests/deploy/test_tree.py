@@ -39,7 +39,12 @@ def test_a_service_joins_by_one_entry(table: Table, tmp_path: Path) -> None:
     before = tree.expected_files(table)
     after = tree.expected_files(table.model_copy(update={"service": (*table.service, new)}), tmp_path)
     added = set(after) - set(before)
-    assert added == {"base/symbolic.yaml", "base/digests/symbolic.sha256", "components/mtls/symbolic.yaml"}
+    assert added == {
+        "base/symbolic.yaml",
+        "base/digests/symbolic.sha256",
+        "components/mtls/symbolic.yaml",
+        "components/weights-image/symbolic.yaml",
+    }
     kinds = {each["kind"] for each in load_all(after["base/symbolic.yaml"], "symbolic")}
     assert kinds == {"Deployment", "Service", "ServiceAccount", "PodDisruptionBudget", "NetworkPolicy"}
     assert "dns:///stretto-symbolic:50099" in after["base/kustomization.yaml"]
@@ -49,6 +54,8 @@ def test_a_service_joins_by_one_entry(table: Table, tmp_path: Path) -> None:
         "overlays/cpu-local/kustomization.yaml",
         "components/keda/scaledobjects.yaml",
         "components/keda/kustomization.yaml",
+        "components/hpa/autoscalers.yaml",
+        "components/hpa/kustomization.yaml",
         "components/monitoring/kustomization.yaml",
         "components/mtls/kustomization.yaml",
     ):

@@ -1,4 +1,4 @@
-"""What overlays and components change: GPUs, autoscaling, monitoring and TLS, as objects and merge patches."""
+"""What overlays and components change: GPUs, weights, monitoring and TLS, as objects and merge patches."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ from stretto_deploy.objects.pods import (
     PROBE_PERIOD_S,
     RUN_AS,
     WEIGHTS_CLAIM,
-    labels_of,
+    WEIGHTS_VOLUME_IMAGE,
     probes,
 )
-from stretto_deploy.objects.signals import describe, expression
 from stretto_deploy.table import Gpu, Service, Table
 from stretto_deploy.yamls import Manifest
 
 GPU_RESOURCE = "nvidia.com/gpu"
-PROMETHEUS_URL = "http://prometheus-operated.monitoring.svc:9090"
 OTLP_PORT = 4317
 OTLP_ENDPOINT = f"http://otel-collector.{MONITORING_NAMESPACE}.svc:{OTLP_PORT}"
 TLS_FOLDER = "/etc/stretto/tls"
@@ -96,50 +94,14 @@ def _copier(table: Table) -> dict[str, Any]:
     }
 
 
-def scaled_object(table: Table, service: Service) -> Manifest:
-    """KEDA's autoscaler of one service, by the service's own signals.
-
-    It grows at once and shrinks slowly: a pod that goes makes its streams resume elsewhere.
-    """
-    return {
-        "apiVersion": "keda.sh/v1alpha1",
-        "kind": "ScaledObject",
-        "metadata": {
-            "name": service.object_name,
-            "labels": labels_of(service),
-            "annotations": {"stretto.dev/scaled-by": "; ".join(describe(signal) for signal in service.signals)},
-        },
-        "spec": {
-            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": service.object_name},
-            "minReplicaCount": service.replicas,
-            "maxReplicaCount": service.max_replicas,
-            "pollingInterval": 15,
-            "fallback": {"failureThreshold": 3, "replicas": service.replicas},
-            "advanced": {
-                "horizontalPodAutoscalerConfig": {
-                    "behavior": {
-                        "scaleUp": {"stabilizationWindowSeconds": 0},
-                        "scaleDown": {
-                            "stabilizationWindowSeconds": 300,
-                            "policies": [{"type": "Pods", "value": 1, "periodSeconds": 60}],
-                        },
-                    }
-                }
-            },
-            "triggers": [
-                {
-                    "type": "prometheus",
-                    "metricType": "AverageValue",
-                    "metadata": {
-                        "serverAddress": PROMETHEUS_URL,
-                        "query": expression(table, service, signal),
-                        "threshold": f"{signal.target:g}",
-                    },
-                }
-                for signal in service.signals
-            ],
-        },
+def weights_image_patch(table: Table, service: Service) -> Manifest:
+    """The weights from an image that the kubelet mounts, in place of the claim; verified as before."""
+    volume = {
+        "name": "weights",
+        "persistentVolumeClaim": None,
+        "image": {"reference": f"{table.registry}/{WEIGHTS_VOLUME_IMAGE}:{table.tag}", "pullPolicy": "IfNotPresent"},
     }
+    return _deployment_patch(service, {"template": {"spec": {"volumes": [volume]}}})
 
 
 def pod_monitor() -> Manifest:

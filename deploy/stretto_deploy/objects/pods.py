@@ -11,6 +11,7 @@ PART_OF = {"app.kubernetes.io/part-of": "stretto"}
 PRIORITY_CLASSES = {"door": ("stretto-door", 100_000), "model": ("stretto-model", 90_000)}
 API_KEYS_SECRET = "stretto-api-keys"
 WEIGHTS_CLAIM = "stretto-weights"
+WEIGHTS_VOLUME_IMAGE = "stretto-weights-volume"
 PROBE_PERIOD_S = 10
 RUN_AS = 10001  # the user of service.Dockerfile
 MOUNTED_WEIGHTS = "/weights"

@@ -11,19 +11,20 @@ from stretto_deploy.validation.findings import Finding
 from stretto_deploy.validation.house import check_house
 from stretto_deploy.validation.schemas import VERSIONS, check_schemas
 from stretto_deploy.validation.sense import check_sense
+from stretto_deploy.validation.versions import check_features
 from stretto_deploy.yamls import Manifest, load_all
 
 
 def check_manifests(manifests: list[Manifest], versions: Sequence[str] = VERSIONS) -> list[Finding]:
-    """What is wrong. Where a version's schemas find something that is all: sense is asked only of what fits them.
+    """What is wrong. What a version does not have, or its schemas find, is all: sense is asked only of what fits them.
 
     Raises:
         NotReady: If what validates is not installed.
     """
-    for version in versions:
-        if found := check_schemas(manifests, version):
-            return found
     present: list[Manifest] = [_without_nulls(manifest) for manifest in manifests]
+    for version in versions:
+        if found := check_features(present, version) or check_schemas(manifests, version):
+            return found
     return [*check_sense(present), *check_house(present)]
 
 

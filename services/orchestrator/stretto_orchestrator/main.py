@@ -104,7 +104,10 @@ def build(context: HostContext, settings: OrchestratorSettings | None = None) ->
         "transcriber": settings.transcriber_address,
         "harmony": settings.harmony_address,
     }
-    channels = {name: open_channel(address or _own_address(context, name)) for name, address in asked.items()}
+    channels = {
+        name: open_channel(address or _own_address(context, name), metrics=context.metrics, log=context.log)
+        for name, address in asked.items()
+    }
     timeout_s = settings.stage_timeout_s
     setup = FlowSetup(
         stages=Stages(

@@ -26,8 +26,11 @@ from stretto.transcriber.v1 import transcriber_pb2
 from stretto_shared.errors import InvalidInput
 from stretto_shared.grpc.api_keys import headers_of
 from stretto_shared.grpc.call import REQUEST_ID_KEY, current_call
+from stretto_shared.grpc.certificates import Certificates
+from stretto_shared.grpc.metrics import Metrics
+from stretto_shared.grpc.renewal import RenewedChannel
 from stretto_shared.grpc.settings import ChannelSettings
-from stretto_shared.grpc.tls import channel_credentials
+from stretto_shared.grpc.tls import channel_credentials, watched_certificates
 from stretto_shared.grpc.tracing import outgoing_trace_headers
 
 MAX_BACKOFF_S = 2.0
@@ -46,26 +49,34 @@ _STREAMED_TO = [
 _SCHEMES = ("dns:", "unix:", "unix-abstract:", "ipv4:", "ipv6:", "passthrough:")
 
 
-def open_channel(address: str, settings: ChannelSettings | None = None) -> grpc.aio.Channel:
+def open_channel(
+    address: str, settings: ChannelSettings | None = None, *, metrics: Metrics | None = None, log: Any = None
+) -> grpc.aio.Channel:
     """A channel to every server behind an address. Nothing connects before the first call; close it when done.
 
     Args:
         address: `host:port`, `dns:///name:port` (all addresses of the name), `ipv4:a:1,b:2`, or `unix:/path`.
         settings: How to find, watch and retry; None takes them from the environment.
+        metrics: Gets the expiry of the channel's own certificate, which is taken up anew when its files change.
+        log: Gets what becomes of changed certificates.
 
     Raises:
         InvalidInput: If the address is empty or has no port, or what is set as the API key cannot be one.
-        NotReady: If a certificate or the file of the API key cannot be read.
+        NotReady: If a certificate or the file of the API key cannot be read, or a certificate has another key.
     """
     settings = settings if settings is not None else ChannelSettings()
     target = _target(address)
     is_local = target.startswith("unix")
     options = _options(settings, health_checking=settings.health_checking and not is_local)
-    credentials = None if is_local else channel_credentials(settings)
     headers = headers_of(settings)
-    if credentials is None:
+    watched = None if is_local else watched_certificates(settings, metrics=metrics, log=log)
+    if watched is None:
         return PropagatingChannel(grpc.aio.insecure_channel(target, options=options), headers)
-    return PropagatingChannel(grpc.aio.secure_channel(target, credentials, options=options), headers)
+
+    def open_secure(certificates: Certificates) -> grpc.aio.Channel:
+        return grpc.aio.secure_channel(target, channel_credentials(certificates), options=options)
+
+    return PropagatingChannel(RenewedChannel(watched, open_secure), headers)
 
 
 def _target(address: str) -> str:

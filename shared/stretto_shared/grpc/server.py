@@ -167,7 +167,7 @@ class StrettoServer:
 
     def _bind_port(self, server: grpc.aio.Server) -> int:
         address = f"{self._settings.host}:{self._settings.port}"
-        credentials = server_credentials(self._settings)
+        credentials = server_credentials(self._settings, metrics=self.metrics, log=self._log)
         try:
             if credentials is None:
                 port = server.add_insecure_port(address)

@@ -4,46 +4,68 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health
 
-from stretto_shared.errors import NotReady, PermissionDenied
+from stretto_shared.errors import PermissionDenied
 from stretto_shared.grpc.call import Layer, ServedCall
+from stretto_shared.grpc.certificates import CertificatePaths, Certificates, WatchedCertificates
+from stretto_shared.grpc.metrics import Metrics
 from stretto_shared.grpc.settings import ChannelSettings, GrpcSettings
 
 HEALTH = health.SERVICE_NAME
 
 
-def server_credentials(settings: GrpcSettings) -> grpc.ServerCredentials | None:
+def server_credentials(
+    settings: GrpcSettings, *, metrics: Metrics | None = None, log: Any = None
+) -> grpc.ServerCredentials | None:
     """Credentials of a server: TLS, or mTLS when client authorities are set; None for plain text.
 
+    Each new connection gets the certificate that the files hold by then; those that stand keep theirs.
+
     Raises:
-        NotReady: If a file cannot be read.
+        NotReady: If a file cannot be read, or they do not belong together.
     """
     if settings.tls_cert_path is None or settings.tls_key_path is None:
         return None
-    client_ca_path = settings.tls_client_ca_path
-    return grpc.ssl_server_credentials(
-        [(_read("tls_key_path", settings.tls_key_path), _read("tls_cert_path", settings.tls_cert_path))],
-        root_certificates=None if client_ca_path is None else _read("tls_client_ca_path", client_ca_path),
-        require_client_auth=client_ca_path is not None,
+    paths = CertificatePaths("server", settings.tls_cert_path, settings.tls_key_path, settings.tls_client_ca_path)
+    watched = WatchedCertificates(paths, metrics=metrics, log=log)
+    served = watched.latest()
+
+    def renewed() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal served
+        if (latest := watched.latest()) is served:
+            return None
+        served = latest
+        return _server_configuration(latest)
+
+    return grpc.dynamic_ssl_server_credentials(
+        _server_configuration(served), renewed, require_client_authentication=paths.authorities is not None
     )
 
 
-def channel_credentials(settings: ChannelSettings) -> grpc.ChannelCredentials | None:
-    """Credentials of a channel; None for plain text.
+def watched_certificates(
+    settings: ChannelSettings, *, metrics: Metrics | None = None, log: Any = None
+) -> WatchedCertificates | None:
+    """The certificates of a channel; None for plain text.
 
     Raises:
-        NotReady: If a file cannot be read.
+        NotReady: If a file cannot be read, or they do not belong together.
     """
     if not settings.tls and settings.tls_ca_path is None and settings.tls_cert_path is None:
         return None
+    paths = CertificatePaths("client", settings.tls_cert_path, settings.tls_key_path, settings.tls_ca_path)
+    return WatchedCertificates(paths, metrics=metrics, log=log)
+
+
+def channel_credentials(certificates: Certificates) -> grpc.ChannelCredentials:
+    """Credentials of a channel; without authorities it trusts the system's."""
     return grpc.ssl_channel_credentials(
-        root_certificates=None if settings.tls_ca_path is None else _read("tls_ca_path", settings.tls_ca_path),
-        private_key=None if settings.tls_key_path is None else _read("tls_key_path", settings.tls_key_path),
-        certificate_chain=None if settings.tls_cert_path is None else _read("tls_cert_path", settings.tls_cert_path),
+        root_certificates=certificates.authorities,
+        private_key=certificates.key,
+        certificate_chain=certificates.certificate,
     )
 
 
@@ -70,8 +92,7 @@ def only_named_peers(names: frozenset[str]) -> Layer:
     return around
 
 
-def _read(field: str, path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise NotReady(f"{field}: cannot read '{path}' ({error.strerror}). Give the path of a PEM file.") from error
+def _server_configuration(certificates: Certificates) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(certificates.key, certificates.certificate)], root_certificates=certificates.authorities
+    )

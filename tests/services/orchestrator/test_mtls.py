@@ -1,5 +1,7 @@
 """With mTLS the stages answer the door and nobody else, and callers come in by their own certificates."""
 
+import asyncio
+
 import grpc
 import pytest
 from authority import Authority
@@ -10,6 +12,7 @@ from stretto.codec.v1 import codec_pb2, codec_pb2_grpc
 from stretto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
 from stretto_orchestrator.main import build
 from stretto_orchestrator.settings import OrchestratorSettings
+from stretto_shared.grpc import certificates
 from stretto_shared.grpc.channel import open_channel
 from stretto_shared.grpc.server import StrettoServer
 from stretto_shared.grpc.settings import ChannelSettings, GrpcSettings
@@ -58,6 +61,15 @@ async def start(authority, monkeypatch):
         channels.append(open_channel(address, ChannelSettings(max_attempts=1, **calling_as(authority, name))))
         return channels[-1]
 
+    async def restart(name):
+        """A stage anew on its port, with whatever certificate its files hold now."""
+        await house.servers[name].stop()
+        port = int(addresses[f"{name}_address"].rpartition(":")[2])
+        made = served_as(authority, name, tls_client_names="stretto-orchestrator").model_copy(update={"port": port})
+        house.servers[name] = StrettoServer(made, {name: host_of(name, getattr(house, name))})
+        await house.servers[name].start()
+
+    door.restart, door.servers = restart, house.servers
     yield addresses, door, channel
     for opened in channels:
         await opened.close()
@@ -108,3 +120,28 @@ async def test_callers_without_keys_are_known_by_their_certificates_and_limited_
     error, reason = await failure(studio.ListModels(LIST))
     assert (error.code(), reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED")
     assert (await radio.ListModels(LIST)).models
+
+
+async def test_the_door_takes_up_new_certificates_without_a_restart(start, authority, monkeypatch):
+    monkeypatch.setattr(certificates, "CHECK_EVERY_S", 0.0)
+    _, door, channel = start
+    address = await door("stretto-orchestrator")
+    before = orchestrator_pb2_grpc.OrchestratorServiceStub(channel(address, "studio"))
+    assert not (await before.ListModels(LIST)).unreachable_services
+    metrics = door.servers["door of stretto-orchestrator"].metrics.registry
+    expiry = "stretto_tls_certificate_expiry_timestamp_seconds"
+    seen = {side: metrics.get_sample_value(expiry, {"side": side}) for side in ("server", "client")}
+    assert None not in seen.values()
+
+    renewed = Authority(authority.folder, "authority")  # writes over the other's file
+    for name in (*ADD, "door", "stretto-orchestrator", "studio"):
+        renewed.issue(name, days=3)
+    authority.key = renewed.key
+    await door.restart("codec")  # knows the new authority alone
+    async with asyncio.timeout(60):
+        while (await before.ListModels(LIST)).unreachable_services:  # noqa: ASYNC110  it is another's
+            await asyncio.sleep(0.05)
+    after = orchestrator_pb2_grpc.OrchestratorServiceStub(channel(address, "studio"))
+    assert not (await after.ListModels(LIST)).unreachable_services
+    for side, expiry_s in seen.items():
+        assert metrics.get_sample_value(expiry, {"side": side}) > expiry_s + 86_400

@@ -7,17 +7,19 @@ import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from stretto_semantic.engine import Tokenizing
-from stretto_semantic.engine.shared_windows import SharedWindows
+from stretto_semantic.engine.tokenizing import hear_tokens
 from stretto_semantic.loading import LoadedTokenizer, find_max_joined
 from stretto_shared.audio import Waveform
 from stretto_shared.dsp.audio_windows import Window
 from stretto_shared.dsp.window_grid import Silence
+from stretto_shared.engine.shared_windows import SharedWindows
 from stretto_shared.engine.thread import ModelThread
 from torch import Tensor, nn
 
@@ -60,13 +62,17 @@ def window_of(tokenizer: LoadedTokenizer, seed: int, *, is_bad: bool = False, nu
     return Window(samples, 0, 5, num_frames)
 
 
-async def gathered(tokenizer: LoadedTokenizer, windows: list[Window], observed: list[float] | None = None) -> list[Any]:
+def passes_of(tokenizer: LoadedTokenizer, thread: ModelThread) -> SharedWindows[Any]:
+    return SharedWindows(thread, tokenizer.max_joined, partial(hear_tokens, tokenizer), lambda tokens, taken_s: None)
+
+
+async def gathered(tokenizer: LoadedTokenizer, windows: list[Window]) -> list[Any]:
     """Ask for all windows while the thread is busy, so that they wait together."""
     thread, gate = ModelThread("first"), threading.Event()
-    shared = SharedWindows(tokenizer, thread, None if observed is None else observed.append)
+    shared = passes_of(tokenizer, thread)
     try:
         blocker = asyncio.create_task(thread.run(gate.wait))
-        tasks = [asyncio.create_task(shared.tokens(window)) for window in windows]
+        tasks = [asyncio.create_task(shared.hear(window)) for window in windows]
         await asyncio.sleep(0)
         gate.set()
         await blocker
@@ -80,12 +86,31 @@ async def test_waiting_windows_share_passes_up_to_the_limit_and_get_what_they_ge
     windows = [window_of(tokenizer, seed) for seed in range(6)]
     alone = [(await gathered(tokenizer, [window]))[0].tolist() for window in windows]
     model.num_windows.clear()
-    observed: list[float] = []
-    together = [tokens.tolist() for tokens in await gathered(tokenizer, windows, observed)]
+    together = [tokens.tolist() for tokens in await gathered(tokenizer, windows)]
     assert together == alone and len({tuple(row) for row in alone}) == 6
     assert all(len(row) == 20 for row in alone)
     assert model.num_windows == [4, 2]
-    assert len(observed) == 6 and min(observed) > 0
+
+
+class Meter:
+    def __init__(self) -> None:
+        self.factors: list[float] = []
+
+    def watch_waiting(self, count_waiting: Any) -> None:
+        """Nobody asks."""
+
+    def observe_queue_wait(self, wait_s: float) -> None:
+        """Not looked at."""
+
+    def observe_rtf(self, real_time_factor: float) -> None:
+        self.factors.append(real_time_factor)
+
+
+def test_a_shared_pass_counts_once_for_each_window_by_the_audio_of_all() -> None:
+    meter = Meter()
+    tokens = [np.zeros(size, np.int32) for size in (20, 30)]
+    Tokenizing({}, meter=meter)._observe_pass(frame_rate_hz=200.0, tokens=tokens, taken_s=0.5)
+    assert meter.factors == [2.0, 2.0]  # 0.5 s for 0.25 s of audio
 
 
 class Silenced(nn.Module):
@@ -134,10 +159,10 @@ async def test_who_fails_fails_alone(load: Any, gives_nan: bool) -> None:
 async def test_a_stream_that_gives_up_while_it_waits_is_not_served(load: Any) -> None:
     tokenizer, model = watched(load)
     thread, gate = ModelThread("first"), threading.Event()
-    shared = SharedWindows(tokenizer, thread, None)
+    shared = passes_of(tokenizer, thread)
     try:
         blocker = asyncio.create_task(thread.run(gate.wait))
-        tasks = [asyncio.create_task(shared.tokens(window_of(tokenizer, seed))) for seed in range(2)]
+        tasks = [asyncio.create_task(shared.hear(window_of(tokenizer, seed))) for seed in range(2)]
         await asyncio.sleep(0)
         tasks[1].cancel()
         await asyncio.gather(tasks[1], return_exceptions=True)

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,11 @@ import tiny_listeners
 import torch
 from stretto_shared.audio import Waveform
 from stretto_shared.dsp.audio_windows import Window
+from stretto_shared.engine.shared_windows import SharedWindows
 from stretto_shared.engine.thread import ModelThread
 from stretto_shared.features import ModelInfo
 from stretto_transcriber.engine import Hearing, Transcribing
-from stretto_transcriber.engine.shared_windows import SharedWindows
+from stretto_transcriber.engine.hearing import hear_frames
 from stretto_transcriber.loading import LoadedTranscriber, find_max_joined
 from stretto_transcriber.models.hearing import NoteListener
 from torch import Tensor
@@ -61,10 +63,12 @@ def window_of(seed: int, *, is_bad: bool = False, num_frames: int = 20) -> Windo
 async def gathered(loaded: LoadedTranscriber, windows: list[Window], passes: list[int] | None = None) -> list[Any]:
     """Ask for all windows while the thread is busy, so that they wait together."""
     thread, gate = ModelThread("first"), threading.Event()
-    shared = SharedWindows(loaded, thread, lambda count, taken_s: None if passes is None else passes.append(count))
+    told = [] if passes is None else passes
+    hear = partial(hear_frames, loaded)
+    shared = SharedWindows(thread, loaded.max_joined, hear, lambda frames, taken_s: told.append(len(frames)))
     try:
         blocker = asyncio.create_task(thread.run(gate.wait))
-        tasks = [asyncio.create_task(shared.frames(window, None)) for window in windows]
+        tasks = [asyncio.create_task(shared.hear(window, None)) for window in windows]
         await asyncio.sleep(0)
         gate.set()
         await blocker

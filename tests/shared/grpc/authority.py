@@ -20,11 +20,12 @@ class Authority:
         self.ca_path = folder / f"{name}.pem"
         self.ca_path.write_bytes(self._sign(self.subject, self.key.public_key(), is_ca=True))
 
-    def issue(self, name):
+    def issue(self, name, days=0, until=None):
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         cert_path, key_path = self.folder / f"{name}.crt", self.folder / f"{name}.key"
-        cert_path.write_bytes(self._sign(subject, key.public_key(), is_ca=False))
+        until = until or datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days, hours=1)
+        cert_path.write_bytes(self._sign(subject, key.public_key(), is_ca=False, until=until))
         key_path.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -32,7 +33,7 @@ class Authority:
         )
         return cert_path, key_path
 
-    def _sign(self, subject, public_key, *, is_ca):
+    def _sign(self, subject, public_key, *, is_ca, until=None):
         now = datetime.datetime.now(datetime.UTC)
         names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         builder = (
@@ -42,7 +43,7 @@ class Authority:
             .public_key(public_key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(hours=1))
+            .not_valid_after(until or now + datetime.timedelta(hours=1))
             .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
         )

@@ -1,24 +1,29 @@
-"""`Tokenizing`: tokenizers by name, one model thread each; audio of any length to tokens, window by window."""
+"""`Tokenizing`: tokenizers by name, one model thread each; audio of any length to tokens, window by window.
+
+Legend: N windows, S samples, T frames.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from stretto_shared.audio import Waveform
-from stretto_shared.dsp.audio_windows import AudioWindows
+from stretto_shared.dsp.audio_windows import AudioWindows, Window
+from stretto_shared.engine.shared_windows import SharedWindows
 from stretto_shared.engine.thread import ModelThread
 from stretto_shared.errors import NotFound, NotReady, Overloaded
 from stretto_shared.features import ModelInfo
 from stretto_shared.tokens import TokenMatrix
 
-from stretto_semantic.engine.shared_windows import SharedWindows
 from stretto_semantic.loading import LoadedTokenizer
 
 MIN_RETRY_AFTER_S = 0.1
@@ -44,6 +49,16 @@ class Meter(Protocol):
 
     def observe_rtf(self, real_time_factor: float) -> None:
         """How much work one second of audio took."""
+
+
+def hear_tokens(tokenizer: LoadedTokenizer, windows: Sequence[Window]) -> list[NDArray[np.int32]]:
+    """The tokens [T] of the frames that each of some windows of one length wants."""
+    samples = torch.from_numpy(np.stack([window.samples for window in windows]))  # [N, S]
+    ids = tokenizer.tokenize(samples, [window.silence for window in windows]).numpy().astype(np.int32)
+    return [
+        row[window.num_before : window.num_before + window.num_frames].copy()
+        for window, row in zip(windows, ids, strict=True)
+    ]
 
 
 class Tokenizing:
@@ -75,7 +90,7 @@ class Tokenizing:
         # A stream waits for one call at a time, so an accepted one always finds room.
         self._threads = {name: ModelThread(name, max_queued=max_requests) for name in loaders}
         self._num_requests = dict.fromkeys(loaders, 0)
-        self._passes: dict[str, SharedWindows] = {}
+        self._passes: dict[str, SharedWindows[NDArray[np.int32]]] = {}
         self._tokenizers: dict[str, LoadedTokenizer] | None = None
         if meter is not None:
             meter.watch_waiting(self.count_waiting)
@@ -88,11 +103,7 @@ class Tokenizing:
         """
         names = list(self._loaders)
         loaded = await asyncio.gather(*(self._threads[name].run(partial(self._load, name)) for name in names))
-        observe_rtf = None if self._meter is None else self._meter.observe_rtf
-        self._passes = {
-            name: SharedWindows(tokenizer, self._threads[name], observe_rtf)
-            for name, tokenizer in zip(names, loaded, strict=True)
-        }
+        self._passes = {name: self._passes_of(tokenizer) for name, tokenizer in zip(names, loaded, strict=True)}
         self._tokenizers = dict(zip(names, loaded, strict=True))
 
     async def stop(self) -> None:
@@ -141,9 +152,19 @@ class Tokenizing:
         passes, info = self._passes[tokenizer.info.name], tokenizer.info
         while (window := await asyncio.to_thread(windows.take)) is not None:
             is_first = window.first_frame == 0
-            ids = await passes.tokens(window, partial(self._observe_wait, time.perf_counter()) if is_first else None)
+            ids = await passes.hear(window, partial(self._observe_wait, time.perf_counter()) if is_first else None)
             tokens = TokenMatrix(ids[None], tokenizer.frame_rate_hz, info.model_id)
             yield TokenizedWindow(tokens, window.first_frame, info)
+
+    def _passes_of(self, tokenizer: LoadedTokenizer) -> SharedWindows[NDArray[np.int32]]:
+        thread, observe_pass = self._threads[tokenizer.info.name], partial(self._observe_pass, tokenizer.frame_rate_hz)
+        return SharedWindows(thread, tokenizer.max_joined, partial(hear_tokens, tokenizer), observe_pass)
+
+    def _observe_pass(self, frame_rate_hz: float, tokens: Sequence[NDArray[np.int32]], taken_s: float) -> None:
+        """Report, for each window of a pass, the pass's time for a second of its audio."""
+        if self._meter is not None:
+            for _ in tokens:
+                self._meter.observe_rtf(taken_s * frame_rate_hz / sum(own.size for own in tokens))
 
     def _observe_wait(self, queued_s: float) -> None:
         """Report the wait of a stream: that of its first window, which is counted even if nobody takes its tokens."""

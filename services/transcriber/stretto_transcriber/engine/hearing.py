@@ -1,13 +1,13 @@
 """`Hearing`: models of one kind by name, one model thread each; audio of any length to frames, window by window.
 
-Legend: T frames, P numbers that a model gives of each frame.
+Legend: N windows, S samples, T frames, P numbers that a model gives of each frame.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Generic, Protocol, TypeVar
@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from stretto_shared.audio import Waveform
-from stretto_shared.dsp.audio_windows import AudioWindows
+from stretto_shared.dsp.audio_windows import AudioWindows, Window
+from stretto_shared.engine.shared_windows import SharedWindows
 from stretto_shared.engine.thread import ModelThread
 from stretto_shared.errors import InvalidInput, NotFound, NotReady, Overloaded
 from stretto_shared.features import ModelInfo
 
-from stretto_transcriber.engine.shared_windows import SharedWindows
 from stretto_transcriber.loading import LoadedListener
 
 MIN_RETRY_AFTER_S = 0.1
@@ -78,6 +78,12 @@ class MeasuredAudio:
             yield waveform
 
 
+def hear_frames(loaded: LoadedListener, windows: Sequence[Window]) -> list[NDArray[np.float32]]:
+    """What is heard in the frames [T, P] that each of some windows wants."""
+    heard = loaded.hear(np.stack([window.samples for window in windows]))  # [N, S] to [N, T, P]
+    return [row[: window.num_frames].copy() for window, row in zip(windows, heard, strict=True)]
+
+
 class Hearing(Generic[L]):
     """Serves models of one kind by name.
 
@@ -110,7 +116,7 @@ class Hearing(Generic[L]):
         # A stream waits for one call at a time, so an accepted one always finds room.
         self._threads = {name: ModelThread(name, max_queued=max_requests) for name in loaders}
         self._num_requests = dict.fromkeys(loaders, 0)
-        self._passes: dict[str, SharedWindows] = {}
+        self._passes: dict[str, SharedWindows[NDArray[np.float32]]] = {}
         self._models: dict[str, L] | None = None
 
     async def start(self) -> None:
@@ -121,10 +127,7 @@ class Hearing(Generic[L]):
         """
         names = list(self._loaders)
         loaded = await asyncio.gather(*(self._threads[name].run(partial(self._load, name)) for name in names))
-        self._passes = {
-            name: SharedWindows(model, self._threads[name], partial(self._observe_pass, model.window_s))
-            for name, model in zip(names, loaded, strict=True)
-        }
+        self._passes = {name: self._passes_of(model) for name, model in zip(names, loaded, strict=True)}
         self._models = dict(zip(names, loaded, strict=True))
 
     async def stop(self) -> None:
@@ -211,20 +214,24 @@ class Hearing(Generic[L]):
         while (window := await asyncio.to_thread(windows.take)) is not None:
             is_first = window.first_frame == 0
             queued_s = time.perf_counter()
-            frames = await passes.frames(window, partial(self._observe_wait, queued_s) if is_first else None)
+            frames = await passes.hear(window, partial(self._observe_wait, queued_s) if is_first else None)
             if self._meter is not None:
                 self._meter.count_audio(len(frames) * frame_s)
             yield frames
+
+    def _passes_of(self, loaded: L) -> SharedWindows[NDArray[np.float32]]:
+        thread, observe_pass = self._threads[loaded.info.name], partial(self._observe_pass, loaded.window_s)
+        return SharedWindows(thread, loaded.max_joined, partial(hear_frames, loaded), observe_pass)
 
     def _observe_wait(self, queued_s: float) -> None:
         if self._meter is not None:
             self._meter.observe_queue_wait(time.perf_counter() - queued_s)
 
-    def _observe_pass(self, window_s: float, num_windows: int, taken_s: float) -> None:
-        if self._meter is not None and num_windows:
-            self._meter.observe_pass(num_windows)
-            for _ in range(num_windows):
-                self._meter.observe_rtf(taken_s / (num_windows * window_s))
+    def _observe_pass(self, window_s: float, frames: Sequence[NDArray[np.float32]], taken_s: float) -> None:
+        if self._meter is not None and frames:
+            self._meter.observe_pass(len(frames))
+            for _ in frames:
+                self._meter.observe_rtf(taken_s / (len(frames) * window_s))
 
     def _load(self, name: str) -> L:
         if self._num_threads:
