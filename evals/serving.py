@@ -79,16 +79,23 @@ def status_bytes(status: str, field: str) -> int:
 
 @asynccontextmanager
 async def own_server(
-    settings: Mapping[str, object] | None = None, *, metrics: bool = False
+    settings: Mapping[str, object] | None = None, *, metrics: bool = False, services: str = ""
 ) -> AsyncIterator[OwnServer]:
-    """Start an all-in-one server with these environment variables on top of ours, and stop it at the end."""
+    """Start a server with these environment variables on top of ours, and stop it at the end.
+
+    Args:
+        settings: Of the environment.
+        metrics: Whether it serves its metrics.
+        services: Names with commas; empty for every installed one.
+    """
     port, metrics_port = free_port(), free_port() if metrics else 0
     settings = {"STRETTO_GRPC_METRICS_PORT": metrics_port, **(settings or {})}
     command = Path(sys.executable).with_name("stretto")
     program = str(command if command.exists() else shutil.which("stretto"))
+    chosen = ["--services", services] if services else []
     variables = [f"{name}={value}" for name, value in settings.items()]
     process = await asyncio.create_subprocess_exec(
-        "env", *variables, program, "serve", "--port", str(port), stdout=DEVNULL, stderr=DEVNULL
+        "env", *variables, program, "serve", "--port", str(port), *chosen, stdout=DEVNULL, stderr=DEVNULL
     )
     try:
         async with StrettoClient(f"127.0.0.1:{port}") as client:

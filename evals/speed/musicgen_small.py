@@ -49,6 +49,7 @@ NUM_PIECES = 8
 LAYERS, QUICK_LAYERS = 24, 4
 GUIDANCE_SCALE, TOP_K = 3.0, 250
 GIGABYTE = 1e9
+SERVICES = "orchestrator,embedding,acoustic,codec"  # those that MusicGen takes
 WARM_UP_S = 1.0
 PEER_SCRIPT = Path(__file__).resolve().parents[1] / "peers" / "musicgen.py"
 SINGLE, EIGHT = "one stream", f"{NUM_PIECES} at once"
@@ -152,7 +153,7 @@ def peer_rtfs(lines: Sequence[str]) -> dict[tuple[str, int], float]:
 
 
 def server_settings(args: argparse.Namespace, folder: Path) -> dict[str, object]:
-    """The environment of the server: the three parts as each service's one model, and room for 8 pieces."""
+    """The environment of the server: the three parts as each service's only model, and room for 8 pieces."""
     return {
         "OMP_NUM_THREADS": args.threads,
         "STRETTO_ACOUSTIC_MODELS": f"musicgen-small={(folder / 'acoustic').as_uri()}",
@@ -164,6 +165,7 @@ def server_settings(args: argparse.Namespace, folder: Path) -> dict[str, object]
         "STRETTO_CODEC_DTYPE": args.codec_dtype,
         "STRETTO_EMBEDDING_TEXT_MODELS": f"t5-base={(folder / 'text').as_uri()}",
         "STRETTO_EMBEDDING_NUM_THREADS": args.threads,
+        "STRETTO_EMBEDDING_WEIGHTS_DIR": folder / "none",  # MusicGen needs no joint encoders
     }
 
 
@@ -185,7 +187,7 @@ async def piece(client: StrettoClient, seed: int, duration_s: float) -> tuple[fl
 
 async def serve(args: argparse.Namespace, folder: Path, num_rounds: int) -> Served:
     """Measure the server, one stream and 8."""
-    async with own_server(server_settings(args, folder)) as server:
+    async with own_server(server_settings(args, folder), services=SERVICES) as server:
         ready_bytes, load_peak_bytes = server.memory_bytes("VmRSS"), server.memory_bytes()
         float_bytes = await other_parameters(server) * FLOAT_BYTES
         server.reset_peak()

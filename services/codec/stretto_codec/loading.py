@@ -14,14 +14,19 @@ from stretto_shared import weights
 from stretto_shared.errors import NotFound, NotReady
 from stretto_shared.features import ModelInfo
 from stretto_shared.nn.convnext import ConvNeXtBlock
-from stretto_shared.nn.heap import as_single, giving_memory_back
+from stretto_shared.nn.heap import as_single, giving_memory_back, page_out
 from torch import Tensor, nn
 
 from stretto_codec.models.encodec import Encodec, EncodecConfig
 from stretto_codec.models.encodec.config import from_hugging_face
 from stretto_codec.models.encodec.layouts import convert_state
 from stretto_codec.models.encodec.seanet import Conv, Lstm
-from stretto_codec.models.encodec.streaming import encodec_decoder, encodec_grid, rounded_encodec_decoder
+from stretto_codec.models.encodec.streaming import (
+    EncodecDecoder,
+    encodec_decoder,
+    encodec_grid,
+    rounded_encodec_decoder,
+)
 from stretto_codec.models.framecodec import FrameCodec, FrameCodecConfig
 from stretto_codec.models.joining import find_max_joined
 from stretto_codec.models.soundstream import CausalConv, SoundStream, SoundStreamConfig
@@ -241,6 +246,7 @@ def load(
     is_default: bool = False,
     dtype: str = "float32",
     max_joined: int = 1,
+    only_streams: bool = False,
 ) -> LoadedCodec:
     """Find, verify and build one codec.
 
@@ -251,6 +257,7 @@ def load(
         is_default: Whether an empty `model` field selects it.
         dtype: Number format of decoding, `float32` or `bfloat16`; encoding, and so every code, is float32's.
         max_joined: Streams that may share a decoding step where a trial finds that they stay as alone.
+        only_streams: Give back the memory of what only `module.decode` needs, where it is much; it is not called then.
 
     Raises:
         InvalidInput: If the name or the source is malformed, or the weights are pickled.
@@ -261,14 +268,15 @@ def load(
         resolved = weights.resolve(source, name=name, default_dir=weights_dir)
         architecture, config = _read_config(resolved)
         module = architecture.module_class(config)
+        tensors = weights.load_tensors(resolved)
         try:
-            module.load_state_dict(as_single(architecture.convert(weights.load_tensors(resolved))), assign=True)
+            module.load_state_dict(as_single(architecture.convert(tensors)), assign=True)
         except (RuntimeError, ValueError) as error:
             raise NotReady(
                 f"Weights of {name!r} from {source!r} do not fit their config.json: {error} Restore the pair.",
                 reason="WEIGHTS_DAMAGED",
             ) from error
-        return make_loaded(
+        loaded = make_loaded(
             name,
             module,
             architecture,
@@ -280,7 +288,11 @@ def load(
             source=source,
             dtype=dtype,
             max_joined=max_joined,
+            only_streams=only_streams,
         )
+        if only_streams:
+            page_out(tensors.values())
+        return loaded
 
 
 def make_loaded(
@@ -296,6 +308,7 @@ def make_loaded(
     source: str = "default",
     dtype: str = "float32",
     max_joined: int = 1,
+    only_streams: bool = False,
 ) -> LoadedCodec:
     """Put a module in eval mode, try how many streams may share its steps, and write down what the service says of it.
 
@@ -327,6 +340,8 @@ def make_loaded(
     decoder = decoder or architecture.decoder(module)
     grid = architecture.grid(config)
     joined = find_max_joined(decoder, grid, config, max_joined)
+    if only_streams and isinstance(module, Encodec) and isinstance(decoder, EncodecDecoder):  # which has its own copies
+        del module.decoder
     return LoadedCodec(info, tokens_id, config, grid, module, architecture, decoder, joined)
 
 

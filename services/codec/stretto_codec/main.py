@@ -30,6 +30,7 @@ def build(context: HostContext, settings: CodecSettings | None = None) -> Servic
                 is_default=name == default_name,
                 dtype=settings.dtype,
                 max_joined=settings.max_joined,
+                only_streams=True,
             )
             for name, source in sources.items()
         },

@@ -23,6 +23,7 @@ from stretto_shared.engine.thread import ModelThread
 from stretto_shared.engine.token_engine import TokenEngine
 from stretto_shared.errors import NotFound, NotReady
 from stretto_shared.features import ModelInfo
+from stretto_shared.nn.heap import giving_memory_back
 
 ROWS_PER_PIECE = 2  # conditional and null
 Condition = TypeVar("Condition")
@@ -180,11 +181,13 @@ class ServedModels(ABC, Generic[LoadedT, ServedT]):
 
     def _load(self, name: str) -> Tried[LoadedT]:
         """On the model thread: load, try which rows may share a pass, and time a few passes."""
-        loaded, config = self._loaders[name](), self._config
-        model = self._make_model(loaded)
-        measured_s = measure_step_s(
-            model, model.trials()[0], max_states=config.max_slots, max_columns=config.prefill_columns
-        )
+        config = self._config
+        with giving_memory_back():
+            loaded = self._loaders[name]()
+            model = self._make_model(loaded)
+            measured_s = measure_step_s(
+                model, model.trials()[0], max_states=config.max_slots, max_columns=config.prefill_columns
+            )
         _log.info(
             "token_engine_tried",
             model=name,

@@ -1,5 +1,7 @@
 """Memory that a model needs only while it is loaded goes back to the system: a pod's limit is what it serves with.
 
+A checkpoint's tensors lie in the file's own pages, and a page that was read once counts until the system wants it back.
+
 glibc keeps freed blocks for later, and the larger they were the larger the ones it keeps: turning 1.6 GB of float32
 into integers one matrix at a time left 1.8 GB behind that nobody used. Elsewhere than on glibc nothing is done.
 """
@@ -7,14 +9,16 @@ into integers one matrix at a time left 1.8 GB behind that nobody used. Elsewher
 from __future__ import annotations
 
 import ctypes
+import mmap
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+_PAGE_OUT = 21  # MADV_PAGEOUT of madvise(2)
 _SMALL_BYTES = 256 << 10
 _USUAL_BYTES = 32 << 20  # where glibc's own threshold ends up in a process that frees large tensors
 
@@ -22,6 +26,23 @@ _USUAL_BYTES = 32 << 20  # where glibc's own threshold ends up in a process that
 def as_single(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors as a module of float32 takes them without a copy of those that are: others that float are widened."""
     return {key: each.float() if each.is_floating_point() else each for key, each in tensors.items()}
+
+
+def page_out(tensors: Iterable[Tensor]) -> None:
+    """Have the system drop the pages of tensors on the CPU that will hardly be read again.
+
+    Nothing is lost: pages of a file are read from it again, others stay or go to swap. Where the system cannot, nothing
+    is done.
+    """
+    try:
+        madvise = ctypes.CDLL("libc.so.6").madvise
+    except (OSError, AttributeError):
+        return
+    for tensor in tensors:
+        first = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+        last = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+        if tensor.device.type == "cpu" and tensor.is_contiguous() and last > first:
+            madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _PAGE_OUT)
 
 
 class _Loading:

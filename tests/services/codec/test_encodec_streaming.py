@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from stretto_codec.loading import ARCHITECTURES, make_loaded
 from stretto_codec.models.encodec import GEOMETRIES, Encodec, EncodecConfig
 from stretto_codec.models.encodec.layouts import convert_state
 from stretto_codec.models.encodec.streamed_layers import elu
@@ -161,3 +162,30 @@ def test_a_trained_weight_norm_is_folded_before_it_is_packed() -> None:
     codes = random_codes(model.config, 20)
     streamed = decode_on_grid(ClipDecoder(EncodecDecoder(model)), encodec_grid(model.config), codes)
     torch.testing.assert_close(streamed, normed.decode(codes), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@torch.inference_mode()
+def test_a_codec_that_only_streams_decodes_as_before_without_its_whole_decoder(dtype: str) -> None:
+    config = TINY["encodec_32khz"]
+    codes = random_codes(config, 30)
+    kept, light = (
+        make_loaded(
+            "tiny",
+            make(config),
+            ARCHITECTURES["Encodec"],
+            config,
+            digest_sha256="0" * 64,
+            dtype=dtype,
+            only_streams=only,
+        )
+        for only in (False, True)
+    )
+    assert (
+        light.info == kept.info
+        and sum(each.numel() for each in light.module.parameters()) < light.info.parameter_count / 2
+    )
+    assert torch.equal(
+        decode_on_grid(light.open_decoder(), light.grid, codes), decode_on_grid(kept.open_decoder(), kept.grid, codes)
+    )
+    assert torch.equal(light.encode(torch.ones(1, 1, 6400))[0], kept.encode(torch.ones(1, 1, 6400))[0])

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from stretto_shared.nn import heap
-from stretto_shared.nn.heap import as_single, giving_memory_back
+from stretto_shared.nn.heap import as_single, giving_memory_back, page_out
 
 
 class FakeLibc:
@@ -73,3 +77,39 @@ def test_tensors_of_fewer_bits_are_widened_and_the_others_not_copied() -> None:
     found = as_single(given)
     assert found["half"].dtype == torch.float32
     assert found["single"] is given["single"] and found["count"] is given["count"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which pages are resident")
+def test_pages_of_a_checkpoint_that_were_read_are_given_back_and_still_read_the_same(tmp_path: Path) -> None:
+    written = torch.randn(512, 1024)
+    save_file({"weight": written}, tmp_path / "model.safetensors")
+    with (tmp_path / "model.safetensors").open("rb") as file:
+        os.fsync(file.fileno())  # a page that is not on the disk yet cannot be dropped
+    tensor = load_file(tmp_path / "model.safetensors")["weight"]
+    total = tensor.sum()
+    read_bytes = resident_bytes("model.safetensors")
+    for _ in range(100):  # the system drops no page that another of its own lists still holds
+        page_out([tensor])
+        if resident_bytes("model.safetensors") < read_bytes / 4:
+            break
+        time.sleep(0.02)
+    assert resident_bytes("model.safetensors") < read_bytes / 4
+    assert tensor.sum() == total and torch.equal(tensor, written)
+
+
+def test_tensors_of_no_file_keep_their_values_when_paged_out() -> None:
+    tensor, odd = torch.arange(1 << 20), torch.arange(1 << 20)[::2]
+    page_out([tensor, odd, torch.zeros(0), torch.ones(3)])
+    assert torch.equal(tensor, torch.arange(1 << 20)) and odd[-1] == (1 << 20) - 2
+
+
+def resident_bytes(file_name: str) -> int:
+    """Of this process' mappings of a file."""
+    total, is_of_file = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        first, *rest = line.split()
+        if not first.endswith(":"):
+            is_of_file = bool(rest) and rest[-1].endswith(file_name)
+        elif is_of_file and first == "Rss:":
+            total += 1024 * int(rest[0])
+    return total
