@@ -1,7 +1,7 @@
 """How much of validation pieces a ChordGNN reads right on each of some grids of windows of measures.
 
-    python services/harmony/recipes/choose_chordgnn_windows.py --weights DIR --pieces corpus/harmony/augmentednet/validation
-        [--grids 16,8 20,6 32,8]
+    python services/harmony/recipes/choose_chordgnn_windows.py --weights DIR
+        --pieces corpus/harmony/augmentednet/validation [--grids 16,8 20,6 32,8]
 
 A grid is the measures of a window and those of its context on each side; what is computed for each measure that is told
 is its last column. Read at 32nd notes; pieces are pooled. Cost: some twenty seconds of one core for a grid.
