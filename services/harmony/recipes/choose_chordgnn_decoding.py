@@ -18,10 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from chordgnn_pieces import Piece, read
 from numpy.typing import NDArray
-from stretto_harmony.models.chordgnn.analyzer import ChordGnnAnalyzer, hear_graph
+from stretto_harmony.models.chordgnn.analyzer import ChordGnnAnalyzer
 from stretto_harmony.models.chordgnn.batch import centre_of
 from stretto_harmony.models.chordgnn.decoding import DecodingOptions, NumeralDecoder, States
 from stretto_harmony.models.chordgnn.decoding import Path as StatePath
@@ -50,8 +49,7 @@ def tell(analyzer: ChordGnnAnalyzer, piece: Piece, post: float) -> Told:
     """All that is needed to try options on a piece."""
     shift = -centre_of(piece.graph)
     wide = dataclasses.replace(analyzer.decoder.options, post=post, num_chords=NUM_STATES, num_states=NUM_STATES)
-    with torch.inference_mode():
-        logs = hear_graph(analyzer.network, piece.graph, shift, wide)
+    (logs,) = analyzer.hear_graphs([piece.graph], [shift], wide)
     states = NumeralDecoder(analyzer.decoder.table, wide).states(logs)
     ticks = np.diff(piece.graph.onset_time, append=piece.num_ticks) * (piece.parts["key"] != NO_LABEL)
     classes = state_classes(analyzer, states)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from stretto_shared.errors import NotFound, NotReady
 from stretto_shared.features import ModelInfo
 from stretto_shared.nn.heap import giving_memory_back
 
-from stretto_harmony.models.analyzer import Analyzer, HarmonyModules
+from stretto_harmony.models.analyzer import Analyzer, HarmonyModules, JointAnalyzer
 from stretto_harmony.models.chordgnn.analyzer import ChordGnnAnalyzer
 from stretto_harmony.models.chordgnn.weights import build_chordgnn
 from stretto_harmony.models.modular.weights import build_modular
@@ -33,12 +33,14 @@ class BuiltAnalyzer:
         modules: What answers single questions; None where it has none.
         window_measures: Measures that one pass gives labels of.
         context_measures: Measures before and after them that it sees.
+        joint: The analyzer again, where it labels some windows in fewer passes; None else.
     """
 
     analyzer: Analyzer
     modules: HarmonyModules | None = None
     window_measures: int = WINDOW_MEASURES
     context_measures: int = CONTEXT_MEASURES
+    joint: JointAnalyzer | None = None
 
 
 Build = Callable[[weights.ResolvedWeights], BuiltAnalyzer]
@@ -48,7 +50,12 @@ fit."""
 
 def _build_chordgnn(resolved: weights.ResolvedWeights) -> BuiltAnalyzer:
     analyzer = ChordGnnAnalyzer(build_chordgnn(resolved.config["config"], weights.load_tensors(resolved)))
-    return BuiltAnalyzer(analyzer, window_measures=analyzer.window_measures, context_measures=analyzer.context_measures)
+    return BuiltAnalyzer(
+        analyzer,
+        window_measures=analyzer.window_measures,
+        context_measures=analyzer.context_measures,
+        joint=analyzer,
+    )
 
 
 def _build_modular(resolved: weights.ResolvedWeights) -> BuiltAnalyzer:
@@ -76,6 +83,18 @@ class LoadedAnalyzer:
     def analyze(self, score: Score) -> Analysis:
         """The labels of a few measures, or of a whole score."""
         return self.built.analyzer.analyze(score)
+
+    @property
+    def num_together(self) -> int:
+        """The most scores that are worth giving it at once."""
+        return 1 if self.built.joint is None else self.built.joint.num_together
+
+    @torch.inference_mode()
+    def analyze_all(self, scores: Sequence[Score]) -> Sequence[Analysis]:
+        """The labels of each of some scores, as `analyze` gives them."""
+        if self.built.joint is None:
+            return [self.built.analyzer.analyze(score) for score in scores]
+        return self.built.joint.analyze_all(scores)
 
 
 def list_names(weights_dir: Path) -> list[str]:

@@ -19,8 +19,8 @@ class HarmonySettings(BaseSettings):
     weights_dir: Path = Path(__file__).resolve().parents[1] / "weights"
     """Where the source `default` looks: `<weights_dir>/<name>/model.safetensors` and `config.json`."""
     max_requests: int = Field(default=32, ge=1, le=4096)
-    """Requests that one analyzer serves at once before it answers RESOURCE_EXHAUSTED. They take turns, a window each,
-    and one that was accepted is never refused."""
+    """Requests that one analyzer serves at once before it answers RESOURCE_EXHAUSTED. They take turns, a few windows
+    each, and one that was accepted is never refused."""
     max_readings: int = Field(default=16, ge=1, le=4096)
     """Files that wait to be read or written, one at a time, before the service answers RESOURCE_EXHAUSTED."""
     num_threads: int = Field(default=1, ge=0, le=256)

@@ -69,6 +69,29 @@ async def test_what_is_no_score_is_refused_by_field_and_the_next_works(serve: An
         assert (await stub.ReadScore(good, timeout=60)).score.onset_ticks
 
 
+async def test_a_score_that_would_unfold_is_refused_wherever_it_is_and_the_next_works(serve: Any) -> None:
+    laughs = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))
+    subset = f'<!DOCTYPE a [<!ENTITY l0 "ha">{laughs}]>'.encode()
+    plain = musicxml_of(make_score(2))
+    bomb = subset + plain[plain.index(b"<score-partwise") :].replace(b"</part>", b"<x>&l9;</x></part>")
+    container = subset + b"<container>&l9;</container>"
+    async with serve() as stub:
+        for data in (bomb, packed(bomb), packed(plain, container=container)):
+            file = file_of(data)
+            calls = {
+                "file.data": stub.ReadScore(harmony_pb2.ReadScoreRequest(file=file.file), timeout=60),
+                "score.file.data": consume(
+                    stub.AnalyzeHarmony(harmony_pb2.AnalyzeHarmonyRequest(score=file), timeout=60)
+                ),
+            }
+            for field, call in calls.items():
+                found, description = violation(await failure(call))
+                assert found == field and "entities" in description, (found, description)
+        doctype = b'<!DOCTYPE score-partwise PUBLIC "-//Recordare//DTD MusicXML 3.1 Partwise//EN" "partwise.dtd">'
+        usual = harmony_pb2.ReadScoreRequest(file=file_of(doctype + plain[plain.index(b"<score-partwise") :]).file)
+        assert (await stub.ReadScore(usual, timeout=60)).score.onset_ticks
+
+
 def mangled(data: bytes, rng: random.Random) -> bytes:
     """The bytes with some of them changed, left out, doubled or cut off."""
     content = bytearray(data)

@@ -21,6 +21,7 @@ from stretto_harmony.scores.score import TICKS_PER_QUARTER
 from stretto_harmony.writers import WRITERS
 from stretto_harmony.writers.romantext import beat_text, measure_numbers
 from stretto_harmony.writers.written import AnalysisFormat, WrittenAnalysis, joined
+from stretto_shared.errors import InvalidInput
 from tiny_analyzers import TinyAnalyzer, label_of
 
 QUARTER = TICKS_PER_QUARTER
@@ -232,6 +233,22 @@ def test_a_score_without_a_page_is_written_so_that_it_reads_back_as_it_was() -> 
     assert [each.content for each in stream.parts[-1].recurse().getElementsByClass(expressions.TextExpression)] == [
         "C: I"
     ]
+
+
+@pytest.mark.parametrize(
+    ("doctype", "inside", "message"),
+    [
+        (b'<!DOCTYPE a [<!ENTITY b "c">]>', b"&b;", "without entities"),
+        (b"", b"<x>" * 20_000 + b"</x>" * 20_000, "a dozen deep"),
+    ],
+)
+def test_a_file_that_would_unfold_or_is_too_deep_is_not_written_on(doctype: bytes, inside: bytes, message: str) -> None:
+    source = musicxml_of(SCORE)
+    root = source.index(b"<score-partwise")
+    source = doctype + source[root:].replace(b"</measure>", inside + b"</measure>", 1)
+    with pytest.raises(InvalidInput, match=message) as caught:
+        written(AnalysisFormat.MUSICXML, source=source, source_suffix="musicxml")
+    assert caught.value.field == "score.file.data"
 
 
 def notes_of(stream: Any) -> list[Any]:

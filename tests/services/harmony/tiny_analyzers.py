@@ -20,11 +20,14 @@ WINDOW, CONTEXT = 4, 2
 
 
 class TinyAnalyzer:
-    """One label for each half of a measure that has notes; `calls` are the scores that it saw."""
+    """One label for each half of a measure that has notes; `calls` are the scores that it saw, `turns` how many of
+    them came together."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, num_together: int = 1) -> None:
         self.seed = seed
+        self.num_together = num_together
         self.calls: list[Score] = []
+        self.turns: list[int] = []
         self.before: Callable[[], None] = lambda: None
 
     def analyze(self, score: Score) -> Analysis:
@@ -42,6 +45,10 @@ class TinyAnalyzer:
                 if end > begin:
                     labels.append(label_of(begin, end, number >> (8 * half)))
         return Analysis(tuple(labels))
+
+    def analyze_all(self, scores: Sequence[Score]) -> list[Analysis]:
+        self.turns.append(len(scores))
+        return [self.analyze(score) for score in scores]
 
 
 def label_of(start: int, end: int, number: int) -> HarmonyLabel:
@@ -81,10 +88,14 @@ def _peak(size: int, place: int) -> Any:
     return values
 
 
-def build(resolved: weights.ResolvedWeights, made: dict[str, TinyAnalyzer], *, modules: bool) -> BuiltAnalyzer:
-    analyzer = TinyAnalyzer(int(weights.load_tensors(resolved)["seed"]))
+def build(
+    resolved: weights.ResolvedWeights, made: dict[str, TinyAnalyzer], *, modules: bool, num_together: int = 0
+) -> BuiltAnalyzer:
+    """An analyzer that knows its modules or not, and takes so many scores at once, or 0 for one after another."""
+    analyzer = TinyAnalyzer(int(weights.load_tensors(resolved)["seed"]), num_together)
     made[resolved.name] = analyzer
-    return BuiltAnalyzer(analyzer, TinyModules() if modules else None, WINDOW, CONTEXT)
+    joint = analyzer if num_together else None
+    return BuiltAnalyzer(analyzer, TinyModules() if modules else None, WINDOW, CONTEXT, joint)
 
 
 def write_weights(folder: Path, models: Mapping[str, str]) -> None:

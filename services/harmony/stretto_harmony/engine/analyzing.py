@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,7 +11,7 @@ from stretto_shared.errors import Conflict, InvalidInput
 from stretto_shared.features import ModelInfo
 
 from stretto_harmony.engine.analyzers import Analyzers
-from stretto_harmony.engine.windows import MeasureGrid, Window, WindowLabels, analyze_window
+from stretto_harmony.engine.windows import MeasureGrid, Window, WindowLabels, analyze_windows
 from stretto_harmony.loading import LoadedAnalyzer
 from stretto_harmony.scores.labels import HarmonyLabel
 from stretto_harmony.scores.score import MAX_MEASURES, Score
@@ -83,9 +83,10 @@ class Analyzing:
         grid = grid_of(loaded)
         with self._analyzers.admitted(loaded):
             yield Outline(loaded.info, score, grid)
-            for index in range(grid.num_windows(score.num_measures)):
-                window = grid.window(index, score.num_measures)
-                yield await self._window(loaded, score, window, is_first=index == 0)
+            windows = [grid.window(index, score.num_measures) for index in range(grid.num_windows(score.num_measures))]
+            for turn, some in enumerate(_turns(windows, loaded.num_together, is_first_alone=True)):
+                for labels in await self._windows(loaded, score, some, is_first=turn == 0):
+                    yield labels
 
     async def reanalyze(self, model: str, score: Score, edit: Edit) -> Amendment:
         """The labels of the windows that an edit touches.
@@ -105,9 +106,11 @@ class Analyzing:
             )
         windows = _touched(grid_of(loaded), score, edit)
         with self._analyzers.admitted(loaded):
+            at_hand = [window.earlier(edit.first_measure) for window in windows]
             found = [
-                await self._window(loaded, score, window.earlier(edit.first_measure), is_first=place == 0)
-                for place, window in enumerate(windows)
+                labels
+                for turn, some in enumerate(_turns(at_hand, loaded.num_together))
+                for labels in await self._windows(loaded, score, some, is_first=turn == 0)
             ]
         first, last = windows[0].first, windows[-1].last
         at_hand_last = last - edit.first_measure
@@ -121,16 +124,27 @@ class Analyzing:
             len(windows),
         )
 
-    async def _window(self, loaded: LoadedAnalyzer, score: Score, window: Window, *, is_first: bool) -> WindowLabels:
-        return await self._analyzers.run(loaded, partial(self._timed, loaded, score, window), is_first=is_first)
+    async def _windows(
+        self, loaded: LoadedAnalyzer, score: Score, windows: Sequence[Window], *, is_first: bool
+    ) -> list[WindowLabels]:
+        return await self._analyzers.run(loaded, partial(self._timed, loaded, score, windows), is_first=is_first)
 
-    def _timed(self, loaded: LoadedAnalyzer, score: Score, window: Window) -> WindowLabels:
+    def _timed(self, loaded: LoadedAnalyzer, score: Score, windows: Sequence[Window]) -> list[WindowLabels]:
         began_s = time.perf_counter()
-        labels = analyze_window(loaded.analyze, score, window)
+        found = analyze_windows(loaded.analyze_all, score, windows)
         if self._analyzers.meter is not None:
-            taken_s = time.perf_counter() - began_s
-            self._analyzers.meter.observe_window(loaded.info.name, window.num_measures, taken_s)
-        return labels
+            taken_s = (time.perf_counter() - began_s) / len(windows)
+            for window in windows:
+                self._analyzers.meter.observe_window(loaded.info.name, window.num_measures, taken_s)
+        return found
+
+
+def _turns(windows: Sequence[Window], num_together: int, *, is_first_alone: bool = False) -> Iterator[Sequence[Window]]:
+    """The windows of each turn on the model thread; the first alone where somebody waits for its labels."""
+    alone = 1 if is_first_alone else 0
+    yield from (windows[:alone],) if alone else ()
+    for first in range(alone, len(windows), num_together):
+        yield windows[first : first + num_together]
 
 
 def grid_of(loaded: LoadedAnalyzer) -> MeasureGrid:

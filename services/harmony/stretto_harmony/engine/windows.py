@@ -1,4 +1,4 @@
-"""The fixed grid of windows of measures on which an analysis is defined, and the analysis of one window.
+"""The fixed grid of windows of measures on which an analysis is defined, and the analysis of some windows.
 
 Every window is analysed with its context and nothing else, in ticks from the start of its context. So what a window
 gives follows from its own measures and those around it, wherever they lie in whatever was sent: a stream, a whole piece
@@ -7,7 +7,7 @@ and an excerpt around an edit are the same arithmetic. Knows no models, threads 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from stretto_harmony.scores.labels import Analysis, HarmonyLabel
@@ -72,14 +72,28 @@ class WindowLabels:
 
 def analyze_window(analyze: Callable[[Score], Analysis], score: Score, window: Window) -> WindowLabels:
     """The labels of one window of a score, cut to its measures."""
-    seen = score.measures(window.context_first, window.context_last)
+    return analyze_windows(lambda scores: [analyze(each) for each in scores], score, [window])[0]
+
+
+def analyze_windows(
+    analyze_all: Callable[[Sequence[Score]], Sequence[Analysis]], score: Score, windows: Sequence[Window]
+) -> list[WindowLabels]:
+    """The labels of some windows of a score, each cut to its measures."""
+    seen = [score.measures(window.context_first, window.context_last) for window in windows]
+    return [
+        _own_labels(score, window, each, analysis)
+        for window, each, analysis in zip(windows, seen, analyze_all(seen), strict=True)
+    ]
+
+
+def _own_labels(score: Score, window: Window, seen: Score, analysis: Analysis) -> WindowLabels:
     own_first, own_last = window.first - window.context_first, window.last - window.context_first
     start = int(seen.measure_start[own_first])
     end = int(seen.measure_start[own_last]) if own_last < seen.num_measures else seen.num_ticks
     shift = int(score.measure_start[window.context_first])
     labels = tuple(
         replace(label, start=max(label.start, start) + shift, end=min(label.end, end) + shift)
-        for label in analyze(seen)
+        for label in analysis
         if label.start < end and label.end > start
     )
     return WindowLabels(window.first, window.num_measures, labels)

@@ -26,6 +26,17 @@ class Analyzer(Protocol):
         """The labels, in the score's own ticks; the score may be a few measures of a piece, and have no notes."""
 
 
+class JointAnalyzer(Analyzer, Protocol):
+    """Labels some scores in little more time than one, each as if it were alone, byte for byte."""
+
+    @property
+    def num_together(self) -> int:
+        """The most scores that are worth giving it at once."""
+
+    def analyze_all(self, scores: Sequence[Score]) -> Sequence[Analysis]:
+        """The labels of each score, as `analyze` gives them."""
+
+
 class HarmonyModules(Protocol):
     """The six modules of McLeod and Rohrmeier (2021): probabilities, each of one question.
 

@@ -19,6 +19,7 @@ from stretto_harmony.readers.building import Note, ScoreBuilder, fraction_of, jo
 from stretto_harmony.scores import pitch
 from stretto_harmony.scores.containers import unpacked
 from stretto_harmony.scores.score import TICKS_PER_WHOLE, Score
+from stretto_harmony.scores.xml_input import parse_xml
 
 MAX_PARTS = 256
 _FIELD = "score"
@@ -205,14 +206,7 @@ def _measures(part: ElementTree.Element) -> list[ElementTree.Element]:
 
 
 def _root(xml: bytes) -> ElementTree.Element:
-    if any("<!ENTITY".encode(encoding) in xml for encoding in ("utf-8", "utf-16-le", "utf-16-be")):
-        raise InvalidInput(_FIELD, "expected MusicXML without entities of its own, got some. Export the score again.")
-    try:
-        root = ElementTree.fromstring(xml)
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise InvalidInput(
-            _FIELD, f"expected MusicXML, got bytes that are no XML: {error}. Export the score again."
-        ) from error
+    root = parse_xml(xml, _FIELD)
     if root.tag not in ("score-partwise", "score-timewise"):
         raise InvalidInput(_FIELD, f"expected the root score-partwise, got {root.tag[:40]!r}. Export it as MusicXML.")
     return root

@@ -7,9 +7,10 @@ import lzma
 import struct
 import zipfile
 import zlib
-from xml.etree import ElementTree
 
 from stretto_shared.errors import InvalidInput
+
+from stretto_harmony.scores.xml_input import parse_xml
 
 MAX_XML_BYTES = 64_000_000
 _BROKEN_CONTAINER = (
@@ -50,14 +51,13 @@ def unpacked(data: bytes, field: str) -> bytes:
         raise InvalidInput(
             field, f"expected a compressed MusicXML file, got a broken one: {error}. Save it again."
         ) from error
-    except ElementTree.ParseError as error:
-        raise InvalidInput(field, f"expected META-INF/container.xml to be XML: {error}. Save it again.") from error
 
 
 def _score_name(archive: zipfile.ZipFile, field: str) -> str:
     names = archive.namelist()
     if "META-INF/container.xml" in names and archive.getinfo("META-INF/container.xml").file_size < 100_000:
-        for element in ElementTree.fromstring(archive.read("META-INF/container.xml")).iter():
+        container = archive.read("META-INF/container.xml")
+        for element in parse_xml(container, field, "META-INF/container.xml").iter():
             path = element.get("full-path")
             if path is not None and path in names:
                 return path

@@ -16,6 +16,7 @@ from stretto_shared.errors import InvalidInput
 
 from stretto_harmony.scores.containers import unpacked
 from stretto_harmony.scores.score import TICKS_PER_QUARTER
+from stretto_harmony.scores.xml_input import parse_xml
 from stretto_harmony.writers.plain_score import plain_score
 from stretto_harmony.writers.written import WrittenAnalysis, numeral_of
 
@@ -57,7 +58,10 @@ def write_musicxml(analysis: WrittenAnalysis) -> bytes:
         num_staves = _last_number(measure, "staves", num_staves)
         if index in marks:
             _add(measure, marks[index], divisions, num_staves)
-    body = ElementTree.tostring(root, encoding="unicode")
+    try:
+        body = ElementTree.tostring(root, encoding="unicode")
+    except RecursionError as error:
+        raise InvalidInput(FIELD, "expected elements a dozen deep, got hundreds. Export it again.") from error
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{DOCTYPE}\n{body}\n'.encode()
 
 
@@ -66,7 +70,7 @@ def _root_of(analysis: WrittenAnalysis) -> ElementTree.Element:
     source = analysis.source
     if source is None or analysis.source_suffix != "musicxml":
         return plain_score(analysis.score, analysis.title)
-    return _parsed(unpacked(source, FIELD))
+    return parse_xml(unpacked(source, FIELD), FIELD)
 
 
 def _marks(analysis: WrittenAnalysis) -> Iterator[tuple[int, list[_Mark]]]:
@@ -132,10 +136,3 @@ def _number(text: str | None, default: int) -> int:
         return round(float(text or ""))
     except (ValueError, OverflowError):
         return default
-
-
-def _parsed(data: bytes) -> ElementTree.Element:
-    try:
-        return ElementTree.fromstring(data)
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise InvalidInput(FIELD, f"expected MusicXML, got what is none: {error}. Send the file as it is.") from error

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from random_scores import chorale, random_score
-from stretto_harmony.models.chordgnn.analyzer import ChordGnnAnalyzer, Heard, hear_graph
+from stretto_harmony.models.chordgnn.analyzer import ChordGnnAnalyzer, Heard
+from stretto_harmony.models.chordgnn.batch import collate
 from stretto_harmony.models.chordgnn.config import ChordGnnConfig
 from stretto_harmony.models.chordgnn.decoding import DecodingOptions, NumeralDecoder, NumeralTable, moved_logs
 from stretto_harmony.models.chordgnn.graph import build_graph
@@ -21,8 +22,9 @@ from stretto_harmony.models.chordgnn.parts import (
     relative_numeral,
     rhythm_class,
 )
-from stretto_harmony.scores.labels import Analysis, ChordType, HarmonyLabel, Key
+from stretto_harmony.scores.labels import NUM_KEYS, Analysis, ChordType, HarmonyLabel, Key
 from stretto_harmony.scores.numerals import parse
+from stretto_harmony.scores.pitch import NUM_SPELLINGS
 from stretto_harmony.scores.score import TICKS_PER_QUARTER, TICKS_PER_WHOLE
 
 FIGURES = ("I", "V65/V", "V", "vi", "viio7/ii", "IV6", "I64", "V7")
@@ -139,12 +141,52 @@ def test_what_is_heard_of_a_moved_score_is_brought_back() -> None:
 def test_the_mean_is_heard_of_all_moves() -> None:
     torch.manual_seed(0)
     network = ChordGnn(ChordGnnConfig(num_numerals=5, hidden_dim=8, onset_dim=8, recurrent_dim=4, post_dim=4)).eval()
-    graph = build_graph(random_score(1))
+    analyzer, graphs = ChordGnnAnalyzer(network), [build_graph(random_score(seed)) for seed in (1, 2)]
+    each = [analyzer.hear_graphs(graphs, [0, 1], DecodingOptions(moves=(move,))) for move in (-1, 1)]
+    both = analyzer.hear_graphs(graphs, [0, 1], DecodingOptions(moves=(-1, 1)))
+    for place, heard in enumerate(both):
+        for name, logs in heard.items():
+            mean = (each[0][place][name] + each[1][place][name]) / 2
+            np.testing.assert_allclose(logs, mean, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_heard_is_what_the_network_tells() -> None:
+    torch.manual_seed(0)
+    network = ChordGnn(ChordGnnConfig(num_numerals=5, hidden_dim=8, onset_dim=8, recurrent_dim=4, post_dim=4)).eval()
+    analyzer, graph = ChordGnnAnalyzer(network), build_graph(random_score(3))
     with torch.inference_mode():
-        each = [hear_graph(network, graph, 0, DecodingOptions(moves=(move,))) for move in (-1, 1)]
-        both = hear_graph(network, graph, 0, DecodingOptions(moves=(-1, 1)))
-    for name, logs in both.items():
-        np.testing.assert_allclose(logs, (each[0][name] + each[1][name]) / 2, rtol=1e-4, atol=1e-5)
+        stages = network.stages(collate([graph], [2]))
+    for post, told in ((0.0, stages[0]), (1.0, stages[1])):
+        (heard,) = analyzer.hear_graphs([graph], [2], DecodingOptions(post=post))
+        for name, logits in told.items():
+            np.testing.assert_allclose(heard[name], logits.log_softmax(dim=1), rtol=1e-3, atol=1e-4)
+
+
+def test_the_states_are_the_best_of_all_keys_numerals_and_inversions() -> None:
+    random = np.random.default_rng(1)
+    numerals = count_numerals([labelled(FIGURES, Key(0)), labelled(("i", "V7", "viio7/V"), Key(0, True))], 99)
+    heads = ChordGnnConfig(num_numerals=len(numerals) + 1).heads
+    logs = {name: np.log(random.dirichlet(np.ones(size), 3)).astype(np.float32) for name, size in heads.items()}
+    weights = dict(zip(("tonicised", "root", "chord", "numeral", "inversion"), (0.3, 0.7, 1.1, 0.9, 0.6)))
+    options = DecodingOptions(num_keys=NUM_KEYS, num_chords=10_000, num_states=5, **weights)
+    table = NumeralTable(numerals)
+    states = NumeralDecoder(table, options).states(logs)
+    tonicised, root, chord, there = table.by_key
+    for onset in range(3):
+        worths = {}
+        for key, numeral in zip(*np.nonzero(there)):
+            for inversion in range(int(table.num_inversions[numeral])):
+                bass = min(max(int(root[key, numeral] + table.tones[numeral, inversion]), 0), NUM_SPELLINGS - 1)
+                classes = {"key": key, "tonicised": tonicised[key, numeral], "root": root[key, numeral]}
+                classes |= {"chord": chord[key, numeral], "numeral": numeral, "inversion": inversion, "bass": bass}
+                classes |= {name: getattr(table, name)[numeral] for name in ("degree", "of_degree", "quality")}
+                worth = sum(getattr(options, name) * logs[name][onset, at] for name, at in classes.items())
+                worths[int(key), int(numeral), inversion] = float(worth)
+        best = sorted(worths.values(), reverse=True)[:5]
+        np.testing.assert_allclose(states.worth[onset], best, rtol=1e-4)
+        for place, worth in enumerate(best):
+            at = states.key[onset, place], states.numeral[onset, place], states.inversion[onset, place]
+            assert worths[tuple(map(int, at))] == pytest.approx(worth, rel=1e-4)
 
 
 def test_degrees_and_rhythm_have_the_classes_that_they_say() -> None:

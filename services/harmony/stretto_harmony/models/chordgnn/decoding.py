@@ -91,6 +91,16 @@ class Path:
     confidence: Floats
 
 
+@dataclass(frozen=True)
+class KeyNumerals:
+    """The numerals that one key has [V'], and the class of each in the parts that know the key."""
+
+    numeral: Ints
+    tonicised: Ints
+    root: Ints
+    chord: Ints
+
+
 class NumeralTable:
     """The classes that each part of each numeral has in each key."""
 
@@ -124,6 +134,18 @@ class NumeralTable:
                 chord[at] = chord_class(tonic + numeral.interval, numeral.quality)
         return tonicised, root, chord, there
 
+    @cached_property
+    def of_key(self) -> tuple[KeyNumerals, ...]:
+        """The numerals of each of the 70 keys."""
+        tonicised, root, chord, there = self.by_key
+        found = [np.flatnonzero(row) for row in there]
+        return tuple(KeyNumerals(of, tonicised[key, of], root[key, of], chord[key, of]) for key, of in enumerate(found))
+
+    @cached_property
+    def most_of_key(self) -> int:
+        """The numerals of the key that has most, 1 at least."""
+        return max(1, *(len(each.numeral) for each in self.of_key))
+
 
 @dataclass(frozen=True)
 class NumeralDecoder:
@@ -148,22 +170,38 @@ class NumeralDecoder:
 
     def states(self, logs: Mapping[str, Floats]) -> States:
         """The best states of each onset by itself."""
-        weight, table = self.options, self.table
+        weight = self.options
         keys = _best(logs["key"], weight.num_keys)  # [O, K]
-        alone = weight.degree * logs["degree"][:, table.degree]
-        alone += weight.of_degree * logs["of_degree"][:, table.of_degree]
-        alone += weight.quality * logs["quality"][:, table.quality]
-        alone += weight.numeral * logs["numeral"][:, : len(table.numerals)]
-        tonicised, root, chord = (array[keys] for array in table.by_key[:3])  # [O, K, V]
-        there = table.by_key[3][keys]
-        worth = np.where(there, alone[:, None], NEVER)
-        worth += weight.key * np.take_along_axis(logs["key"], keys, 1)[:, :, None]
-        for name, index in (("tonicised", tonicised), ("root", root), ("chord", chord)):
-            worth += getattr(weight, name) * _taken(logs[name], index)
+        numerals, worth = self._in_keys(keys, logs)  # [O, K, V']
         flat = worth.reshape(len(worth), -1)
         best = _best(flat, weight.num_chords)  # [O, C]
-        key = np.take_along_axis(keys, best // len(table.numerals), 1)
-        return self._with_inversions(key, best % len(table.numerals), np.take_along_axis(flat, best, 1), logs)
+        key = np.take_along_axis(keys, best // worth.shape[2], 1)
+        numeral = numerals[key, best % worth.shape[2]]
+        return self._with_inversions(key, numeral, np.take_along_axis(flat, best, 1), logs)
+
+    def _in_keys(self, keys: Ints, logs: Mapping[str, Floats]) -> tuple[Ints, Floats]:
+        """The numerals [70, V'] of each key, and what each is worth in each key tried [O, K, V'].
+
+        Key by key: a class is then one row of all onsets [classes, O], which is copied faster than it is looked up.
+        """
+        weight, table = self.options, self.table
+        alone = weight.degree * logs["degree"].T[table.degree]
+        alone += weight.of_degree * logs["of_degree"].T[table.of_degree]
+        alone += weight.quality * logs["quality"].T[table.quality]
+        alone += weight.numeral * logs["numeral"].T[: len(table.numerals)]
+        weighed = [(name, getattr(weight, name)) for name in ("tonicised", "root", "chord")]
+        parts = [(name, np.ascontiguousarray(logs[name].T) * share) for name, share in weighed if share]
+        numerals = np.zeros((NUM_KEYS, table.most_of_key), np.int64)
+        worth = np.full((*keys.shape, table.most_of_key), NEVER, np.float32)
+        for key in np.unique(keys).tolist():
+            of_key = table.of_key[key]
+            total = alone[of_key.numeral] + weight.key * logs["key"][:, key]
+            for name, values in parts:
+                total += values[getattr(of_key, name)]
+            onset, place = np.nonzero(keys == key)
+            numerals[key, : len(total)] = of_key.numeral
+            worth[onset, place, : len(total)] = total.T[onset]
+        return numerals, worth
 
     def _with_inversions(self, key: Ints, numeral: Ints, worth: Floats, logs: Mapping[str, Floats]) -> States:
         weight, table = self.options, self.table
@@ -189,22 +227,22 @@ class NumeralDecoder:
         other |= inversion[1:, None, :] != inversion[:-1, :, None]
         changed = weight.rhythm * begins[1:, None, None] - weight.change - weight.key_change * other_key
         steps = np.where(other, changed, weight.rhythm * stays[1:, None, None])
-        best, came_from = worth[0], np.zeros(key.shape, np.int64)
-        rows = np.arange(key.shape[1])
-        for at, step in enumerate(steps, start=1):
-            through = best[:, None] + step
-            came_from[at] = through.argmax(axis=0)
-            best = through[came_from[at], rows] + worth[at]
-        chosen = np.zeros(len(key), np.int64)
-        chosen[-1] = best.argmax()
-        for at in range(len(key) - 1, 0, -1):
-            chosen[at - 1] = came_from[at, chosen[at]]
-        return chosen
+        best = worth[0]
+        for step, own in zip(steps, worth[1:], strict=True):
+            step += best[:, None]  # what each state is worth through each one before it
+            best = np.maximum.reduce(step) + own
+        came_from = steps.argmax(axis=1).tolist()
+        chosen = [int(best.argmax())]
+        for before in reversed(came_from):
+            chosen.append(before[chosen[-1]])
+        return np.array(chosen[::-1])
 
 
 def moved_logs(logs: Mapping[str, Floats], fifths: int) -> dict[str, Floats]:
     """What `logs` would be of the score moved by so many fifths; what leaves the range comes in at its other end."""
     moved = dict(logs)
+    if not fifths:
+        return moved
     for name in TRANSPOSED:
         moved[name] = np.roll(logs[name], fifths, axis=1)
     for name in TRANSPOSED_KEYS:

@@ -197,11 +197,20 @@ class ChordGnn(nn.Module):
         self.post = PostProcessing(config) if config.post_dim else None
         self.register_buffer("numerals", torch.zeros(config.num_numerals - 1, 5, dtype=torch.int16))
 
+    def onsets(self, batch: GraphBatch) -> Tensor:
+        """Each onset as features [O, D], before the recurrent layers."""
+        out: Tensor = self.pooling(self.encoder(batch), batch)
+        return out
+
+    def told(self, onsets: Tensor, over_time: Tensor, lengths: Tensor) -> list[dict[str, Tensor]]:
+        """The stages' logits of onsets [O, D] and of what the recurrent layers made of them [O, 2 D']."""
+        told = self.heads(self.dropout(self.norm(over_time)), onsets)
+        return [told] if self.post is None else [told, self.post(told, lengths)]
+
     def stages(self, batch: GraphBatch) -> list[dict[str, Tensor]]:
         """The logits [O, classes] of each part: the heads', and the post-processing network's where there is one."""
-        onsets = self.pooling(self.encoder(batch), batch)
-        told = self.heads(self.dropout(self.norm(self.over_time(onsets, batch.lengths))), onsets)
-        return [told] if self.post is None else [told, self.post(told, batch.lengths)]
+        onsets = self.onsets(batch)
+        return self.told(onsets, self.over_time(onsets, batch.lengths), batch.lengths)
 
     def forward(self, batch: GraphBatch) -> dict[str, Tensor]:
         """The logits [O, classes] of each part, by the last stage."""
