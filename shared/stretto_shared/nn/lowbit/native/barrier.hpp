@@ -41,8 +41,9 @@ inline int thread_number() {
 
 class Barrier {
  public:
-  // Ends when all threads of the team have called it.
-  void wait() {
+  // Ends when all threads of the team have called it; `meanwhile` is called again and again by those that wait awake.
+  template <class Meanwhile>
+  void wait(const Meanwhile& meanwhile) {
     const int size = team_size();
     if (size == 1) return;
     const uint32_t round = round_.load();
@@ -55,7 +56,7 @@ class Barrier {
     const uint64_t begin = __rdtsc();
     while (round_.load(std::memory_order_acquire) == round) {
       if (__rdtsc() - begin < kAwakeTicks) {
-        _mm_pause();
+        meanwhile();
         continue;
       }
       asleep_.fetch_add(1);

@@ -41,6 +41,7 @@ struct Row {
   }
 };
 
+constexpr int64_t kProducts = 6;  // of a block
 constexpr int64_t kFewRows = 4;  // so few that every thread makes integers of all of them sooner than it waits for others
 
 // What a pass needs beside its arguments; kept by the calling thread for the next one.
@@ -52,8 +53,13 @@ struct Workspace {
     std::vector<float> norm, scratch, weights, sums;
     std::vector<int8_t> line;
     Rows rows;
+    std::vector<Stretch> stretches;    // of the products of a pass, in their order
+    std::vector<int64_t> used_before;  // bytes of those before each
+    Ahead ahead;
   };
   std::vector<PerThread> threads;
+  std::vector<const Matrix*> products;
+  std::vector<Share> shares;  // [product, thread]
   Barrier barrier;
 };
 
@@ -66,6 +72,13 @@ struct Pass {
   Workspace& work;
 
   Workspace::PerThread& own() const { return work.threads[thread_number()]; }
+  VNNI void wait() const {
+    Ahead& ahead = own().ahead;
+    work.barrier.wait([&ahead] {
+      _mm_pause();
+      ahead.ask_while_resting();
+    });
+  }
 
   // Rows as integers, `make(row, rows)` each: by every thread for itself where they are few, shared where not.
   template <class Make>
@@ -77,7 +90,7 @@ struct Pass {
     }
 #pragma omp for schedule(static) nowait
     for (int64_t r = 0; r < size; ++r) make(r, work.rows);
-    work.barrier.wait();
+    wait();
     return work.rows;
   }
   struct Normed {
@@ -103,16 +116,17 @@ struct Pass {
     if (!one_column) {
 #pragma omp for schedule(static) nowait
       for (int64_t item = 0; item < count * heads; ++item) remember_one(block, item / heads, item % heads);
-      work.barrier.wait();
+      wait();
     }
 #pragma omp for schedule(dynamic) nowait
     for (int64_t item = 0; item < count * heads; ++item) {
       const int64_t r = item / heads, head = item % heads;
       if (one_column) remember_one(block, r, head);
       const Reach reach{rows[r].prefix, rows[r].start, rows[r].at + 1};
+      own().ahead.ask_while_resting();
       attend_one(rows[r].cache_of(block, head, decoder.head_width()), r, head, 3 * decoder.width, reach);
     }
-    work.barrier.wait();
+    wait();
   }
   VNNI void attend_to_memory(int64_t block) const {
     const int64_t heads = decoder.num_heads, size = static_cast<int64_t>(work.hearing.size());
@@ -120,9 +134,10 @@ struct Pass {
     for (int64_t item = 0; item < size * heads; ++item) {
       const int64_t r = item / heads, head = item % heads;
       const Row& row = rows[work.hearing[r]];
+      own().ahead.ask_while_resting();
       attend_one(row.memory_of(block, head, decoder.head_width()), r, head, decoder.width, {0, 0, row.memory_length});
     }
-    work.barrier.wait();
+    wait();
   }
   VNNI void remember_one(int64_t block, int64_t r, int64_t head) const {
     const int64_t width = decoder.head_width();
@@ -137,30 +152,34 @@ struct Pass {
            {mine.weights.data(), mine.sums.data(), mine.line.data()});
   }
 
-  VNNI void multiply(const Matrix& matrix, const Rows& ready, int64_t size, const Target& target) const {
-    product(matrix, ready, size, target);
-    work.barrier.wait();
+  VNNI void multiply(int64_t index, const Matrix& matrix, const Rows& ready, int64_t size, const Target& target) const {
+    Workspace::PerThread& mine = own();
+    const int num_threads = static_cast<int>(work.threads.size());
+    product(matrix, ready, size, target,
+            {&work.shares[index * num_threads], num_threads, &mine.ahead, mine.used_before[index]});
+    if (index + 1 < static_cast<int64_t>(work.products.size())) wait();
   }
 
   VNNI void run_block(int64_t index) const {
     const Block& block = decoder.blocks[index];
+    const int64_t first = index * kProducts;
     const int64_t width = decoder.width, hidden = block.ffn_in.outputs;
     const Plain attended{work.attended.data(), width};
-    multiply(block.qkv, rows_by(count, Normed{*this, block.norm_self, nullptr}), count,
+    multiply(first, block.qkv, rows_by(count, Normed{*this, block.norm_self, nullptr}), count,
             {work.projected.data(), 3 * width, nullptr, Then::store});
     attend_to_cache(index);
-    multiply(block.self_out, rows_by(count, attended), count, {x, width, nullptr, Then::add});
+    multiply(first + 1, block.self_out, rows_by(count, attended), count, {x, width, nullptr, Then::add});
     const int64_t num_hearing = static_cast<int64_t>(work.hearing.size());
     if (num_hearing && block.cross_q.outputs) {
       const int32_t* hearing = work.hearing.data();
-      multiply(block.cross_q, rows_by(num_hearing, Normed{*this, block.norm_cross, hearing}), num_hearing,
+      multiply(first + 2, block.cross_q, rows_by(num_hearing, Normed{*this, block.norm_cross, hearing}), num_hearing,
               {work.projected.data(), width, nullptr, Then::store});
       attend_to_memory(index);
-      multiply(block.cross_out, rows_by(num_hearing, attended), num_hearing, {x, width, hearing, Then::add});
+      multiply(first + 3, block.cross_out, rows_by(num_hearing, attended), num_hearing, {x, width, hearing, Then::add});
     }
-    multiply(block.ffn_in, rows_by(count, Normed{*this, block.norm_ffn, nullptr}), count,
+    multiply(first + 4, block.ffn_in, rows_by(count, Normed{*this, block.norm_ffn, nullptr}), count,
             {work.hidden.data(), hidden, nullptr, Then::gelu});
-    multiply(block.ffn_out, rows_by(count, Plain{work.hidden.data(), hidden}), count, {x, width, nullptr, Then::add});
+    multiply(first + 5, block.ffn_out, rows_by(count, Plain{work.hidden.data(), hidden}), count, {x, width, nullptr, Then::add});
   }
 };
 
@@ -169,6 +188,39 @@ inline bool has_one_column(const Row* rows, int64_t count) {
     for (int64_t b = 0; b < a; ++b)
       if (rows[a].cache == rows[b].cache) return false;
   return true;
+}
+
+// The products of a pass in their order; those that are not computed are null.
+inline void list_products(const Decoder& decoder, bool is_hearing, bool has_heads, std::vector<const Matrix*>& products) {
+  products.clear();
+  for (int64_t b = 0; b < decoder.num_blocks; ++b) {
+    const Block& block = decoder.blocks[b];
+    const bool hears = is_hearing && block.cross_q.outputs;
+    for (const Matrix* each : {&block.qkv, &block.self_out, hears ? &block.cross_q : nullptr,
+                               hears ? &block.cross_out : nullptr, &block.ffn_in, &block.ffn_out})
+      products.push_back(each);
+  }
+  products.push_back(has_heads ? &decoder.heads : nullptr);
+}
+
+// Shares the panels of every product out among the threads.
+inline void share_work(Workspace& work) {
+  const int64_t count = work.products.size();
+  const int num_threads = static_cast<int>(work.threads.size());
+  if (static_cast<int64_t>(work.shares.size()) != count * num_threads) work.shares = std::vector<Share>(count * num_threads);
+  for (int64_t index = 0; index < count; ++index)
+    if (work.products[index]) share_out(*work.products[index], num_threads, &work.shares[index * num_threads]);
+  for (int t = 0; t < num_threads; ++t) {
+    Workspace::PerThread& own = work.threads[t];
+    own.stretches.clear(), own.used_before.clear();
+    int64_t used = 0;
+    for (const Matrix* matrix : work.products) {
+      own.stretches.push_back(matrix ? stretch_of(*matrix, t, num_threads) : Stretch{});
+      own.used_before.push_back(used);
+      used += own.stretches.back().bytes();
+    }
+    own.ahead.begin(own.stretches.data(), count);
+  }
 }
 
 // Runs rows x [count, width] through the blocks, writing their keys and values to the caches, and the rows `wanted` through
@@ -200,13 +252,16 @@ inline VNNI void decode(const Decoder& decoder, float* x, const Row* rows, int64
     own.line.resize(padded(decoder.head_width(), kGroup) + 2 * kGroup);
     own.rows.reserve(kFewRows, widest);
   }
+  list_products(decoder, !work.hearing.empty(), num_wanted > 0, work.products);
+  share_work(work);
   const Pass pass{decoder, x, rows, count, has_one_column(rows, count), work};
 #pragma omp parallel num_threads(num_threads) if (num_threads > 1)
   {
     for (int64_t block = 0; block < decoder.num_blocks; ++block) pass.run_block(block);
     if (num_wanted) {
-      product(decoder.heads, pass.rows_by(num_wanted, Pass::Normed{pass, decoder.norm, wanted}), num_wanted,
-              {logits, decoder.heads.outputs, nullptr, Then::store});
+      pass.multiply(decoder.num_blocks * kProducts, decoder.heads,
+                    pass.rows_by(num_wanted, Pass::Normed{pass, decoder.norm, wanted}), num_wanted,
+                    {logits, decoder.heads.outputs, nullptr, Then::store});
     }
   }
 }

@@ -16,8 +16,17 @@ VNNI void multiply(const float* x, int64_t rows, const Matrix& matrix, float* ou
   for (int64_t row = 0; row < rows; ++row) ready.put(row, x + row * matrix.inputs, matrix.inputs);
   const Rows& shared = ready;  // of this thread, for all
   const Target target{out, matrix.outputs, nullptr, Then::store};
+  static thread_local std::vector<Share> shares;
+  if (static_cast<int>(shares.size()) != num_threads) shares = std::vector<Share>(num_threads);
+  share_out(matrix, num_threads, shares.data());
+  Share* of_all = shares.data();
 #pragma omp parallel num_threads(num_threads) if (num_threads > 1)
-  product(matrix, shared, rows, target);
+  {
+    const Stretch own = stretch_of(matrix, thread_number(), num_threads);
+    Ahead ahead;
+    ahead.begin(&own, 1);
+    product(matrix, shared, rows, target, {of_all, num_threads, &ahead, 0});
+  }
 }
 
 // Keys and values [count, num_heads * head_width] of steps from `first` on, into the stores of one row and block.

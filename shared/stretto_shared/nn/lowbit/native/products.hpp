@@ -7,10 +7,11 @@
 //         the odd word after it in the high half; a group is 32 inputs. Codebooks [panel][group][64], times 16: the
 //         place of place 0 in `kTable`, of which a permutation of bytes (VBMI) takes 64 values at once.
 // Every byte of the weights is read from memory once for all rows: `kRows` of them are in registers at a time with VNNI,
-// 16 in tiles with AMX, while a panel stays in the cache for the next of them.
+// 16 in tiles with AMX, while a panel stays in the cache for the next of them. `ahead.hpp` asks the memory for them.
 #pragma once
 #include <vector>
 
+#include "ahead.hpp"
 #include "barrier.hpp"
 #include "codebooks.hpp"
 #include "numerics.hpp"
@@ -19,8 +20,6 @@
 namespace stretto {
 
 constexpr int kPanel = 64, kBlocks = 4, kRows = 8;
-constexpr int64_t kAhead = 8192;  // bytes from the weights in use to those that are asked of the memory
-constexpr int64_t kRunsPerThread = 4;
 constexpr int64_t kLinePadding = 64;  // lines of rows a power of two apart would share the cache's sets
 
 struct Matrix {
@@ -30,7 +29,8 @@ struct Matrix {
 
   int64_t groups() const { return (inputs + kGroup - 1) / kGroup; }
   int64_t panels() const { return (outputs + kPanel - 1) / kPanel; }
-  int64_t panel_bytes() const { return groups() * kGroup * kPanel / (books ? 2 : 1); }
+  int64_t group_bytes() const { return kGroup * kPanel / (books ? 2 : 1); }
+  int64_t panel_bytes() const { return groups() * group_bytes(); }
 };
 
 // Rows as the products read them: `lines` [rows][stride], `sums` [rows][most_groups] of a line's groups, `scales` [rows].
@@ -87,9 +87,15 @@ struct Part {
   const Rows& rows;
   int64_t first;
   const Target& target;
+  Ahead* ahead;  // null: the panel is not one of those that this thread takes first
+  bool again;    // the panel was read for other rows a moment ago
 
   const int8_t* line(int64_t r) const { return rows.lines.data() + (first + r) * rows.stride; }
   const int32_t* sums(int64_t r) const { return rows.sums.data() + (first + r) * rows.most_groups; }
+  // What to ask of the memory while the group at `w` is used.
+  const uint8_t* next(const uint8_t* w, bool is_first) const {
+    return !is_first || again ? w : ahead ? ahead->take() : w + kLeastAhead;
+  }
   int32_t begin(int64_t r) const {  // weights are told with 128 added
     int32_t sum = 0;
     for (int64_t group = 0; group < groups; ++group) sum -= 128 * sums(r)[group];
@@ -111,15 +117,17 @@ VNNI void int8_panel(const Part& p) {
     for (int n = 0; n < N; ++n)
       for (int r = 0; r < R; ++r) sum[n][r] = _mm512_set1_epi32(begin[r]);
     const uint8_t* w = p.weights + block * 64;
-    for (int64_t word = 0; word < p.groups * (kGroup / 4); ++word, w += kBlocks * 64) {
-      __m512i weights[N];
-      for (int n = 0; n < N; ++n) {
-        weights[n] = _mm512_loadu_si512(w + n * 64);
-        _mm_prefetch(reinterpret_cast<const char*>(w + n * 64 + kAhead), _MM_HINT_T0);
-      }
-      for (int r = 0; r < R; ++r) {
-        const __m512i x = word_of(lines[r] + word * 4);
-        for (int n = 0; n < N; ++n) sum[n][r] = _mm512_dpbusd_epi32(sum[n][r], weights[n], x);
+    for (int64_t group = 0; group < p.groups; ++group) {
+      const uint8_t* next = p.next(p.weights + group * kGroup * kPanel, block == 0);
+      for (int64_t word = group * (kGroup / 4); word < (group + 1) * (kGroup / 4); ++word, w += kBlocks * 64) {
+        __m512i weights[N];
+        for (int n = 0; n < N; ++n) weights[n] = _mm512_loadu_si512(w + n * 64);
+        if (block == 0)
+          for (int n = 0; n < kBlocks; ++n, next += 64) ask_for(next);
+        for (int r = 0; r < R; ++r) {
+          const __m512i x = word_of(lines[r] + word * 4);
+          for (int n = 0; n < N; ++n) sum[n][r] = _mm512_dpbusd_epi32(sum[n][r], weights[n], x);
+        }
       }
     }
     for (int n = 0; n < N; ++n)
@@ -165,12 +173,14 @@ VNNI void int4_panel(const Part& p) {
       for (int r = 0; r < R; ++r) sum[n][r] = _mm512_set1_epi32(begin[r]);
     for (int64_t group = 0; group < p.groups; ++group) {
       const int64_t input = group * kGroup;
+      const uint8_t* next = p.next(p.weights + group * kGroup * kPanel / 2, block == 0);
       for (int n = 0; n < N; ++n) {
         const uint8_t* w = p.weights + ((group * kBlocks + block + n) * 4) * 64;
         const __m512i books = codebooks.books_of(p.books + group * kPanel + (block + n) * kLanes);
         for (int pair = 0; pair < 4; ++pair) {
           const __m512i both = _mm512_loadu_si512(w + pair * 64);
-          _mm_prefetch(reinterpret_cast<const char*>(w + pair * 64 + kAhead), _MM_HINT_T0);
+          if (block == 0)
+            for (int line = 0; line < kBlocks / N; ++line, next += 64) ask_for(next);
           const __m512i even = codebooks.even(both, books), odd = codebooks.odd(both, books);
           for (int r = 0; r < R; ++r) {
             const int8_t* x = lines[r] + input + pair * 8;
@@ -208,18 +218,21 @@ inline AMX void multiply_tiles(const int8_t* x, int64_t x_stride, const uint8_t*
 // Two groups of 32 inputs as int8 panels lie: words of four blocks. A group that is not there leaves what was there,
 // which inputs of nought make nothing of.
 inline VNNI void unpack(const Part& p, const Codebooks& codebooks, int64_t group, uint8_t* to) {
-  for (int half = 0; half < 2 && group + half < p.groups; ++half)
+  for (int half = 0; half < 2 && group + half < p.groups; ++half) {
+    const uint8_t* next = p.next(p.weights + (group + half) * kGroup * kPanel / 2, true);
     for (int block = 0; block < kBlocks; ++block) {
       const uint8_t* w = p.weights + (((group + half) * kBlocks + block) * 4) * 64;
       const __m512i books = codebooks.books_of(p.books + (group + half) * kPanel + block * kLanes);
       uint8_t* word = to + half * 8 * kPanel * 4 + block * 64;
       for (int pair = 0; pair < 4; ++pair, word += 2 * kPanel * 4) {
         const __m512i both = _mm512_loadu_si512(w + pair * 64);
-        _mm_prefetch(reinterpret_cast<const char*>(w + pair * 64 + kAhead), _MM_HINT_T0);
+        ask_for(next);
+        next += 64;
         _mm512_store_si512(word, codebooks.even(both, books));
         _mm512_store_si512(word + kPanel * 4, codebooks.odd(both, books));
       }
     }
+  }
 }
 
 inline AMX void tiles_panel(const Part& p, int count) {
@@ -240,7 +253,10 @@ inline AMX void tiles_panel(const Part& p, int count) {
   } else {
     const uint8_t* w = p.weights;
     for (int64_t input = 0; input < p.groups * kGroup; input += 64, w += 64 * kPanel) {
-      for (int line = 0; line < kPanel; ++line) _mm_prefetch(reinterpret_cast<const char*>(w + line * 64 + kAhead), _MM_HINT_T0);
+      for (int half = 0; half < 2; ++half) {
+        const uint8_t* next = p.next(w + half * kGroup * kPanel, true);
+        for (int line = 0; line < kPanel / 2; ++line) ask_for(next + line * 64);
+      }
       multiply_tiles(p.line(0) + input, p.rows.stride, w);
     }
   }
@@ -258,39 +274,67 @@ inline AMX void tiles_panel(const Part& p, int count) {
 
 // One panel for all `count` rows.
 inline VNNI void panel_of(const Matrix& matrix, int64_t panel, const Rows& rows, int64_t count, const Target& target,
-                          bool by_tiles) {
+                          bool by_tiles, Ahead* ahead) {
   const int64_t at = panel * kPanel;
   Part part{matrix.weights + panel * matrix.panel_bytes(),
             matrix.books ? matrix.books + panel * matrix.groups() * kPanel : nullptr,
-            matrix.scales + at, matrix.groups(), at, matrix.outputs - at, rows, 0, target};
+            matrix.scales + at, matrix.groups(), at, matrix.outputs - at, rows, 0, target, ahead, false};
   while (part.first < count) {
     const int64_t left = count - part.first;
 #ifdef STRETTO_TILES
     if (by_tiles && left >= kLeastTileRows) {
       const int size = left < kTileRows ? left : kTileRows;
       tiles_panel(part, size);
-      part.first += size;
+      part.first += size, part.again = true;
       continue;
     }
 #endif
     const int size = left < kRows ? left : kRows;
     (matrix.books ? kInt4 : kInt8)[size - 1](part);
-    part.first += size;
+    part.first += size, part.again = true;
   }
 }
 
-// All panels, shared by the threads of the parallel region that this is called from; a thread leaves when none is left.
-inline VNNI void product(const Matrix& matrix, const Rows& rows, int64_t count, const Target& target) {
+// How the threads of a team share a product.
+struct Turn {
+  Share* shares;        // what is left of each thread's own panels
+  int num_threads;      // the product was shared out among; a team may be smaller
+  Ahead* ahead;         // of this thread
+  int64_t used_before;  // bytes of this thread's own panels in the products before this one
+};
+
+inline int64_t first_panel(const Matrix& matrix, int thread, int num_threads) { return matrix.panels() * thread / num_threads; }
+
+inline Stretch stretch_of(const Matrix& matrix, int thread, int num_threads) {
+  const int64_t first = first_panel(matrix, thread, num_threads), end = first_panel(matrix, thread + 1, num_threads);
+  return {matrix.weights + first * matrix.panel_bytes(),
+          matrix.books ? matrix.books + first * matrix.groups() * kPanel : nullptr, (end - first) * matrix.groups(),
+          matrix.group_bytes()};
+}
+
+inline void share_out(const Matrix& matrix, int num_threads, Share* shares) {
+  for (int t = 0; t < num_threads; ++t)
+    shares[t].set(first_panel(matrix, t, num_threads), first_panel(matrix, t + 1, num_threads));
+}
+
+// All panels: a thread takes its own in their order, then what others have not come to, and leaves when none is left.
+inline VNNI void product(const Matrix& matrix, const Rows& rows, int64_t count, const Target& target, const Turn& turn) {
 #ifdef STRETTO_TILES
   const bool by_tiles = tiles_allowed() && count >= kLeastTileRows && (matrix.books || matrix.groups() % 2 == 0);
   if (by_tiles) configure_tiles();
 #else
   const bool by_tiles = false;
 #endif
-  // Runs of panels, so that a thread reads on where it is; few enough that no thread waits long for a last one.
-  const int64_t panels = matrix.panels(), some = panels / (kRunsPerThread * team_size()), run = some ? some : 1;
-#pragma omp for schedule(dynamic, run) nowait
-  for (int64_t panel = 0; panel < panels; ++panel) panel_of(matrix, panel, rows, count, target, by_tiles);
+  const int me = thread_number();
+  int64_t panel, used = turn.used_before;
+  turn.ahead->used(used);
+  while (turn.shares[me].take_first(panel)) {
+    panel_of(matrix, panel, rows, count, target, by_tiles, turn.ahead);
+    turn.ahead->used(used += matrix.panel_bytes());
+  }
+  for (int other = me + 1; other < me + turn.num_threads; ++other)
+    while (turn.shares[other % turn.num_threads].take_last(panel))
+      panel_of(matrix, panel, rows, count, target, by_tiles, nullptr);
 #ifdef STRETTO_TILES
   if (by_tiles) release_tiles();
 #endif
