@@ -41,11 +41,11 @@ from stretto_transcriber.models.onsets_frames import (
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 sys.path.append(str(Path(__file__).resolve().parents[2] / "services/transcriber/recipes"))
 from harness import ROOT, Outcome, Row, Table, need, parser, publish
+from note_scores import frame_f1
 from render_piano import HELD_OUT_PIANO, maps_labels, unpacked
 
 PEER_PROGRAM = ROOT / "evals" / "peers" / "piano_notes.py"
 SAMPLE_RATE_HZ = 16_000
-FRAME_S = 0.01
 TARGETS = {"note": 0.86, "offset": 0.50, "frame": 0.78}
 PUBLISHED: Sequence[Row] = (
     ("published", "trained on", "frame", "note", "+ offset", "+ velocity"),
@@ -166,21 +166,6 @@ def scores_of(heard: NDArray[np.float64], piece: Piece) -> dict[str, float]:
     frames = frame_f1(held, piece.labels), frame_f1(sounding, piece.with_pedal)
     values = (note, precision, recall, wide, offset, velocity, frames[0], offset_pedal, frames[1])
     return dict(zip(COLUMNS, (float(value) for value in values), strict=True))
-
-
-def frame_f1(heard: NDArray[np.float64], labels: NDArray[np.float64]) -> float:
-    """F1 of the pitches that sound on a grid of 10 ms."""
-    length = int(max(table[:, 1].max(initial=0.0) for table in (heard, labels)) / FRAME_S) + 2
-    ours, theirs = (roll(table, length) for table in (heard, labels))
-    return float(2 * (ours & theirs).sum() / max(1, ours.sum() + theirs.sum()))
-
-
-def roll(table: NDArray[np.float64], length: int) -> NDArray[np.bool_]:
-    """Which pitches sound at the times of the grid [T, 128]."""
-    sounds = np.zeros((length, 128), np.bool_)
-    for onset_s, offset_s, pitch, _ in table:
-        sounds[int(np.ceil(onset_s / FRAME_S)) : int(np.ceil(offset_s / FRAME_S)), round(pitch)] = True
-    return sounds
 
 
 def rows_of(found: Found, seconds: Mapping[str, float], audio_s: float) -> list[Row]:
