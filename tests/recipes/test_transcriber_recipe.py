@@ -42,12 +42,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-DEBUG = RECIPES / "onsets_frames_debug.toml"
-
-
-def train(corpus: Path, folder: Path, config: Path = DEBUG, *more: object) -> list[dict[str, float]]:
-    recipe = RECIPES / "train_transcriber.py"
-    command = [sys.executable, recipe, "--config", config, "--corpus", corpus, "--run", folder, *more]
+def train(corpus: Path, folder: Path, *changes: str, start: Path | None = None) -> list[dict[str, float]]:
+    command = [sys.executable, RECIPES / "train_transcriber.py", "--config", RECIPES / "onsets_frames_debug.toml"]
+    command += ["--corpus", corpus, "--run", folder, *(f"--set={change}" for change in changes)]
+    command += [] if start is None else ["--start", start]
     subprocess.run(list(map(str, command)), check=True, timeout=900)
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
@@ -72,16 +70,13 @@ def test_it_learns_goes_on_where_it_was_and_exports(corpus: Path, tmp_path: Path
 
 
 def test_a_run_that_starts_from_an_export_trains_only_what_its_recipe_says(corpus: Path, tmp_path: Path) -> None:
-    few = tmp_path / "few.toml"
-    few.write_text(DEBUG.read_text().replace("max_steps = 30", "max_steps = 3"))
-    train(corpus, tmp_path / "first", few)
-    before = exported(tmp_path / "first").state_dict()
-    few.write_text(
-        few.read_text().replace("[model]", 'trained = ["network.sustain_branch", "network.key_head"]\n[model]')
-    )
-    train(corpus, tmp_path / "second", few, "--start", tmp_path / "first/export/onsets_frames_debug")
+    train(corpus, tmp_path / "first", "max_steps=3")
+    start, before = tmp_path / "first/export/onsets_frames_debug", exported(tmp_path / "first").state_dict()
+    trained = 'trained=["network.sustain_branch", "network.key_head"]'
+    log = train(corpus, tmp_path / "second", "max_steps=3", trained, start=start)
     after = exported(tmp_path / "second").state_dict()
 
+    assert log[-1]["step"] == 2
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert {"network.key_head.weight", "network.sustain_branch.near.1.running_mean"} <= changed
     assert all(name.startswith(("network.sustain_branch.", "network.key_head.")) for name in changed)
@@ -90,18 +85,11 @@ def test_a_run_that_starts_from_an_export_trains_only_what_its_recipe_says(corpu
 def test_what_cannot_be_gone_on_from_is_refused(
     corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    few, start = tmp_path / "few.toml", tmp_path / "first/export/onsets_frames_debug"
-    text = DEBUG.read_text().replace("max_steps = 30", "max_steps = 1")
-    few.write_text(text)
-    train(corpus, tmp_path / "first", few)
-    wrong = (
-        (text.replace("[model]", 'trained = ["network.pedal"]\n[model]'), "network.pedal"),
-        (text.replace("\nlstm_size = 8", "\nlstm_size = 9"), "expected shape"),
-    )
-    for recipe, said in wrong:
-        few.write_text(recipe)
+    train(corpus, tmp_path / "first", "max_steps=1")
+    start = tmp_path / "first/export/onsets_frames_debug"
+    for change, said in (('trained=["network.pedal"]', "network.pedal"), ("model={lstm_size=9}", "missing")):
         with pytest.raises(subprocess.CalledProcessError):
-            train(corpus, tmp_path / "second", few, "--start", start)
+            train(corpus, tmp_path / "second", "max_steps=1", change, start=start)
         assert said in capfd.readouterr().err.splitlines()[-1]
 
 

@@ -374,10 +374,9 @@ def run(trainer: Trainer) -> None:
         budget.step += 1
 
 
-def read_recipe(path: Path) -> Recipe:
-    """Read a TOML file; an unknown key is an error."""
-    with path.open("rb") as file:
-        return Recipe(**tomllib.load(file))
+def read_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
+    """Read a TOML file, and lines that take the place of its own; an unknown key is an error."""
+    return Recipe(**tomllib.loads(path.read_text()) | tomllib.loads("\n".join(changes)))
 
 
 def main() -> None:
@@ -388,11 +387,12 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder for the log, the state and the export")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--minutes", type=float, help="another budget than the recipe's")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="another line of the recipe")
     parser.add_argument("--threads", type=int, default=1, help="of operations on the CPU")
     parser.add_argument("--start", type=Path, help="an export of the same size to go on from")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    recipe = read_recipe(args.config)
+    recipe = read_recipe(args.config, args.set)
     if args.minutes is not None:
         recipe = dataclasses.replace(recipe, minutes=args.minutes)
     run(Trainer(recipe, args.corpus, args.run, torch.device(args.device), args.start))
