@@ -69,12 +69,11 @@ PROTOCOL = (
     "cents; with offset: within 20 % of the note or 50 ms; velocity: mir_eval.transcription_velocity without offsets, "
     "tolerance .1. Frames: F1 of pitches that sound on a grid of 10 ms, over all frames of a piece, which is what "
     "mir_eval.multipitch gives for exact semitones. Labels are the published TSV as they are, whose notes "
-    "end where keys are released, though the pedal is heard; some files' are late by tens of ms. A transcriber that "
-    "tells when keys are released is scored by that against them, and by the ends of its sounds as `_pedal`: against "
-    "the same labels, notes lasting while the pedal (controller 64) is at 64 or above in piano-midi.de's MIDI file "
-    "of the title, or as they are where that file has other notes. `_shifted`: the labels of a piece moved as a whole "
-    "by the middle of its onsets' errors, over pairs within 100 ms: what their lateness costs. Intervals: 95 % "
-    "bootstrap over pieces."
+    "end where keys are released, though the pedal is heard. A transcriber that tells when keys are released is "
+    "scored by that against them, and by the ends of its sounds as `_pedal`: against the same labels, notes lasting "
+    "while the pedal (controller 64) is at 64 or above in piano-midi.de's MIDI file of the title, or as they are "
+    "where that file has other notes. `_shifted`: the labels of a piece moved as a whole by the middle "
+    "of its onsets' errors, over pairs within 100 ms: what their lateness costs. Intervals: 95 % bootstrap over pieces."
 )
 
 
