@@ -120,6 +120,7 @@ class TranscriptionCalls:
         beat_model: str = "",
         title: str = "",
         harmony_model: str = "",
+        note_ends: NoteEnds = NoteEnds.SOUND,
         timeout_s: float = TRANSCRIPTION_TIMEOUT_S,
     ) -> AsyncGenerator[AnalysisEvent, None]:
         """Progress, notes while the recording comes, its beats, the score of both, its harmony, and the receipt last.
@@ -131,6 +132,7 @@ class TranscriptionCalls:
             beat_model: Empty takes the default one.
             title: What the score is called.
             harmony_model: Empty takes the default one.
+            note_ends: When notes end, those that the score is made of too.
             timeout_s: Deadline of the whole call.
         """
         config = orchestrator_pb2.AnalyzeConfig(
@@ -139,6 +141,7 @@ class TranscriptionCalls:
             beat_model=beat_model,
             title=title,
             harmony_model=harmony_model,
+            note_ends=_ENDS[note_ends],
         )
         request = orchestrator_pb2.AnalyzeMusicRequest
         call = self._orchestrator.AnalyzeMusic(timeout=timeout_s)

@@ -41,11 +41,11 @@ from stretto_transcriber.models.onsets_frames import (
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 sys.path.append(str(Path(__file__).resolve().parents[2] / "services/transcriber/recipes"))
 from harness import ROOT, Outcome, Row, Table, need, parser, publish
+from note_scores import frame_f1
 from render_piano import HELD_OUT_PIANO, maps_labels, unpacked
 
 PEER_PROGRAM = ROOT / "evals" / "peers" / "piano_notes.py"
 SAMPLE_RATE_HZ = 16_000
-FRAME_S = 0.01
 TARGETS = {"note": 0.86, "offset": 0.50, "frame": 0.78}
 PUBLISHED: Sequence[Row] = (
     ("published", "trained on", "frame", "note", "+ offset", "+ velocity"),
@@ -56,7 +56,10 @@ PUBLISHED: Sequence[Row] = (
 )
 COLUMNS = (
     "note", "precision", "recall", "note_100ms", "offset", "velocity", "frame", "offset_pedal", "frame_pedal",
+    "frame_shifted", "frame_pedal_shifted",
 )  # fmt: skip
+LATE = "late_ms"
+"""The middle of the errors of a piece's onsets: how late its labels are by the transcriber."""
 Found = Mapping[str, Sequence[Mapping[str, float] | None]]
 """By transcriber, the scores of each piece; None of one that it has not heard."""
 Heard = tuple[list[NDArray[np.float64] | None], float]
@@ -66,10 +69,11 @@ PROTOCOL = (
     "cents; with offset: within 20 % of the note or 50 ms; velocity: mir_eval.transcription_velocity without offsets, "
     "tolerance .1. Frames: F1 of pitches that sound on a grid of 10 ms, over all frames of a piece, which is what "
     "mir_eval.multipitch gives for exact semitones. Labels are the published TSV as they are, whose notes "
-    "end where keys are released, though the pedal is heard; some files' are late by tens of ms. A transcriber that "
-    "tells when keys are released is scored by that against them, and by the ends of its sounds as `_pedal`: against "
-    "the same labels, notes lasting while the pedal (controller 64) is at 64 or above in piano-midi.de's MIDI file "
-    "of the title, or as they are where that file has other notes. Intervals: 95 % bootstrap over pieces."
+    "end where keys are released, though the pedal is heard. A transcriber that tells when keys are released is "
+    "scored by that against them, and by the ends of its sounds as `_pedal`: against the same labels, notes lasting "
+    "while the pedal (controller 64) is at 64 or above in piano-midi.de's MIDI file of the title, or as they are "
+    "where that file has other notes. `_shifted`: the labels of a piece moved as a whole by the middle "
+    "of its onsets' errors, over pairs within 100 ms: what their lateness costs. Intervals: 95 % bootstrap over pieces."
 )
 
 
@@ -164,23 +168,16 @@ def scores_of(heard: NDArray[np.float64], piece: Piece) -> dict[str, float]:
     offset_pedal = score(piece.with_pedal[:, :2], pedal_hz, sounds, our_hz)[2]
     held, sounding = (np.column_stack([ends, heard[:, 2:4]]) for ends in (keys, sounds))
     frames = frame_f1(held, piece.labels), frame_f1(sounding, piece.with_pedal)
-    values = (note, precision, recall, wide, offset, velocity, frames[0], offset_pedal, frames[1])
-    return dict(zip(COLUMNS, (float(value) for value in values), strict=True))
+    pairs = transcription.match_notes(theirs, their_hz, keys, our_hz, onset_tolerance=0.1, offset_ratio=None)
+    late_s = float(np.median([theirs[i, 0] - keys[j, 0] for i, j in pairs])) if pairs else 0.0
+    moved = frame_f1(held, earlier(piece.labels, late_s)), frame_f1(sounding, earlier(piece.with_pedal, late_s))
+    values = (note, precision, recall, wide, offset, velocity, frames[0], offset_pedal, frames[1], *moved)
+    return dict(zip(COLUMNS, (float(value) for value in values), strict=True)) | {LATE: 1000.0 * late_s}
 
 
-def frame_f1(heard: NDArray[np.float64], labels: NDArray[np.float64]) -> float:
-    """F1 of the pitches that sound on a grid of 10 ms."""
-    length = int(max(table[:, 1].max(initial=0.0) for table in (heard, labels)) / FRAME_S) + 2
-    ours, theirs = (roll(table, length) for table in (heard, labels))
-    return float(2 * (ours & theirs).sum() / max(1, ours.sum() + theirs.sum()))
-
-
-def roll(table: NDArray[np.float64], length: int) -> NDArray[np.bool_]:
-    """Which pitches sound at the times of the grid [T, 128]."""
-    sounds = np.zeros((length, 128), np.bool_)
-    for onset_s, offset_s, pitch, _ in table:
-        sounds[int(np.ceil(onset_s / FRAME_S)) : int(np.ceil(offset_s / FRAME_S)), round(pitch)] = True
-    return sounds
+def earlier(labels: NDArray[np.float64], seconds: float) -> NDArray[np.float64]:
+    """The same notes [N, 4], but not from before the recording."""
+    return np.column_stack([np.maximum(labels[:, :2] - seconds, 0.0), labels[:, 2:]])
 
 
 def rows_of(found: Found, seconds: Mapping[str, float], audio_s: float) -> list[Row]:
@@ -212,11 +209,11 @@ def partial_rows(found: Found) -> list[Row]:
 
 
 def piece_rows(found: Found, pieces: Sequence[Piece]) -> list[Row]:
-    """Note F1 at 50 and 100 ms of each piece."""
-    rows: list[Row] = [("piece", *(f"{name} {at}" for name in found for at in ("50 ms", "100 ms")))]
+    """Note F1 at 50 and 100 ms of each piece, and how late its labels are."""
+    rows: list[Row] = [("piece", *(f"{name} {at}" for name in found for at in ("50 ms", "100 ms", "late, ms")))]
     for index, piece in enumerate(pieces):
         scores = [given[index] for given in found.values()]
-        values = [score[column] if score else "" for score in scores for column in ("note", "note_100ms")]
+        values = [score[column] if score else "" for score in scores for column in ("note", "note_100ms", LATE)]
         rows.append((piece.path.stem.removeprefix("MAPS_MUS-"), *values))
     return rows
 

@@ -130,7 +130,7 @@ class Orchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):  # type: 
 
     async def AnalyzeMusic(self, requests: Any, context: Any) -> Any:
         response, sections, num_seconds = orchestrator_pb2.AnalyzeMusicResponse, list[int](), 0.0
-        note_model = title = ""
+        note_model, title, length_s = "", "", 0.5
         async for request in requests:
             if request.WhichOneof("payload") == "config":
                 sections, note_model, title = (
@@ -138,11 +138,12 @@ class Orchestrator(orchestrator_pb2_grpc.OrchestratorServiceServicer):  # type: 
                     request.config.note_model,
                     request.config.title,
                 )
+                length_s = 0.25 if request.config.note_ends == transcriber_pb2.NOTE_ENDS_KEY else 0.5
                 yield response(progress=orchestrator_pb2.AnalysisProgress(stage="transcriber/notes"))
                 continue
             if note_model in ERRORS:
                 raise ERRORS[note_model]
-            notes = orchestrator_pb2.AnalyzedNotes(notes=_note_at(num_seconds), complete_s=num_seconds + 1)
+            notes = orchestrator_pb2.AnalyzedNotes(notes=_note_at(num_seconds, length_s), complete_s=num_seconds + 1)
             num_seconds += convert.waveform_from_proto(request.waveform).duration_s
             yield response(notes=notes)
         models = [model("onsets", "transcriber")]

@@ -227,6 +227,17 @@ def test_transcribe_alone_asks_for_notes_alone(run: Run, tmp_path: Path, recordi
     assert status == 0 and [model["name"] for model in json.loads(out)["models"]] == ["onsets"]
 
 
+def test_transcribe_ends_notes_as_it_is_told(run: Run, tmp_path: Path, recording: Path) -> None:
+    lengths_s = {}
+    for ends in ((), ("--ends", "sound"), ("--ends", "key")):
+        midi = tmp_path / f"{len(lengths_s)}.mid"
+        assert run("transcribe", recording, "-o", midi, *ends)[0] == 0
+        score = symusic.Score(str(midi)).to("second")
+        lengths_s[ends] = round(score.tracks[0].notes[0].duration, 3)
+    assert list(lengths_s.values()) == [0.5, 0.5, 0.25]
+    assert run("transcribe", recording, "-o", tmp_path / "b.mid", "--ends", "pedal")[0] == 2
+
+
 def test_without_a_score_to_write_the_notes_are_kept_and_the_command_fails_in_one_line(
     run: Run, tmp_path: Path, recording: Path
 ) -> None:

@@ -13,13 +13,14 @@ from transcription import Piece, partial_rows, peer_notes, piece_rows, rows_of, 
 LABELS = np.array([[0.5, 0.8, 60, 80], [1.0, 1.2, 64, 70], [3.0, 3.3, 67, 60]])
 WITH_PEDAL = LABELS + np.array([0.0, 1.5, 0, 0])
 PIECE = Piece(Path("MAPS_MUS-a_ENSTDkCl.opus"), LABELS, WITH_PEDAL, True)
-ROW = dict.fromkeys(transcription.COLUMNS, 0.5)
+ROW = dict.fromkeys((*transcription.COLUMNS, transcription.LATE), 0.5)
 
 
 def test_releases_are_scored_against_the_labels_of_keys_and_sounds_against_those_with_the_pedal():
     keyed = np.column_stack([WITH_PEDAL, LABELS[:, 1]])
     scores = scores_of(keyed, PIECE)
-    assert all(score == pytest.approx(1.0) for score in scores.values())
+    assert all(scores[column] == pytest.approx(1.0) for column in transcription.COLUMNS)
+    assert scores[transcription.LATE] == 0.0
 
     swapped = scores_of(keyed[:, [0, 4, 2, 3, 1]], PIECE)
     assert swapped["note"] == 1.0
@@ -30,6 +31,15 @@ def test_releases_are_scored_against_the_labels_of_keys_and_sounds_against_those
 def test_a_transcriber_with_one_kind_of_end_is_scored_by_it_against_both():
     scores = scores_of(LABELS, PIECE)
     assert (scores["offset"], scores["frame"], scores["offset_pedal"]) == (1.0, 1.0, 0.0)
+
+
+def test_labels_that_are_late_as_a_whole_cost_frames_and_shifted_ones_do_not():
+    early = np.column_stack([WITH_PEDAL, LABELS[:, 1]]) - np.array([0.03, 0.03, 0, 0, 0.03])
+    scores = scores_of(early, PIECE)
+    assert scores[transcription.LATE] == pytest.approx(30.0)
+    assert scores["note"] == 1.0 and scores["frame"] < 0.92
+    assert scores["frame_shifted"] == pytest.approx(1.0, abs=0.02)
+    assert scores["frame_pedal_shifted"] == pytest.approx(1.0, abs=0.02)
 
 
 def test_a_peer_that_heard_some_pieces_is_compared_on_those_alone(tmp_path):

@@ -16,7 +16,7 @@ from stretto_transcriber.models.onsets_frames import OnsetsFramesConfig
 
 sys.path.append(str(Path(__file__).parents[2] / "services/transcriber/recipes"))
 import piano_performances
-from note_scores import score_notes
+from note_scores import frame_f1, score_notes
 from pack_piano import packed, write
 from piano_clips import ClipMemory, list_clips, read_beginning, targets_of
 from piano_performances import (
@@ -280,7 +280,18 @@ def test_scores_count_pairs_within_the_tolerance_and_of_one_pitch():
     assert score.f1 == pytest.approx(3 / 4)
     assert score.offset_f1 == pytest.approx(2 / 4)
     assert score.velocity_error == pytest.approx(10 / 3)
+    assert score.frame_f1 == pytest.approx(2 * (50 + 46 + 20 + 4) / (50 + 46 + 90 + 10 + 50 + 50 + 20 + 4))
     assert sorted(score.onset_errors_s.tolist()) == pytest.approx([0.0, 0.0, 0.04])
+
+
+def test_frames_are_pitches_that_sound_and_not_notes():
+    whole = np.array([[0.0, 1.0, 60, 64]])
+    halves = np.array([[0.0, 0.5, 60, 64], [0.5, 1.0, 60, 64]])
+
+    assert frame_f1(halves, whole) == 1.0
+    assert frame_f1(whole, np.array([[0.0, 0.5, 60, 64]])) == pytest.approx(2 * 50 / 150)
+    assert frame_f1(whole, np.array([[0.0, 1.0, 61, 64]])) == 0.0
+    assert frame_f1(whole, np.zeros((0, 4))) == 0.0
 
 
 def test_a_soundfont_of_samples_names_every_key_once(tmp_path):

@@ -114,6 +114,7 @@ def rpcs(models: Mapping[str, ModelInfo]) -> list[Rpc]:
                 ([analyze(config=analysis()), analyze(config=analysis())], "config"),
                 ([analyze(config=analysis(sections=[1, 9]))], "config.sections[1]"),
                 ([analyze(config=analysis(title="x" * 201))], "config.title"),
+                ([analyze(config=analysis(note_ends=9))], "config.note_ends"),
                 ([analyze(config=analysis()), analyze(waveform=NAN_AUDIO)], "waveform.samples"),
                 ([analyze(config=analysis(note_model="nobody")), analyze(waveform=AUDIO)], "config.note_model"),
                 ([analyze(config=analysis(beat_model="nobody")), analyze(waveform=AUDIO)], "config.beat_model"),

@@ -32,6 +32,7 @@ from stretto_client.values import (
     AnalysisReceipt,
     EngravedScore,
     NoteChunk,
+    NoteEnds,
     Section,
     TrackedBeats,
 )
@@ -50,6 +51,10 @@ def transcribe(
     ] = None,
     picture: Annotated[Path | None, typer.Option(help="A piano roll to draw: .png, .pdf or .svg.")] = None,
     model: Model = "",
+    ends: Annotated[
+        NoteEnds,
+        typer.Option(help="When notes end, in the score too: with their sound, the pedal included, or their key."),
+    ] = NoteEnds.SOUND,
     title: Annotated[str, typer.Option(help="What the score is called; the file's name unless it is said.")] = "",
     timeout_s: Timeout = TRANSCRIPTION_TIMEOUT_S,
     address: Address = "",
@@ -71,7 +76,7 @@ def transcribe(
     async def work(client: StrettoClient) -> None:
         sections = [Section.NOTES] if score is None else [Section.NOTES, Section.BEATS, Section.SCORE]
         with open_audio(audio) as file:
-            found = await _analyze(client, _Recording(file), sections, model, name, timeout_s)
+            found = await _analyze(client, _Recording(file), sections, model, ends, name, timeout_s)
         heard_s, performance = found.receipt.duration_s, found.performance
         by = ", ".join(model.model_id for model in found.receipt.models)
         write_midi(output, performance)
@@ -176,14 +181,20 @@ def _joined(scores: list[Score]) -> Score:
 
 
 async def _analyze(
-    client: StrettoClient, recording: _Recording, sections: list[Section], model: str, title: str, timeout_s: float
+    client: StrettoClient,
+    recording: _Recording,
+    sections: list[Section],
+    model: str,
+    ends: NoteEnds,
+    title: str,
+    timeout_s: float,
 ) -> _Found:
     """Everything, with a bar on stderr."""
     found = _Found()
     with progress_bar() as bar:
         task = bar.add_task("Listening", total=recording.promised_s)
         events = client.analyze_music(
-            recording.messages(), sections=sections, note_model=model, title=title, timeout_s=timeout_s
+            recording.messages(), sections=sections, note_model=model, note_ends=ends, title=title, timeout_s=timeout_s
         )
         async with aclosing(events):
             async for event in events:

@@ -11,13 +11,14 @@ from typing import Any, TypeVar
 
 from google.protobuf import duration_pb2
 from stretto.orchestrator.v1 import orchestrator_pb2, orchestrator_pb2_grpc
+from stretto.transcriber.v1 import transcriber_pb2
 from stretto_shared.audio import Waveform
 from stretto_shared.errors import InvalidInput
 from stretto_shared.grpc import convert
 from stretto_shared.grpc.convert_harmony import labels_to_proto
 from stretto_shared.grpc.convert_score import score_to_proto
 
-from stretto_orchestrator.clients import HeardBeats, HeardNotes, Pacing, Stages, remaining_s
+from stretto_orchestrator.clients import HeardBeats, HeardNotes, NoteEnds, Pacing, Stages, remaining_s
 from stretto_orchestrator.flows.analyze_music import (
     AnalysisEvent,
     AnalysisProgress,
@@ -44,6 +45,11 @@ _SECTIONS = {
     orchestrator_pb2.ANALYSIS_SECTION_BEATS: Section.BEATS,
     orchestrator_pb2.ANALYSIS_SECTION_SCORE: Section.SCORE,
     orchestrator_pb2.ANALYSIS_SECTION_HARMONY: Section.HARMONY,
+}
+_NOTE_ENDS: Mapping[int, NoteEnds] = {
+    transcriber_pb2.NOTE_ENDS_UNSPECIFIED: "sound",
+    transcriber_pb2.NOTE_ENDS_SOUND: "sound",
+    transcriber_pb2.NOTE_ENDS_KEY: "key",
 }
 R = TypeVar("R", orchestrator_pb2.GenerateMusicResponse, orchestrator_pb2.ContinueMusicResponse)
 
@@ -150,8 +156,18 @@ async def _analysis_request(requests: AsyncIterator[orchestrator_pb2.AnalyzeMusi
                 raise InvalidInput(
                     f"config.sections[{index}]", f"expected one of {sorted(_SECTIONS)}, got {section}. Leave it out."
                 )
-        sections = tuple(_SECTIONS[section] for section in config.sections)
-        return AnalysisRequest(sections, config.note_model, config.beat_model, config.title, config.harmony_model)
+        if config.note_ends not in _NOTE_ENDS:
+            raise InvalidInput(
+                "config.note_ends", f"expected one of {sorted(_NOTE_ENDS)}, got {config.note_ends}. Choose one."
+            )
+        return AnalysisRequest(
+            tuple(_SECTIONS[section] for section in config.sections),
+            config.note_model,
+            config.beat_model,
+            config.title,
+            config.harmony_model,
+            _NOTE_ENDS[config.note_ends],
+        )
     raise InvalidInput("config", "expected the first message of the stream to carry it. Send config, then waveforms.")
 
 

@@ -1,14 +1,15 @@
 """Train `OnsetsFrames` on the piano corpus and export the best checkpoint by validation.
 
 `python services/transcriber/recipes/train_transcriber.py --config services/transcriber/recipes/onsets_frames.toml
---corpus corpus/piano --run runs/onsets_frames [--device cuda] [--minutes 6]`
+--corpus corpus/piano --run runs/onsets_frames [--device cuda] [--minutes 6] [--start EXPORT]`
 
 A step: B windows of clips drawn by their length, each recorded anew (`piano_recording.py`), and the sum of the binary
 cross-entropies of onsets, offsets, frames and keys, and of velocities where a note begins. The corpus lies in the
 device's memory, and what is done for each step is done there for the whole batch. The weights that are validated and
 exported are a running average. Validation: the beginnings of files of the held-out piano of MAPS and of renders of
 held-out compositions, each as it is and recorded in a room, by note F1 at 50 ms and, at a third of its weight each, F1
-with the ends of sounds and of keys. A run that was stopped goes on where it was.
+with the ends of sounds and of keys and F1 of frames by either. A run that was stopped goes on where it was; one that is
+given an export to start from goes on from its weights, and a recipe may say which of them alone are trained.
 """
 
 from __future__ import annotations
@@ -34,17 +35,29 @@ from stretto_shared import weights
 from stretto_shared.training import checkpoint
 from stretto_shared.training.loop import Budget, RunLog, learning_rate
 from stretto_transcriber.models.notes import NoteEnds, Notes
-from stretto_transcriber.models.onsets_frames import Heads, NoteDecoder, OnsetsFrames, OnsetsFramesConfig
+from stretto_transcriber.models.onsets_frames import (
+    Heads,
+    NoteDecoder,
+    OnsetsFrames,
+    OnsetsFramesConfig,
+    build_onsets_frames,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 END_SHARE = 1 / 3
-"""What F1 with ends, of sounds or of keys, counts beside that without."""
+"""What F1 with ends, of sounds or of keys, and F1 of frames by either count beside note F1."""
+
+ENDS = ("valid_offset_f1", "valid_key_f1", "valid_frame_f1", "valid_key_frame_f1")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training run, as its TOML file states it."""
+    """One training run, as its TOML file states it.
+
+    `trained`: prefixes of the parts that are trained, as "network.sustain_branch"; the others stay as they are, their
+    batch norms included. None for all.
+    """
 
     name: str
     licence: str
@@ -70,6 +83,7 @@ class Recipe:
     log_every: int = 25
     bf16: bool = True
     seed: int = 0
+    trained: tuple[str, ...] = ()
     model: dict[str, Any] = field(default_factory=dict)
 
 
@@ -168,18 +182,57 @@ def beginnings(folder: Path, seconds: float, count: int) -> tuple[Tensor, list[N
     return torch.cat([audio, recorded(audio, torch.Generator().manual_seed(0))]), notes + notes
 
 
+def started(export: Path, config: OnsetsFramesConfig) -> OnsetsFrames:
+    """The network of `config` with the weights of an export.
+
+    Raises:
+        ValueError: If the export is of another size; its thresholds and its grid of windows do not matter.
+    """
+    resolved = weights.resolve("default", name=export.name, default_dir=export.parent)
+    return build_onsets_frames(dataclasses.asdict(config), weights.load_tensors(resolved))
+
+
+def train_only(model: OnsetsFrames, prefixes: Sequence[str]) -> None:
+    """Put in training mode what the recipe trains, and freeze the rest: its norms keep their statistics.
+
+    Raises:
+        ValueError: On a prefix that names nothing.
+    """
+    model.train()
+    if not prefixes:
+        return
+    for name, module in model.named_modules():
+        is_trained = any(_lies_in(name, prefix) or _lies_in(prefix, name) for prefix in prefixes)
+        module.training = is_trained
+    names = [name for name, _ in model.named_parameters()]
+    for prefix in prefixes:
+        if not any(_lies_in(name, prefix) for name in names):
+            raise ValueError(f"trained: expected names of parts, got {prefix!r}. There is network.sustain_branch.")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(any(_lies_in(name, prefix) for prefix in prefixes))
+
+
+def _lies_in(name: str, prefix: str) -> bool:
+    return not prefix or not name or name == prefix or name.startswith(f"{prefix}.")
+
+
 class Trainer:
     """Model, running average, optimiser and data of one run."""
 
-    def __init__(self, recipe: Recipe, corpus: Path, folder: Path, device: torch.device) -> None:
+    def __init__(
+        self, recipe: Recipe, corpus: Path, folder: Path, device: torch.device, start: Path | None = None
+    ) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.folder, self.device = recipe, folder, device
         self.config = OnsetsFramesConfig(**recipe.model)
-        model = OnsetsFrames(self.config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = OnsetsFrames(self.config) if start is None else started(start, self.config)
+        model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model: OnsetsFrames = model
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
-        matrices = [p for p in self.model.parameters() if p.ndim > 1]
-        others = [p for p in self.model.parameters() if p.ndim <= 1]
+        train_only(self.model, recipe.trained)
+        learned = [p for p in self.model.parameters() if p.requires_grad]
+        matrices = [p for p in learned if p.ndim > 1]
+        others = [p for p in learned if p.ndim <= 1]
         groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, recipe.learning_rate, (0.9, 0.98))
         self.batches = Batches(corpus / "train", recipe, self.config, device)
@@ -271,16 +324,17 @@ def summary(scores: Sequence[tuple[NoteScore, ...]]) -> dict[str, float]:
     errors = np.concatenate([score[0].onset_errors_s for score in scores] or [np.zeros(0)])
     means = {
         f"valid_{name}": float(np.mean([getattr(score[0], name) for score in scores]))
-        for name in ("f1", "precision", "recall", "offset_f1", "velocity_error")
+        for name in ("f1", "precision", "recall", "offset_f1", "frame_f1", "velocity_error")
     }
     if len(scores[0]) > 1:
         means["valid_key_f1"] = float(np.mean([score[1].offset_f1 for score in scores]))
+        means["valid_key_frame_f1"] = float(np.mean([score[1].frame_f1 for score in scores]))
     return {**means, "valid_bias_ms": float(1000 * np.median(errors)) if len(errors) else 0.0}
 
 
 def worth(means: Mapping[str, float]) -> float:
     """What a checkpoint and its thresholds are chosen by."""
-    return means["valid_f1"] + END_SHARE * (means["valid_offset_f1"] + means.get("valid_key_f1", 0.0))
+    return means["valid_f1"] + END_SHARE * sum(means.get(name, 0.0) for name in ENDS)
 
 
 def write(model: OnsetsFrames, folder: Path, recipe: Recipe, training: dict[str, Any]) -> str:
@@ -303,7 +357,6 @@ def run(trainer: Trainer) -> None:
     recipe, budget = trainer.recipe, trainer.resume()
     sums: dict[str, Tensor] = {}
     validated, last, count = time.monotonic(), False, 0
-    trainer.model.train()
     while not last:
         step, progress = budget.step, budget.progress
         last = progress >= 1.0 or bool(recipe.max_steps and step + 1 >= recipe.max_steps)
@@ -321,10 +374,9 @@ def run(trainer: Trainer) -> None:
         budget.step += 1
 
 
-def read_recipe(path: Path) -> Recipe:
-    """Read a TOML file; an unknown key is an error."""
-    with path.open("rb") as file:
-        return Recipe(**tomllib.load(file))
+def read_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
+    """Read a TOML file, and lines that take the place of its own; an unknown key is an error."""
+    return Recipe(**tomllib.loads(path.read_text()) | tomllib.loads("\n".join(changes)))
 
 
 def main() -> None:
@@ -335,13 +387,15 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder for the log, the state and the export")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--minutes", type=float, help="another budget than the recipe's")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="another line of the recipe")
     parser.add_argument("--threads", type=int, default=1, help="of operations on the CPU")
+    parser.add_argument("--start", type=Path, help="an export of the same size to go on from")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    recipe = read_recipe(args.config)
+    recipe = read_recipe(args.config, args.set)
     if args.minutes is not None:
         recipe = dataclasses.replace(recipe, minutes=args.minutes)
-    run(Trainer(recipe, args.corpus, args.run, torch.device(args.device)))
+    run(Trainer(recipe, args.corpus, args.run, torch.device(args.device), args.start))
 
 
 if __name__ == "__main__":

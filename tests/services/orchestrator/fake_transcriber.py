@@ -19,9 +19,12 @@ class FakeTranscriber(transcriber_pb2_grpc.TranscriberServiceServicer):
 
     async def TranscribeAudio(self, requests, context):
         async with self.noting.call(context):
-            model = (await anext(aiter(requests))).config.model
-            if model == "nobody":
+            config = (await anext(aiter(requests))).config
+            if config.model == "nobody":
                 raise NotFound("config.model", "expected tinynotes, got 'nobody'. Choose one.")
+            by_key = config.ends == transcriber_pb2.NOTE_ENDS_KEY
+            if by_key and config.model == "deaf":
+                raise InvalidInput("config.ends", "expected what deaf hears, sounds, got keys. Ask for these.")
             second = 0
             lose_after = self.noting.lose_after.pop(0) if self.noting.lose_after else None
             info = self.noting.info or NOTES
@@ -31,7 +34,9 @@ class FakeTranscriber(transcriber_pb2_grpc.TranscriberServiceServicer):
                 if self.noting.gate is not None:
                     await self.noting.gate.wait()
                 velocity = [1 + int(abs(waveform.samples[0, 0]) * 100)]
-                note = Score([float(second)], [0.5], [60 + second % 12], velocity, [0], (Part("piano"),))
+                note = Score(
+                    [float(second)], [0.25 if by_key else 0.5], [60 + second % 12], velocity, [0], (Part("piano"),)
+                )
                 second += 1
                 yield transcriber_pb2.TranscribeAudioResponse(
                     notes=score_to_proto(note),

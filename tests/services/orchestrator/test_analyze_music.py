@@ -6,7 +6,10 @@ import hashlib
 import grpc
 import numpy as np
 import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 from stretto.orchestrator.v1 import orchestrator_pb2
+from stretto.transcriber.v1 import transcriber_pb2
 from stretto_orchestrator.flows import analyze_music
 from stretto_shared.audio import Waveform
 from stretto_shared.errors import NotReady, Overloaded
@@ -93,6 +96,31 @@ async def test_only_what_was_asked_for_comes_and_only_what_it_needs_is_heard(hou
     assert transcriber.tracking.num_calls == int(sections != [NOTES])
     assert transcriber.engraving.num_calls == int(SCORE in sections or HARMONY in sections)
     assert house.harmony.labelling.num_calls == house.harmony.writing.num_calls == int(HARMONY in sections)
+
+
+@pytest.mark.parametrize(
+    ("ends", "duration_s"),
+    [
+        (transcriber_pb2.NOTE_ENDS_UNSPECIFIED, 0.5),
+        (transcriber_pb2.NOTE_ENDS_SOUND, 0.5),
+        (transcriber_pb2.NOTE_ENDS_KEY, 0.25),
+    ],
+)
+async def test_notes_end_as_is_asked_and_so_do_those_that_the_score_is_made_of(house, ends, duration_s):
+    found = await analyze(house, noise(2.0), sections=[NOTES, SCORE], note_ends=ends)
+    assert {length for part in found["notes"] for length in part.notes.duration_s} == {duration_s}
+    assert list(found["score"][0].score.duration_s) == [duration_s] * 2
+
+
+@pytest.mark.parametrize(
+    "config", [{"note_ends": 3}, {"note_ends": transcriber_pb2.NOTE_ENDS_KEY, "note_model": "deaf"}]
+)
+async def test_ends_that_nobody_knows_or_hears_are_refused_by_their_name_in_the_request(house, config):
+    error = await failure(house.stub.AnalyzeMusic(iter(requests_of(noise(1.0), **config)), timeout=60))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    found = error_details_pb2.BadRequest()
+    assert any(detail.Unpack(found) for detail in rpc_status.from_call(error).details)
+    assert [violation.field for violation in found.field_violations] == ["config.note_ends"]
 
 
 async def test_both_stages_hear_every_sample_in_pieces_of_a_second_however_it_came(house):

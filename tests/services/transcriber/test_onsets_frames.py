@@ -65,6 +65,17 @@ def test_heads_are_probabilities_of_88_keys_in_every_frame(model):
         assert torch.equal(heads.inner(3, 5).stacked(), heads.stacked()[:, 3:8])
 
 
+@pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
+@torch.inference_mode()
+def test_an_untrained_network_hears_next_to_nothing(config):
+    torch.manual_seed(0)
+    model = OnsetsFrames(config).eval()
+    heads = model(model.features(noise(config, frames=20)))
+
+    for head in (heads.onset, heads.frame, heads.offset, heads.key):
+        assert head is None or head.mean() < 0.05
+
+
 @pytest.mark.parametrize("shape", [(1,), (1, 0), (1, 1001), (1, 2, 1024)])
 def test_audio_of_another_shape_is_refused(shape):
     with pytest.raises(ValueError, match="audio: expected"):

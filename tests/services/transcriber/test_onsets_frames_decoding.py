@@ -220,14 +220,43 @@ def test_keys_have_a_threshold_of_their_own():
     assert decode(heads, deaf).offset_s[0] == pytest.approx(1.61, abs=1e-3)
 
 
+FALLING = dataclasses.replace(KEYED, key_threshold=0.6, held_key_threshold=0.3)
+
+
+@pytest.mark.parametrize(
+    ("height", "since_s", "held", "end_s"),
+    [
+        (0.65, 0.41, 0.3, 2.41),
+        (0.47, 0.41, 0.3, 0.44),  # below the threshold of a key just struck
+        (0.47, 1.01, 0.3, 2.41),  # which has fallen to .42 by then
+        (0.47, 0.61, 0.3, 0.61),  # and here to .54 only
+        (0.31, 1.45, 0.3, 2.41),
+        (0.29, 1.45, 0.3, 1.45),  # and no further
+        (0.47, 1.01, None, 1.01),
+    ],
+)
+def test_a_key_that_is_held_needs_less_than_one_just_struck(height, since_s, held, end_s):
+    heads = silence(150)
+    add_note(heads, 60, 0.41, 2.5)
+    heads = add_key(heads, 60, 0.41, 2.41, 0.65)
+    times = (np.arange(len(heads)) + 0.5) * FRAME_S
+    heads[(times >= since_s) & (times < 2.41), 4, 60 - 21] = height
+    config = dataclasses.replace(FALLING, held_key_threshold=held)
+
+    assert decode(heads, config, ends="key").offset_s[0] == pytest.approx(end_s, abs=0.011)
+    assert decode(heads, config).offset_s[0] == pytest.approx(2.5, abs=0.011)
+
+
 def test_portions_of_keys_change_nothing():
     heads = silence(150)
     add_note(heads, 60, 0.41, 2.21)
     add_note(heads, 60, 2.31, 2.61)
-    heads = add_key(add_key(heads, 60, 0.41, 0.8), 60, 2.31, 2.5)
-    whole, parts = (decode(heads, KEYED, cuts, "key") for cuts in ((), (20, 21, 39, 41, 120)))
+    heads = add_key(add_key(heads, 60, 0.41, 0.8, 0.65), 60, 2.31, 2.5, 0.65)
+    heads[30:, 4] *= 0.85  # enough for a key that was held since the first cut
+    whole, parts = (decode(heads, FALLING, cuts, "key") for cuts in ((), (20, 21, 39, 41, 120)))
 
     assert whole.offset_s.tolist() == parts.offset_s.tolist() and len(whole) == 2
+    assert whole.offset_s[0] == pytest.approx(0.8, abs=0.011)
 
 
 def test_a_model_that_hears_no_keys_refuses_to_tell_their_ends():

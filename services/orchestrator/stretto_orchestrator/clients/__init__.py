@@ -15,7 +15,7 @@ from stretto_orchestrator.clients.embedding import EmbeddingClient, RankedCandid
 from stretto_orchestrator.clients.harmony import AnalyzedMeasures, HarmonyClient
 from stretto_orchestrator.clients.semantic import SemanticClient, SemanticRequest
 from stretto_orchestrator.clients.tokens import BEST_EFFORT, GeneratedTokens, Pacing
-from stretto_orchestrator.clients.transcriber import HeardBeats, HeardNotes, TranscriberClient
+from stretto_orchestrator.clients.transcriber import HeardBeats, HeardNotes, NoteEnds, TranscriberClient
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ __all__ = [
     "HarmonyClient",
     "HeardBeats",
     "HeardNotes",
+    "NoteEnds",
     "Pacing",
     "RankedCandidate",
     "RefineRequest",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 from stretto.transcriber.v1 import transcriber_pb2, transcriber_pb2_grpc
@@ -17,6 +17,9 @@ from stretto_shared.grpc.streams import exchange, submit
 from stretto_shared.score import Score
 
 from stretto_orchestrator.clients.calling import errors_of, read, read_model
+
+NoteEnds = Literal["sound", "key"]
+_ENDS = {"sound": transcriber_pb2.NOTE_ENDS_SOUND, "key": transcriber_pb2.NOTE_ENDS_KEY}
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,17 +53,18 @@ class TranscriberClient:
         self._timeout_s = timeout_s
 
     async def transcribe(
-        self, model: str, audio: AsyncIterator[Waveform], *, field: str
+        self, model: str, audio: AsyncIterator[Waveform], ends: NoteEnds = "sound", *, field: str, ends_field: str = ""
     ) -> AsyncGenerator[HeardNotes, None]:
-        """Notes while audio is sent; errors name the model `field`."""
+        """Notes while audio is sent; errors name the model `field` and the ends `ends_field`."""
         request = transcriber_pb2.TranscribeAudioRequest
-        config = request(config=transcriber_pb2.TranscribeConfig(model=model))
+        config = request(config=transcriber_pb2.TranscribeConfig(model=model, ends=_ENDS[ends]))
         call = self._stub.TranscribeAudio(timeout=self._timeout_s)
         async with (
             aclosing(_requests(config, audio, request)) as sent,
             aclosing(exchange(call, sent)) as responses,
         ):
-            with errors_of(self.stage, {"waveform": "waveform", "config.model": field}):
+            names = {"waveform": "waveform", "config.model": field, "config.ends": ends_field}
+            with errors_of(self.stage, names):
                 async for response in responses:
                     notes = read(lambda m: score_from_proto(m, "notes"), response.notes, self.stage)
                     yield HeardNotes(notes, response.complete_s, read_model(response, self.stage))

@@ -18,7 +18,7 @@ from stretto_shared.features import ModelInfo
 from stretto_shared.harmony import HarmonyLabel, joined
 from stretto_shared.score import MAX_NAME_CHARACTERS, Part, Score
 
-from stretto_orchestrator.clients import HarmonyClient, HeardBeats, HeardNotes, Stages, TranscriberClient
+from stretto_orchestrator.clients import HarmonyClient, HeardBeats, HeardNotes, NoteEnds, Stages, TranscriberClient
 from stretto_orchestrator.flows.events import PROGRESS_INTERVAL_S
 from stretto_orchestrator.flows.forking import Branch, Fork, KeptAudio
 from stretto_orchestrator.flows.rehearing import heard_beats, heard_notes
@@ -55,6 +55,7 @@ class AnalysisRequest:
     beat_model: str = ""
     title: str = ""
     harmony_model: str = ""
+    note_ends: NoteEnds = "sound"
 
     def __post_init__(self) -> None:
         wanted = [section for section in Section if section in (self.sections or DEFAULT_SECTIONS)]
@@ -273,7 +274,9 @@ class _Hearing:
 
     def _notes(self, branch: Branch) -> AsyncGenerator[HeardNotes, None]:
         def transcribe() -> AsyncGenerator[HeardNotes, None]:
-            return self._transcriber.transcribe(self._request.note_model, branch, field="config.note_model")
+            wanted = self._request
+            fields = {"field": "config.note_model", "ends_field": "config.note_ends"}
+            return self._transcriber.transcribe(wanted.note_model, branch, wanted.note_ends, **fields)
 
         return heard_notes(transcribe, branch, self._resumes, stage=NOTES_STAGE)
 

@@ -27,55 +27,56 @@ from stretto.common.v1 import audio_pb2 as stretto_dot_common_dot_v1_dot_audio__
 from stretto.common.v1 import harmony_pb2 as stretto_dot_common_dot_v1_dot_harmony__pb2
 from stretto.common.v1 import model_pb2 as stretto_dot_common_dot_v1_dot_model__pb2
 from stretto.common.v1 import score_pb2 as stretto_dot_common_dot_v1_dot_score__pb2
+from stretto.transcriber.v1 import transcriber_pb2 as stretto_dot_transcriber_dot_v1_dot_transcriber__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*stretto/orchestrator/v1/orchestrator.proto\x12\x17stretto.orchestrator.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1dstretto/common/v1/audio.proto\x1a\x1fstretto/common/v1/harmony.proto\x1a\x1dstretto/common/v1/model.proto\x1a\x1dstretto/common/v1/score.proto\"\xc2\x02\n\x14GenerateMusicRequest\x12\x0f\n\x07\x63\x61scade\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x12\n\nduration_s\x18\x03 \x01(\x01\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\x34\n\x08sampling\x18\x05 \x01(\x0b\x32\".stretto.common.v1.SamplingOptions\x12+\n\x06melody\x18\x06 \x01(\x0b\x32\x1b.stretto.common.v1.Waveform\x12%\n\x04pace\x18\x07 \x01(\x0e\x32\x17.stretto.common.v1.Pace\x12\x10\n\x08priority\x18\x08 \x01(\x05\x12\x32\n\x05story\x18\t \x03(\x0b\x32#.stretto.orchestrator.v1.PromptSpan\x12\x17\n\x0f\x63\x61ndidate_count\x18\n \x01(\x05\"O\n\nPromptSpan\x12\x0f\n\x07start_s\x18\x01 \x01(\x01\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x14\n\x07\x62lend_s\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\n\n\x08_blend_s\"\xc4\x01\n\x15GenerateMusicResponse\x12\x35\n\x08progress\x18\x01 \x01(\x0b\x32!.stretto.orchestrator.v1.ProgressH\x00\x12\x34\n\x05\x63hunk\x18\x02 \x01(\x0b\x32#.stretto.orchestrator.v1.AudioChunkH\x00\x12\x33\n\x07receipt\x18\x03 \x01(\x0b\x32 .stretto.orchestrator.v1.ReceiptH\x00\x42\t\n\x07payload\"\x8f\x02\n\x14\x43ontinueMusicRequest\x12\x0f\n\x07\x63\x61scade\x18\x01 \x01(\t\x12*\n\x05\x61udio\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.Waveform\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12\x12\n\nduration_s\x18\x04 \x01(\x01\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\x34\n\x08sampling\x18\x06 \x01(\x0b\x32\".stretto.common.v1.SamplingOptions\x12\x19\n\x11include_recording\x18\x07 \x01(\x08\x12%\n\x04pace\x18\x08 \x01(\x0e\x32\x17.stretto.common.v1.Pace\x12\x10\n\x08priority\x18\t \x01(\x05\"\xc4\x01\n\x15\x43ontinueMusicResponse\x12\x35\n\x08progress\x18\x01 \x01(\x0b\x32!.stretto.orchestrator.v1.ProgressH\x00\x12\x34\n\x05\x63hunk\x18\x02 \x01(\x0b\x32#.stretto.orchestrator.v1.AudioChunkH\x00\x12\x33\n\x07receipt\x18\x03 \x01(\x0b\x32 .stretto.orchestrator.v1.ReceiptH\x00\x42\t\n\x07payload\"N\n\x08Progress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x18\n\x10\x64one_frame_count\x18\x02 \x01(\x03\x12\x19\n\x11total_frame_count\x18\x03 \x01(\x03\"W\n\nAudioChunk\x12-\n\x08waveform\x18\x01 \x01(\x0b\x32\x1b.stretto.common.v1.Waveform\x12\x1a\n\x12\x66irst_sample_index\x18\x02 \x01(\x03\"\xd7\x03\n\x07Receipt\x12\x0f\n\x07\x63\x61scade\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x12\n\nduration_s\x18\x04 \x01(\x01\x12\x34\n\x08sampling\x18\x05 \x01(\x0b\x32\".stretto.common.v1.SamplingOptions\x12,\n\x06models\x18\x06 \x03(\x0b\x32\x1c.stretto.common.v1.ModelInfo\x12\x17\n\x0fstretto_version\x18\x07 \x01(\t\x12\x14\n\x0cinput_sha256\x18\x08 \x01(\t\x12\x15\n\routput_sha256\x18\t \x01(\t\x12\x36\n\x13\x66irst_audio_latency\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rtotal_latency\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cresume_count\x18\x0c \x01(\x05\x12\x32\n\x05story\x18\r \x03(\x0b\x32#.stretto.orchestrator.v1.PromptSpan\x12\x17\n\x0f\x63\x61ndidate_count\x18\x0e \x01(\x05\x12\x12\n\nsimilarity\x18\x0f \x01(\x02\"\x8b\x01\n\x13\x41nalyzeMusicRequest\x12\x38\n\x06\x63onfig\x18\x01 \x01(\x0b\x32&.stretto.orchestrator.v1.AnalyzeConfigH\x00\x12/\n\x08waveform\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.WaveformH\x00\x42\t\n\x07payload\"\x99\x01\n\rAnalyzeConfig\x12:\n\x08sections\x18\x01 \x03(\x0e\x32(.stretto.orchestrator.v1.AnalysisSection\x12\x12\n\nnote_model\x18\x02 \x01(\t\x12\x12\n\nbeat_model\x18\x03 \x01(\t\x12\r\n\x05title\x18\x04 \x01(\t\x12\x15\n\rharmony_model\x18\x05 \x01(\t\"\x85\x03\n\x14\x41nalyzeMusicResponse\x12=\n\x08progress\x18\x01 \x01(\x0b\x32).stretto.orchestrator.v1.AnalysisProgressH\x00\x12\x37\n\x05notes\x18\x02 \x01(\x0b\x32&.stretto.orchestrator.v1.AnalyzedNotesH\x00\x12\x37\n\x05\x62\x65\x61ts\x18\x03 \x01(\x0b\x32&.stretto.orchestrator.v1.AnalyzedBeatsH\x00\x12\x37\n\x05score\x18\x04 \x01(\x0b\x32&.stretto.orchestrator.v1.AnalyzedScoreH\x00\x12;\n\x07receipt\x18\x05 \x01(\x0b\x32(.stretto.orchestrator.v1.AnalysisReceiptH\x00\x12;\n\x07harmony\x18\x06 \x01(\x0b\x32(.stretto.orchestrator.v1.AnalyzedHarmonyH\x00\x42\t\n\x07payload\"1\n\x10\x41nalysisProgress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0e\n\x06\x64one_s\x18\x02 \x01(\x01\"L\n\rAnalyzedNotes\x12\'\n\x05notes\x18\x01 \x01(\x0b\x32\x18.stretto.common.v1.Score\x12\x12\n\ncomplete_s\x18\x02 \x01(\x01\"z\n\rAnalyzedBeats\x12\x0e\n\x06\x62\x65\x61t_s\x18\x01 \x03(\x01\x12\x13\n\x0b\x62\x65\x61t_in_bar\x18\x02 \x03(\x05\x12\x11\n\ttempo_bpm\x18\x03 \x03(\x01\x12 \n\x18time_signature_numerator\x18\x04 \x01(\x05\x12\x0f\n\x07onset_s\x18\x05 \x03(\x01\"J\n\rAnalyzedScore\x12\'\n\x05score\x18\x01 \x01(\x0b\x32\x18.stretto.common.v1.Score\x12\x10\n\x08musicxml\x18\x02 \x01(\x0c\"T\n\x0f\x41nalyzedHarmony\x12/\n\x06labels\x18\x01 \x03(\x0b\x32\x1f.stretto.common.v1.HarmonyLabel\x12\x10\n\x08musicxml\x18\x02 \x01(\x0c\"\xf0\x01\n\x0f\x41nalysisReceipt\x12:\n\x08sections\x18\x01 \x03(\x0e\x32(.stretto.orchestrator.v1.AnalysisSection\x12,\n\x06models\x18\x02 \x03(\x0b\x32\x1c.stretto.common.v1.ModelInfo\x12\x12\n\nduration_s\x18\x03 \x01(\x01\x12\x14\n\x0cinput_sha256\x18\x04 \x01(\t\x12\x17\n\x0fstretto_version\x18\x05 \x01(\t\x12\x30\n\rtotal_latency\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x13\n\x11ListModelsRequest\"`\n\x12ListModelsResponse\x12,\n\x06models\x18\x01 \x03(\x0b\x32\x1c.stretto.common.v1.ModelInfo\x12\x1c\n\x14unreachable_services\x18\x02 \x03(\t*\xa5\x01\n\x0f\x41nalysisSection\x12 \n\x1c\x41NALYSIS_SECTION_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41NALYSIS_SECTION_NOTES\x10\x01\x12\x1a\n\x16\x41NALYSIS_SECTION_BEATS\x10\x02\x12\x1a\n\x16\x41NALYSIS_SECTION_SCORE\x10\x03\x12\x1c\n\x18\x41NALYSIS_SECTION_HARMONY\x10\x04\x32\xd1\x03\n\x13OrchestratorService\x12p\n\rGenerateMusic\x12-.stretto.orchestrator.v1.GenerateMusicRequest\x1a..stretto.orchestrator.v1.GenerateMusicResponse0\x01\x12p\n\rContinueMusic\x12-.stretto.orchestrator.v1.ContinueMusicRequest\x1a..stretto.orchestrator.v1.ContinueMusicResponse0\x01\x12o\n\x0c\x41nalyzeMusic\x12,.stretto.orchestrator.v1.AnalyzeMusicRequest\x1a-.stretto.orchestrator.v1.AnalyzeMusicResponse(\x01\x30\x01\x12\x65\n\nListModels\x12*.stretto.orchestrator.v1.ListModelsRequest\x1a+.stretto.orchestrator.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*stretto/orchestrator/v1/orchestrator.proto\x12\x17stretto.orchestrator.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1dstretto/common/v1/audio.proto\x1a\x1fstretto/common/v1/harmony.proto\x1a\x1dstretto/common/v1/model.proto\x1a\x1dstretto/common/v1/score.proto\x1a(stretto/transcriber/v1/transcriber.proto\"\xc2\x02\n\x14GenerateMusicRequest\x12\x0f\n\x07\x63\x61scade\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x12\n\nduration_s\x18\x03 \x01(\x01\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\x34\n\x08sampling\x18\x05 \x01(\x0b\x32\".stretto.common.v1.SamplingOptions\x12+\n\x06melody\x18\x06 \x01(\x0b\x32\x1b.stretto.common.v1.Waveform\x12%\n\x04pace\x18\x07 \x01(\x0e\x32\x17.stretto.common.v1.Pace\x12\x10\n\x08priority\x18\x08 \x01(\x05\x12\x32\n\x05story\x18\t \x03(\x0b\x32#.stretto.orchestrator.v1.PromptSpan\x12\x17\n\x0f\x63\x61ndidate_count\x18\n \x01(\x05\"O\n\nPromptSpan\x12\x0f\n\x07start_s\x18\x01 \x01(\x01\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x14\n\x07\x62lend_s\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\n\n\x08_blend_s\"\xc4\x01\n\x15GenerateMusicResponse\x12\x35\n\x08progress\x18\x01 \x01(\x0b\x32!.stretto.orchestrator.v1.ProgressH\x00\x12\x34\n\x05\x63hunk\x18\x02 \x01(\x0b\x32#.stretto.orchestrator.v1.AudioChunkH\x00\x12\x33\n\x07receipt\x18\x03 \x01(\x0b\x32 .stretto.orchestrator.v1.ReceiptH\x00\x42\t\n\x07payload\"\x8f\x02\n\x14\x43ontinueMusicRequest\x12\x0f\n\x07\x63\x61scade\x18\x01 \x01(\t\x12*\n\x05\x61udio\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.Waveform\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12\x12\n\nduration_s\x18\x04 \x01(\x01\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\x34\n\x08sampling\x18\x06 \x01(\x0b\x32\".stretto.common.v1.SamplingOptions\x12\x19\n\x11include_recording\x18\x07 \x01(\x08\x12%\n\x04pace\x18\x08 \x01(\x0e\x32\x17.stretto.common.v1.Pace\x12\x10\n\x08priority\x18\t \x01(\x05\"\xc4\x01\n\x15\x43ontinueMusicResponse\x12\x35\n\x08progress\x18\x01 \x01(\x0b\x32!.stretto.orchestrator.v1.ProgressH\x00\x12\x34\n\x05\x63hunk\x18\x02 \x01(\x0b\x32#.stretto.orchestrator.v1.AudioChunkH\x00\x12\x33\n\x07receipt\x18\x03 \x01(\x0b\x32 .stretto.orchestrator.v1.ReceiptH\x00\x42\t\n\x07payload\"N\n\x08Progress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x18\n\x10\x64one_frame_count\x18\x02 \x01(\x03\x12\x19\n\x11total_frame_count\x18\x03 \x01(\x03\"W\n\nAudioChunk\x12-\n\x08waveform\x18\x01 \x01(\x0b\x32\x1b.stretto.common.v1.Waveform\x12\x1a\n\x12\x66irst_sample_index\x18\x02 \x01(\x03\"\xd7\x03\n\x07Receipt\x12\x0f\n\x07\x63\x61scade\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x12\n\nduration_s\x18\x04 \x01(\x01\x12\x34\n\x08sampling\x18\x05 \x01(\x0b\x32\".stretto.common.v1.SamplingOptions\x12,\n\x06models\x18\x06 \x03(\x0b\x32\x1c.stretto.common.v1.ModelInfo\x12\x17\n\x0fstretto_version\x18\x07 \x01(\t\x12\x14\n\x0cinput_sha256\x18\x08 \x01(\t\x12\x15\n\routput_sha256\x18\t \x01(\t\x12\x36\n\x13\x66irst_audio_latency\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rtotal_latency\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cresume_count\x18\x0c \x01(\x05\x12\x32\n\x05story\x18\r \x03(\x0b\x32#.stretto.orchestrator.v1.PromptSpan\x12\x17\n\x0f\x63\x61ndidate_count\x18\x0e \x01(\x05\x12\x12\n\nsimilarity\x18\x0f \x01(\x02\"\x8b\x01\n\x13\x41nalyzeMusicRequest\x12\x38\n\x06\x63onfig\x18\x01 \x01(\x0b\x32&.stretto.orchestrator.v1.AnalyzeConfigH\x00\x12/\n\x08waveform\x18\x02 \x01(\x0b\x32\x1b.stretto.common.v1.WaveformH\x00\x42\t\n\x07payload\"\xce\x01\n\rAnalyzeConfig\x12:\n\x08sections\x18\x01 \x03(\x0e\x32(.stretto.orchestrator.v1.AnalysisSection\x12\x12\n\nnote_model\x18\x02 \x01(\t\x12\x12\n\nbeat_model\x18\x03 \x01(\t\x12\r\n\x05title\x18\x04 \x01(\t\x12\x15\n\rharmony_model\x18\x05 \x01(\t\x12\x33\n\tnote_ends\x18\x06 \x01(\x0e\x32 .stretto.transcriber.v1.NoteEnds\"\x85\x03\n\x14\x41nalyzeMusicResponse\x12=\n\x08progress\x18\x01 \x01(\x0b\x32).stretto.orchestrator.v1.AnalysisProgressH\x00\x12\x37\n\x05notes\x18\x02 \x01(\x0b\x32&.stretto.orchestrator.v1.AnalyzedNotesH\x00\x12\x37\n\x05\x62\x65\x61ts\x18\x03 \x01(\x0b\x32&.stretto.orchestrator.v1.AnalyzedBeatsH\x00\x12\x37\n\x05score\x18\x04 \x01(\x0b\x32&.stretto.orchestrator.v1.AnalyzedScoreH\x00\x12;\n\x07receipt\x18\x05 \x01(\x0b\x32(.stretto.orchestrator.v1.AnalysisReceiptH\x00\x12;\n\x07harmony\x18\x06 \x01(\x0b\x32(.stretto.orchestrator.v1.AnalyzedHarmonyH\x00\x42\t\n\x07payload\"1\n\x10\x41nalysisProgress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0e\n\x06\x64one_s\x18\x02 \x01(\x01\"L\n\rAnalyzedNotes\x12\'\n\x05notes\x18\x01 \x01(\x0b\x32\x18.stretto.common.v1.Score\x12\x12\n\ncomplete_s\x18\x02 \x01(\x01\"z\n\rAnalyzedBeats\x12\x0e\n\x06\x62\x65\x61t_s\x18\x01 \x03(\x01\x12\x13\n\x0b\x62\x65\x61t_in_bar\x18\x02 \x03(\x05\x12\x11\n\ttempo_bpm\x18\x03 \x03(\x01\x12 \n\x18time_signature_numerator\x18\x04 \x01(\x05\x12\x0f\n\x07onset_s\x18\x05 \x03(\x01\"J\n\rAnalyzedScore\x12\'\n\x05score\x18\x01 \x01(\x0b\x32\x18.stretto.common.v1.Score\x12\x10\n\x08musicxml\x18\x02 \x01(\x0c\"T\n\x0f\x41nalyzedHarmony\x12/\n\x06labels\x18\x01 \x03(\x0b\x32\x1f.stretto.common.v1.HarmonyLabel\x12\x10\n\x08musicxml\x18\x02 \x01(\x0c\"\xf0\x01\n\x0f\x41nalysisReceipt\x12:\n\x08sections\x18\x01 \x03(\x0e\x32(.stretto.orchestrator.v1.AnalysisSection\x12,\n\x06models\x18\x02 \x03(\x0b\x32\x1c.stretto.common.v1.ModelInfo\x12\x12\n\nduration_s\x18\x03 \x01(\x01\x12\x14\n\x0cinput_sha256\x18\x04 \x01(\t\x12\x17\n\x0fstretto_version\x18\x05 \x01(\t\x12\x30\n\rtotal_latency\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x13\n\x11ListModelsRequest\"`\n\x12ListModelsResponse\x12,\n\x06models\x18\x01 \x03(\x0b\x32\x1c.stretto.common.v1.ModelInfo\x12\x1c\n\x14unreachable_services\x18\x02 \x03(\t*\xa5\x01\n\x0f\x41nalysisSection\x12 \n\x1c\x41NALYSIS_SECTION_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x41NALYSIS_SECTION_NOTES\x10\x01\x12\x1a\n\x16\x41NALYSIS_SECTION_BEATS\x10\x02\x12\x1a\n\x16\x41NALYSIS_SECTION_SCORE\x10\x03\x12\x1c\n\x18\x41NALYSIS_SECTION_HARMONY\x10\x04\x32\xd1\x03\n\x13OrchestratorService\x12p\n\rGenerateMusic\x12-.stretto.orchestrator.v1.GenerateMusicRequest\x1a..stretto.orchestrator.v1.GenerateMusicResponse0\x01\x12p\n\rContinueMusic\x12-.stretto.orchestrator.v1.ContinueMusicRequest\x1a..stretto.orchestrator.v1.ContinueMusicResponse0\x01\x12o\n\x0c\x41nalyzeMusic\x12,.stretto.orchestrator.v1.AnalyzeMusicRequest\x1a-.stretto.orchestrator.v1.AnalyzeMusicResponse(\x01\x30\x01\x12\x65\n\nListModels\x12*.stretto.orchestrator.v1.ListModelsRequest\x1a+.stretto.orchestrator.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'stretto.orchestrator.v1.orchestrator_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ANALYSISSECTION']._serialized_start=3418
-  _globals['_ANALYSISSECTION']._serialized_end=3583
-  _globals['_GENERATEMUSICREQUEST']._serialized_start=230
-  _globals['_GENERATEMUSICREQUEST']._serialized_end=552
-  _globals['_PROMPTSPAN']._serialized_start=554
-  _globals['_PROMPTSPAN']._serialized_end=633
-  _globals['_GENERATEMUSICRESPONSE']._serialized_start=636
-  _globals['_GENERATEMUSICRESPONSE']._serialized_end=832
-  _globals['_CONTINUEMUSICREQUEST']._serialized_start=835
-  _globals['_CONTINUEMUSICREQUEST']._serialized_end=1106
-  _globals['_CONTINUEMUSICRESPONSE']._serialized_start=1109
-  _globals['_CONTINUEMUSICRESPONSE']._serialized_end=1305
-  _globals['_PROGRESS']._serialized_start=1307
-  _globals['_PROGRESS']._serialized_end=1385
-  _globals['_AUDIOCHUNK']._serialized_start=1387
-  _globals['_AUDIOCHUNK']._serialized_end=1474
-  _globals['_RECEIPT']._serialized_start=1477
-  _globals['_RECEIPT']._serialized_end=1948
-  _globals['_ANALYZEMUSICREQUEST']._serialized_start=1951
-  _globals['_ANALYZEMUSICREQUEST']._serialized_end=2090
-  _globals['_ANALYZECONFIG']._serialized_start=2093
-  _globals['_ANALYZECONFIG']._serialized_end=2246
-  _globals['_ANALYZEMUSICRESPONSE']._serialized_start=2249
-  _globals['_ANALYZEMUSICRESPONSE']._serialized_end=2638
-  _globals['_ANALYSISPROGRESS']._serialized_start=2640
-  _globals['_ANALYSISPROGRESS']._serialized_end=2689
-  _globals['_ANALYZEDNOTES']._serialized_start=2691
-  _globals['_ANALYZEDNOTES']._serialized_end=2767
-  _globals['_ANALYZEDBEATS']._serialized_start=2769
-  _globals['_ANALYZEDBEATS']._serialized_end=2891
-  _globals['_ANALYZEDSCORE']._serialized_start=2893
-  _globals['_ANALYZEDSCORE']._serialized_end=2967
-  _globals['_ANALYZEDHARMONY']._serialized_start=2969
-  _globals['_ANALYZEDHARMONY']._serialized_end=3053
-  _globals['_ANALYSISRECEIPT']._serialized_start=3056
-  _globals['_ANALYSISRECEIPT']._serialized_end=3296
-  _globals['_LISTMODELSREQUEST']._serialized_start=3298
-  _globals['_LISTMODELSREQUEST']._serialized_end=3317
-  _globals['_LISTMODELSRESPONSE']._serialized_start=3319
-  _globals['_LISTMODELSRESPONSE']._serialized_end=3415
-  _globals['_ORCHESTRATORSERVICE']._serialized_start=3586
-  _globals['_ORCHESTRATORSERVICE']._serialized_end=4051
+  _globals['_ANALYSISSECTION']._serialized_start=3513
+  _globals['_ANALYSISSECTION']._serialized_end=3678
+  _globals['_GENERATEMUSICREQUEST']._serialized_start=272
+  _globals['_GENERATEMUSICREQUEST']._serialized_end=594
+  _globals['_PROMPTSPAN']._serialized_start=596
+  _globals['_PROMPTSPAN']._serialized_end=675
+  _globals['_GENERATEMUSICRESPONSE']._serialized_start=678
+  _globals['_GENERATEMUSICRESPONSE']._serialized_end=874
+  _globals['_CONTINUEMUSICREQUEST']._serialized_start=877
+  _globals['_CONTINUEMUSICREQUEST']._serialized_end=1148
+  _globals['_CONTINUEMUSICRESPONSE']._serialized_start=1151
+  _globals['_CONTINUEMUSICRESPONSE']._serialized_end=1347
+  _globals['_PROGRESS']._serialized_start=1349
+  _globals['_PROGRESS']._serialized_end=1427
+  _globals['_AUDIOCHUNK']._serialized_start=1429
+  _globals['_AUDIOCHUNK']._serialized_end=1516
+  _globals['_RECEIPT']._serialized_start=1519
+  _globals['_RECEIPT']._serialized_end=1990
+  _globals['_ANALYZEMUSICREQUEST']._serialized_start=1993
+  _globals['_ANALYZEMUSICREQUEST']._serialized_end=2132
+  _globals['_ANALYZECONFIG']._serialized_start=2135
+  _globals['_ANALYZECONFIG']._serialized_end=2341
+  _globals['_ANALYZEMUSICRESPONSE']._serialized_start=2344
+  _globals['_ANALYZEMUSICRESPONSE']._serialized_end=2733
+  _globals['_ANALYSISPROGRESS']._serialized_start=2735
+  _globals['_ANALYSISPROGRESS']._serialized_end=2784
+  _globals['_ANALYZEDNOTES']._serialized_start=2786
+  _globals['_ANALYZEDNOTES']._serialized_end=2862
+  _globals['_ANALYZEDBEATS']._serialized_start=2864
+  _globals['_ANALYZEDBEATS']._serialized_end=2986
+  _globals['_ANALYZEDSCORE']._serialized_start=2988
+  _globals['_ANALYZEDSCORE']._serialized_end=3062
+  _globals['_ANALYZEDHARMONY']._serialized_start=3064
+  _globals['_ANALYZEDHARMONY']._serialized_end=3148
+  _globals['_ANALYSISRECEIPT']._serialized_start=3151
+  _globals['_ANALYSISRECEIPT']._serialized_end=3391
+  _globals['_LISTMODELSREQUEST']._serialized_start=3393
+  _globals['_LISTMODELSREQUEST']._serialized_end=3412
+  _globals['_LISTMODELSRESPONSE']._serialized_start=3414
+  _globals['_LISTMODELSRESPONSE']._serialized_end=3510
+  _globals['_ORCHESTRATORSERVICE']._serialized_start=3681
+  _globals['_ORCHESTRATORSERVICE']._serialized_end=4146
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ from stretto.common.v1 import audio_pb2 as _audio_pb2
 from stretto.common.v1 import harmony_pb2 as _harmony_pb2
 from stretto.common.v1 import model_pb2 as _model_pb2
 from stretto.common.v1 import score_pb2 as _score_pb2
+from stretto.transcriber.v1 import transcriber_pb2 as _transcriber_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -164,18 +165,20 @@ class AnalyzeMusicRequest(_message.Message):
     def __init__(self, config: _Optional[_Union[AnalyzeConfig, _Mapping]] = ..., waveform: _Optional[_Union[_audio_pb2.Waveform, _Mapping]] = ...) -> None: ...
 
 class AnalyzeConfig(_message.Message):
-    __slots__ = ("sections", "note_model", "beat_model", "title", "harmony_model")
+    __slots__ = ("sections", "note_model", "beat_model", "title", "harmony_model", "note_ends")
     SECTIONS_FIELD_NUMBER: _ClassVar[int]
     NOTE_MODEL_FIELD_NUMBER: _ClassVar[int]
     BEAT_MODEL_FIELD_NUMBER: _ClassVar[int]
     TITLE_FIELD_NUMBER: _ClassVar[int]
     HARMONY_MODEL_FIELD_NUMBER: _ClassVar[int]
+    NOTE_ENDS_FIELD_NUMBER: _ClassVar[int]
     sections: _containers.RepeatedScalarFieldContainer[AnalysisSection]
     note_model: str
     beat_model: str
     title: str
     harmony_model: str
-    def __init__(self, sections: _Optional[_Iterable[_Union[AnalysisSection, str]]] = ..., note_model: _Optional[str] = ..., beat_model: _Optional[str] = ..., title: _Optional[str] = ..., harmony_model: _Optional[str] = ...) -> None: ...
+    note_ends: _transcriber_pb2.NoteEnds
+    def __init__(self, sections: _Optional[_Iterable[_Union[AnalysisSection, str]]] = ..., note_model: _Optional[str] = ..., beat_model: _Optional[str] = ..., title: _Optional[str] = ..., harmony_model: _Optional[str] = ..., note_ends: _Optional[_Union[_transcriber_pb2.NoteEnds, str]] = ...) -> None: ...
 
 class AnalyzeMusicResponse(_message.Message):
     __slots__ = ("progress", "notes", "beats", "score", "receipt", "harmony")

@@ -37,7 +37,9 @@ class OnsetsFramesConfig:
         onset_threshold: An onset's least height.
         offset_threshold: An offset's least height.
         frame_threshold: Below it a note has ended.
-        key_threshold: Below it a key has been released.
+        key_threshold: Below it a key has been released that was struck just now.
+        held_key_threshold: Below it one has been released that was held for a second; between, in proportion. None is
+            as `key_threshold`.
 
     Raises:
         ValueError: On a size below one, or a front end that is not known.
@@ -64,6 +66,7 @@ class OnsetsFramesConfig:
     offset_threshold: float = 0.3
     frame_threshold: float = 0.3
     key_threshold: float = 0.3
+    held_key_threshold: float | None = None
 
     def __post_init__(self) -> None:
         if self.front not in ("mel", "harmonic"):

@@ -5,7 +5,9 @@ falls linearly from the onset on either side, so the place between frames follow
 https://arxiv.org/abs/2010.01815). It ends at the first of: the next onset of its pitch; a peak of the offset head of at
 least `offset_threshold` that is followed by silence of the frame head; the frame where the frame head falls below
 `frame_threshold` and stays there. Or, of `ends="key"`, where the key head falls below `key_threshold` and stays there,
-which is before the sound ends if the pedal is down. A note longer than 30 s is ended, which bounds what is kept.
+which is before the sound ends if the pedal is down; that threshold falls while a key is held to `held_key_threshold`,
+for where only the pedal can be heard most keys are soon released, and one that was held long is held on. A note longer
+than 30 s is ended, which bounds what is kept.
 
 Notes are returned when they have ended, so not in order of onset from one push to the next; `complete_s` says up to
 where all onsets are out. What is kept: five frames, and the note that sounds of each pitch.
@@ -29,6 +31,8 @@ MAX_NOTE_S = 30.0
 MIN_NOTE_S = 0.02
 RELEASE_FRAMES = 2
 """Frames in which the frame head must stay below its threshold: one alone may be a dropout."""
+HELD_S = 1.0
+"""How long a key's threshold falls."""
 
 
 @dataclass
@@ -60,7 +64,9 @@ class NoteDecoder:
             raise ValueError("ends: this model does not hear when keys are released. Ask for 'sound'.")
         self._config = config
         self._by_key = ends == "key"
-        self._threshold = config.key_threshold if self._by_key else config.frame_threshold
+        self._struck = config.key_threshold if self._by_key else config.frame_threshold
+        held = config.held_key_threshold if self._by_key else None
+        self._held = self._struck if held is None else held
         self._rate = config.frame_rate_hz
         self._kept = np.zeros((REACH, config.num_heads, NUM_PITCHES), np.float32)  # silence before the first frame
         self._frame = 0  # the next frame to decide about
@@ -103,7 +109,7 @@ class NoteDecoder:
         is_offset = _peaks(heard[:, 1], config.offset_threshold) & (not self._by_key)
         middle = heard[REACH : REACH + count]
         ended: list[tuple[float, float, int, int]] = []
-        is_quiet = middle[:, 4 if self._by_key else 2] < self._threshold
+        level = middle[:, 4 if self._by_key else 2]
         for index in range(count):
             for pitch in np.nonzero(is_onset[index])[0].tolist():
                 ended += self._begin(heard[index : index + 2 * REACH + 1], pitch)
@@ -111,7 +117,7 @@ class NoteDecoder:
                 peak_s = (
                     self._place_s(heard[index : index + 2 * REACH + 1, 1, pitch]) if is_offset[index, pitch] else None
                 )
-                ended += self._continue(pitch, bool(is_quiet[index, pitch]), peak_s)
+                ended += self._continue(pitch, float(level[index, pitch]), peak_s)
             self._frame += 1
         return _notes_of(ended)
 
@@ -125,13 +131,13 @@ class NoteDecoder:
         self._sounding[pitch] = _Sounding(onset_s, velocity, self._frame)
         return ended
 
-    def _continue(self, pitch: int, is_quiet: bool, peak_s: float | None) -> list[tuple[float, float, int, int]]:
+    def _continue(self, pitch: int, level: float, peak_s: float | None) -> list[tuple[float, float, int, int]]:
         note = self._sounding[pitch]
         if peak_s is not None and self._frame > note.onset_frame + 1:
             note.peak_s = peak_s
         if self._frame <= note.onset_frame + 1:  # the frame head may come a frame after the onset
             return []
-        if is_quiet:
+        if level < self._threshold(self._frame - note.onset_frame):
             if note.quiet == 0:
                 note.quiet_s = self._time_s(self._frame - self._config.frame_centre)
             note.quiet += 1
@@ -145,6 +151,11 @@ class NoteDecoder:
         if note.peak_s is not None and abs(note.peak_s - end_s) < 0.1:
             end_s = note.peak_s
         return [self._ended(pitch, note, end_s)]
+
+    def _threshold(self, num_frames: int) -> float:
+        """Of a note that was struck so many frames ago."""
+        share = min(1.0, num_frames / (HELD_S * self._rate))
+        return self._struck + share * (self._held - self._struck)
 
     def _ended(self, pitch: int, note: _Sounding, end_s: float) -> tuple[float, float, int, int]:
         return note.onset_s, max(end_s, note.onset_s + MIN_NOTE_S), pitch + LOWEST_PITCH, note.velocity

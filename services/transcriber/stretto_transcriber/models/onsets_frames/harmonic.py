@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stretto_transcriber.models.onsets_frames.config import NUM_PITCHES, OnsetsFramesConfig
-from stretto_transcriber.models.onsets_frames.heads import Heads
+from stretto_transcriber.models.onsets_frames.heads import Heads, begin_rare
 from stretto_transcriber.models.onsets_frames.recurrent import recurred
 from stretto_transcriber.models.onsets_frames.spectrum import (
     BINS_PER_SEMITONE,
@@ -30,7 +30,6 @@ from stretto_transcriber.models.onsets_frames.spectrum import (
 )
 
 HARMONICS = (0.5, 1, 2, 3, 4, 5, 6, 7, 8)
-_RARE = -4.0  # the first bias of heads that are seldom on
 
 
 class NormalisedConv(nn.Sequential):
@@ -137,7 +136,7 @@ class HarmonicNetwork(nn.Module):
         self.key_head = nn.Linear(2 * config.combined_lstm_size, 1) if config.has_key_head else None
         for head in (self.onset_head, self.offset_head, self.frame_head, self.key_head):
             if head is not None:
-                nn.init.constant_(head.bias, _RARE)
+                begin_rare(head)
 
     def forward(self, features: Tensor) -> Heads:
         x = torch.stack(features.chunk(len(HARMONIC_WINDOWS), -1), 1)  # [B, W, T, 297]

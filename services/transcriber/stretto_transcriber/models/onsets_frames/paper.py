@@ -5,7 +5,7 @@ their keys are those of the PyTorch version by Jong Wook Kim, `onset_stack.0.cnn
 dicts load; a network without `offset_stack` is the first paper's.
 
 Departures: the heads give logits; velocity is a share of 127, not of the range 10 to 90; where released keys are heard
-they are a second layer beside the frames'.
+they are a second layer beside the frames'; and heads begin as seldom on.
 
 Legend: B batch, C channels, T frames, F mel bands, D size of a stack's last layer, P pitches.
 """
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from stretto_transcriber.models.onsets_frames.config import NUM_PITCHES, OnsetsFramesConfig
-from stretto_transcriber.models.onsets_frames.heads import Heads
+from stretto_transcriber.models.onsets_frames.heads import Heads, begin_rare
 from stretto_transcriber.models.onsets_frames.recurrent import recurred
 from stretto_transcriber.models.onsets_frames.spectrum import MelSpectrum
 
@@ -72,6 +72,11 @@ class PaperNetwork(nn.Module):
         self.combined_stack = nn.Sequential(BiLSTM(heard, hidden), nn.Linear(2 * hidden, NUM_PITCHES))
         self.key_layer = nn.Linear(2 * hidden, NUM_PITCHES) if config.has_key_head else None
         self.velocity_stack = nn.Sequential(ConvStack(config), nn.Linear(config.fc_size, NUM_PITCHES))
+        for stack in (self.onset_stack, self.offset_stack, self.combined_stack):
+            if stack is not None:
+                begin_rare(stack[-1])
+        if self.key_layer is not None:
+            begin_rare(self.key_layer)
 
     def forward(self, features: Tensor) -> Heads:
         onset, offset = self.onset_stack(features), None
