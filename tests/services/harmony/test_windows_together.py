@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,10 @@ from harmony_calls import analyze, edited, labels_of, make_score, typed
 from stretto.harmony.v1 import harmony_pb2
 from stretto_harmony import loading
 from stretto_harmony.convert import score_to_proto
+from stretto_harmony.engine import MeasureGrid
+from stretto_harmony.engine.windows import analyze_windows
+from stretto_harmony.scores.labels import Analysis
+from stretto_harmony.scores.score import Score
 
 TOGETHER = 3
 
@@ -66,3 +71,15 @@ async def test_the_windows_of_an_edit_are_analysed_together(serve: Any, made: An
     assert made["joint"].turns == [2] and reply.window_count == 2
     wanted = [label for label in whole if reply.start_ticks <= label.start_ticks < reply.end_ticks]
     assert list(reply.labels) == wanted and wanted
+
+
+def test_a_label_that_lasts_beyond_its_window_is_cut_to_it() -> None:
+    score, grid = make_score(10, pickup=1), MeasureGrid(4, 2)
+    windows = [grid.window(index, score.num_measures) for index in range(grid.num_windows(score.num_measures))]
+
+    def one_label(scores: Sequence[Score]) -> list[Analysis]:
+        return [Analysis((tiny_analyzers.label_of(0, each.num_ticks, 1),)) for each in scores]
+
+    found = [label for each in analyze_windows(one_label, score, windows) for label in each.labels]
+    bounds = [0, int(score.measure_start[4]), int(score.measure_start[8]), score.num_ticks]
+    assert [(label.start, label.end) for label in found] == list(zip(bounds, bounds[1:]))
