@@ -115,16 +115,6 @@ def test_chords_of_a_new_key_are_also_told_in_the_old_one() -> None:
     assert (root_in_own, root_before) == (0, 1)
     assert rows.wide[0, 2, -1] == 1 and rows.before[0, 2, -1] == 0
     assert torch.equal(rows.wide[0, 1], rows.before[0, 1])
-    assert rows.key_change[0].tolist() == [-1, -1, 15, -1, 13, -1, 15, -1]
-    assert (rows.key_change[1, 4:] == -1).all()
-
-
-def test_key_modules_are_asked_in_the_old_key_after_chords_in_their_own() -> None:
-    module, rows = tiny_modules().ktm, chord_rows([piece()], CPU)
-    states, here, changes = train_modular.asked(module, rows, torch.tensor([0]))
-    assert here.all() and torch.where(changes[0])[0].tolist() == [1, 3, 5]
-    sequence = torch.cat([rows.wide[0, :4], rows.before[0, 4:5]])[None]
-    torch.testing.assert_close(module.logit(states)[0, 3], module(sequence)[0, -1, 0])
 
 
 def test_the_published_order_of_chords_is_type_by_type() -> None:

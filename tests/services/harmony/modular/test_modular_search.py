@@ -25,6 +25,8 @@ EXHAUSTIVE = SearchConfig(
     key_branch_mass=1.0,
     hash_length=0,
     key_sequence_exponent=3.0,
+    key_transition_exponent=1.5,
+    chord_sequence_exponent=0.75,
     min_key_change=0.2,
     max_no_key_change=0.8,
 )
@@ -147,7 +149,7 @@ class Exhaustive:
             prior = (
                 self.modules.icm.log_prior[int(key.is_minor), int(vectors.relative_chord(*place)[0])] if near else 0.0
             )
-            return [(heard, score + float(prior) * notes)] if near else []
+            return [(heard, score + float(prior) * self.config.chord_sequence_exponent * notes)] if near else []
         if not vectors.within_reach(*place, vectors.WIDE_REACH)[0]:
             return []
         asked = vector(self.line, heard, key, None, vectors.WIDE_REACH)
@@ -156,7 +158,8 @@ class Exhaustive:
         if near and change <= self.config.max_no_key_change:
             prior = torch.log_softmax(self.told("csm", before, None, None, None), -1)
             relative = vectors.relative_chord(*place, self.modules.csm.reduction)[0]
-            out.append((heard, score + (float(prior[relative]) + np.log(1 - change)) * notes))
+            said = float(prior[relative]) * self.config.chord_sequence_exponent
+            out.append((heard, score + (said + np.log(1 - change) * self.config.key_transition_exponent) * notes))
         if change >= self.config.min_key_change:
             prior = torch.log_softmax(self.told("ksm", before, heard, key, asked), -1)
             for place_ in torch.argsort(-prior).tolist():
@@ -166,7 +169,8 @@ class Exhaustive:
                 new = Key(tonic, place_ >= 29)
                 if new == key:
                     continue
-                said = np.log(change) + float(prior[place_]) * self.config.key_sequence_exponent
+                said = np.log(change) * self.config.key_transition_exponent
+                said += float(prior[place_]) * self.config.key_sequence_exponent
                 out.append((replace(heard, key=new), score + said * notes))
                 break
         return out
@@ -360,6 +364,7 @@ def test_the_named_parameters_are_the_published_ones() -> None:
     assert (default.min_key_change, default.max_no_key_change) == (0.05, 0.75)
     assert (default.chord_branch_mass, default.key_branch_mass) == (0.5, 0.5)
     assert (default.max_chord_length, default.key_sequence_exponent) == (8.0, 50.0)
+    assert (default.key_transition_exponent, default.chord_sequence_exponent) == (1.0, 1.0)
     fh = PUBLISHED_FH
     assert (fh.min_chord_change, fh.max_no_chord_change, fh.min_key_change, fh.max_no_key_change) == (
         0.3,
