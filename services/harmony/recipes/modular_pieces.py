@@ -85,10 +85,16 @@ def published_mode(label: HarmonyLabel) -> int:
     return int(interval in minor_degrees or (applied.is_minor and interval not in major_degrees))
 
 
-def piece_of(name: str, score: Score, analysis: Analysis) -> Piece:
-    """A packed piece as the modules see it: an applied chord is in the key that it tonicises (`published_mode`).
+def piece_of(name: str, score: Score, analysis: Analysis, *, as_published: bool = True) -> Piece:
+    """A packed piece as the modules see it: an applied chord is in the key that it tonicises.
 
     A chord that has its root or bass more than 14 fifths from its tonic is left out.
+
+    Args:
+        name: Of the piece.
+        score: Its notes.
+        analysis: Its labels.
+        as_published: Whether the modes of those keys are those of the Functional Harmony corpus (`published_mode`).
     """
     labels = list(analysis)
     root = np.array([label.root for label in labels])
@@ -96,7 +102,7 @@ def piece_of(name: str, score: Score, analysis: Analysis) -> Piece:
     tonic = np.array([label.tonicised.tonic for label in labels])
     kept = np.flatnonzero(vectors.within_reach(root, inverted, tonic))
     labels, root, inverted, tonic = [labels[n] for n in kept], root[kept], inverted[kept], tonic[kept]
-    is_minor = np.array([published_mode(label) for label in labels])
+    is_minor = np.array([published_mode(label) if as_published else int(label.tonicised.is_minor) for label in labels])
     start = np.array([label.start for label in labels])
     end = np.array([label.end for label in labels])
     old_tonic, old_minor = np.roll(tonic, 1), np.roll(is_minor, 1)

@@ -25,8 +25,6 @@ EXHAUSTIVE = SearchConfig(
     key_branch_mass=1.0,
     hash_length=0,
     key_sequence_exponent=3.0,
-    key_transition_exponent=1.5,
-    chord_sequence_exponent=0.75,
     min_key_change=0.2,
     max_no_key_change=0.8,
 )
@@ -209,6 +207,18 @@ def test_a_wide_beam_finds_the_best_of_all_readings(seed: int, reduction: str, m
     reading = JointSearch(modules, EXHAUSTIVE, line, spans, log_probs).run()
     assert found_by(reading) == expected
     assert reading.score == pytest.approx(score, abs=1e-3)
+
+
+@pytest.mark.parametrize("changes", [{"key_transition_exponent": 2.5}, {"chord_sequence_exponent": 0.4}])
+@pytest.mark.parametrize("seed", [5, 9, 10])
+def test_each_module_of_a_reading_has_its_exponent(seed: int, changes: dict[str, float]) -> None:
+    modules, config = tiny_modules(seed), replace(EXHAUSTIVE, **changes)
+    line, spans, log_probs = problem(3, seed, must=0.29)
+    score, expected = Exhaustive(modules, config, line, spans, log_probs).best()
+    reading = JointSearch(modules, config, line, spans, log_probs).run()
+    assert found_by(reading) == expected
+    assert reading.score == pytest.approx(score, abs=1e-3)
+    assert JointSearch(modules, EXHAUSTIVE, line, spans, log_probs).run().score != pytest.approx(score, abs=1e-2)
 
 
 def test_the_cases_against_all_readings_hold_keys_that_change_and_keys_that_stay() -> None:

@@ -128,6 +128,13 @@ def test_applied_chords_stand_in_the_mode_of_the_degrees_triad(key: Key, applied
     assert piece_of("a", tiny_score(4), Analysis((label, dataclasses.replace(label, start=HALF, end=2 * HALF)))).chords.is_minor.tolist() == [minor, minor]
 
 
+def test_a_piece_may_keep_the_modes_of_its_own_analysis() -> None:
+    label = HarmonyLabel(0, HALF, Key(0, True), "V/V", Key(1), 2, ChordType.MAJOR, 0)
+    analysis = Analysis((label, dataclasses.replace(label, start=HALF, end=2 * HALF)))
+    assert piece_of("a", tiny_score(4), analysis, as_published=False).chords.is_minor.tolist() == [0, 0]
+    assert piece_of("a", tiny_score(4), analysis).chords.is_minor.tolist() == [1, 1]
+
+
 def test_labels_of_other_notes_do_not_fit() -> None:
     own = piece()
     tones = {place: set() for place in range(8)}
