@@ -308,9 +308,7 @@ def chord_rows(pieces: Sequence[Piece], device: torch.device) -> ChordRows:
 
     def padded(name: str) -> Tensor:
         shapes = [(longest - len(row[name]), *row[name].shape[1:]) for row in rows]
-        parts = [
-            np.concatenate([row[name], np.zeros(shape, row[name].dtype)]) for row, shape in zip(rows, shapes)
-        ]
+        parts = [np.concatenate([row[name], np.zeros(shape, row[name].dtype)]) for row, shape in zip(rows, shapes)]
         return torch.as_tensor(np.stack(parts), device=device)
 
     length = torch.tensor([len(row["chord"]) for row in rows], device=device)

@@ -57,7 +57,7 @@ class Schedule:
         warmup_steps: Until the rate is at its highest.
         validate_every_s: Seconds between validations.
         transpose: Whether notes are transposed at random, by up to 7 fifths.
-        stray: Share of pieces that the key modules hear as a reader does who errs (`modular_strays.py`); 0 is published.
+        stray: Share of pieces that the key modules hear as readers who err do (`modular_strays.py`); 0 is published.
         hide_durations: Share of spans whose notes' durations are hidden, as they are in the published training split.
     """
 

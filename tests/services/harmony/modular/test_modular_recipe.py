@@ -180,18 +180,15 @@ def test_pieces_whose_labels_are_of_other_notes_do_not_train_what_hears(
     save_pieces(tmp_path / "pieces.npz", {"train": [own], "extra": [far], "valid": [own]})
     text = (RECIPES / "modular_debug.toml").read_text("utf-8")
     (tmp_path / "recipe.toml").write_text(f"min_label_fit = {label_fit(own) - 0.01}\n{text}", "utf-8")
-    heard = {}
+    heard: list[int] = []
+    arguments = ["train_modular.py", "--config", str(tmp_path / "recipe.toml"), "--run", str(tmp_path / "run")]
+    arguments += ["--pieces", str(tmp_path / "pieces.npz"), "--module"]
+    monkeypatch.setattr(train_modular, "train", lambda task, *_: heard.append(task))
     for module in train_modular.MODULES:
-        monkeypatch.setattr(
-            sys,
-            "argv",
-            ["train_modular.py", "--config", str(tmp_path / "recipe.toml"), "--pieces", str(tmp_path / "pieces.npz")]
-            + ["--run", str(tmp_path / "run"), "--module", module],
-        )
-        monkeypatch.setattr(train_modular, "train", lambda *_: None)
-        monkeypatch.setitem(train_modular.TASKS, module, lambda _, pieces, *rest: heard.update({module: len(pieces)}))
+        monkeypatch.setattr(sys, "argv", [*arguments, module])
+        monkeypatch.setitem(train_modular.TASKS, module, lambda _, pieces, *rest: len(pieces))
         train_modular.main()
-    assert heard == {"ctm": 1, "ccm": 1, "csm": 2, "ktm": 2, "ksm": 2}
+    assert dict(zip(train_modular.MODULES, heard)) == {"ctm": 1, "ccm": 1, "csm": 2, "ktm": 2, "ksm": 2}
 
 
 def test_a_module_learns_on_from_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

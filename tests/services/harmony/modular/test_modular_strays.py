@@ -15,9 +15,9 @@ from stretto_harmony.scores.score import TICKS_PER_QUARTER
 from tiny_modules import tiny_modules, tiny_score
 
 sys.path.append(str(Path(__file__).resolve().parents[4] / "services" / "harmony" / "recipes"))
-import train_modular  # noqa: E402
-from modular_pieces import Piece, label_fit, piece_of, published_mode  # noqa: E402
-from modular_strays import Reader, drawn_reader, key_rows, read_keys  # noqa: E402
+import train_modular
+from modular_pieces import Piece, label_fit, piece_of, published_mode
+from modular_strays import Reader, drawn_reader, key_rows, read_keys
 
 CPU = torch.device("cpu")
 HALF = 2 * TICKS_PER_QUARTER
@@ -125,7 +125,8 @@ def test_key_modules_are_asked_in_the_old_key_after_chords_in_their_own() -> Non
 def test_applied_chords_stand_in_the_mode_of_the_degrees_triad(key: Key, applied: Key, minor: int) -> None:
     label = HarmonyLabel(0, HALF, key, "V/x", applied, applied.tonic + 1, ChordType.MAJOR, 0)
     assert published_mode(label) == minor
-    assert piece_of("a", tiny_score(4), Analysis((label, dataclasses.replace(label, start=HALF, end=2 * HALF)))).chords.is_minor.tolist() == [minor, minor]
+    twice = Analysis((label, dataclasses.replace(label, start=HALF, end=2 * HALF)))
+    assert piece_of("a", tiny_score(4), twice).chords.is_minor.tolist() == [minor, minor]
 
 
 def test_a_piece_may_keep_the_modes_of_its_own_analysis() -> None:
