@@ -2,9 +2,9 @@
 
 The key modules were published as trained on analyses alone: all chords so far in the right keys. In the search they
 are asked after wrong ones too, of which they know nothing: a hypothesis that missed a change, or began in a wrong key,
-stays there. Here a piece is read as by a reader who errs: it misses a change now and then, changes where nothing changes, or
-begins elsewhere, and finds back sooner or later. Asked at each chord is whether its key is another than the reader's,
-and which. A departure from the paper.
+stays there. Here a piece is read as by a reader who errs: it misses a change now and then, changes where nothing
+changes, or begins elsewhere, and finds back sooner or later. Asked at each chord is whether its key is another than the
+reader's, and which. A departure from the paper.
 
 Legend: T chords, P pieces.
 """
