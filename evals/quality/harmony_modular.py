@@ -116,7 +116,7 @@ def tenth(analyzer: ModularAnalyzer, folder: Path, limit: int) -> tuple[list[Tab
     scores = []
     for path in sorted(need(folder, "The tenth corpus").glob("*.npz"))[: limit or None]:
         score, analysis, _ = read_piece(path)
-        piece = piece_of(path.stem, score, analysis)
+        piece = piece_of(path.stem, score, analysis, as_published=False)
         reading, confidence = analyzer.read(piece.notes)
         scores.append(score_of(reading, piece))
         pairs.append((analysis, analyzer.labelled(score, reading, confidence)))

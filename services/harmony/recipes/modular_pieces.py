@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from stretto_harmony.models.modular import vectors
 from stretto_harmony.models.modular.vectors import ChordColumns, NoteTable, note_table
 from stretto_harmony.scores import pitch
-from stretto_harmony.scores.labels import Analysis
+from stretto_harmony.scores.labels import VOCABULARY, Analysis, HarmonyLabel
 from stretto_harmony.scores.packed import read_piece
 from stretto_harmony.scores.score import TICKS_PER_WHOLE, Score
 from torch import Tensor
@@ -28,6 +28,12 @@ from torch.nn import functional as F
 
 Ints = NDArray[np.int64]
 MAX_SHIFT = 7  # fifths, as published
+MODES_OF_DEGREES = (
+    (frozenset({2, 3, 4, 5}), frozenset({-5, -4, -3, -2, -1, 1})),
+    (frozenset({-1, 1, 2}), frozenset({-5, -4, -3, -2, 5})),
+)
+"""Of major and of minor keys: fifths to the tonics of applied chords whose keys are minor, and major. Counted in the
+published training split, where other intervals are rare."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,10 +70,31 @@ def packed_pieces(folder: Path) -> list[Piece]:
     return [piece for piece in pieces if len(piece.which) > 1]
 
 
-def piece_of(name: str, score: Score, analysis: Analysis) -> Piece:
+def published_mode(label: HarmonyLabel) -> int:
+    """1 if the key in which a label stands is minor by the Functional Harmony corpus, whose splits judge.
+
+    That corpus writes the degree to which a chord is applied without a case, so its mode is that of the triad which
+    the key around has there: V/V of a minor key stands in the minor key of the dominant, V/iv of a major key in the
+    major one of the subdominant. Other corpora say V/V and V/iv, and mean it.
+    """
+    key, applied = label.key, label.tonicised
+    interval = applied.tonic - key.tonic
+    if applied == key or not interval:
+        return int(applied.is_minor)
+    minor_degrees, major_degrees = MODES_OF_DEGREES[int(key.is_minor)]
+    return int(interval in minor_degrees or (applied.is_minor and interval not in major_degrees))
+
+
+def piece_of(name: str, score: Score, analysis: Analysis, *, as_published: bool = True) -> Piece:
     """A packed piece as the modules see it: an applied chord is in the key that it tonicises.
 
     A chord that has its root or bass more than 14 fifths from its tonic is left out.
+
+    Args:
+        name: Of the piece.
+        score: Its notes.
+        analysis: Its labels.
+        as_published: Whether the modes of those keys are those of the Functional Harmony corpus (`published_mode`).
     """
     labels = list(analysis)
     root = np.array([label.root for label in labels])
@@ -75,7 +102,7 @@ def piece_of(name: str, score: Score, analysis: Analysis) -> Piece:
     tonic = np.array([label.tonicised.tonic for label in labels])
     kept = np.flatnonzero(vectors.within_reach(root, inverted, tonic))
     labels, root, inverted, tonic = [labels[n] for n in kept], root[kept], inverted[kept], tonic[kept]
-    is_minor = np.array([int(label.tonicised.is_minor) for label in labels])
+    is_minor = np.array([published_mode(label) if as_published else int(label.tonicised.is_minor) for label in labels])
     start = np.array([label.start for label in labels])
     end = np.array([label.end for label in labels])
     old_tonic, old_minor = np.roll(tonic, 1), np.roll(is_minor, 1)
@@ -96,6 +123,18 @@ def piece_of(name: str, score: Score, analysis: Analysis) -> Piece:
     after = np.append(begin[1:], score.num_notes)
     which = np.flatnonzero((begin < after) & (begin < score.num_notes))  # the others have no note of their own
     return Piece(name, note_table(score), chords, begin[which], which)
+
+
+def label_fit(piece: Piece) -> float:
+    """The share of notes that are tones of the chords under which they begin; low where labels are of other notes.
+
+    Some published pieces are so: the labels of most of the sonatas repeat an exposition that the notes have once.
+    """
+    count = len(piece.notes.onset)
+    chord = piece.which[np.clip(np.searchsorted(piece.begin, np.arange(count), side="right") - 1, 0, None)]
+    tones = np.array([[*VOCABULARY[t].intervals, VOCABULARY[t].intervals[0]][:4] for t in vectors.TYPE_OF])
+    interval = piece.notes.spelling + pitch.MIN_FIFTHS - piece.chords.root[chord]
+    return float((interval[:, None] == tones[piece.chords.inverted[chord]]).any(1).mean())
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,7 +291,6 @@ class ChordRows:
         length: [P].
         is_change: [P, T].
         chord: [P, T], the place among the 1,276 relative chords.
-        key_change: [P, T], the place among the 58 where the key changes, -1 elsewhere and beyond them.
     """
 
     own: Tensor
@@ -261,7 +299,6 @@ class ChordRows:
     length: Tensor
     is_change: Tensor
     chord: Tensor
-    key_change: Tensor
 
 
 def chord_rows(pieces: Sequence[Piece], device: torch.device) -> ChordRows:
@@ -270,15 +307,12 @@ def chord_rows(pieces: Sequence[Piece], device: torch.device) -> ChordRows:
     longest = max(len(row["chord"]) for row in rows)
 
     def padded(name: str) -> Tensor:
-        filler = -1 if name == "key_change" else 0
         shapes = [(longest - len(row[name]), *row[name].shape[1:]) for row in rows]
-        parts = [
-            np.concatenate([row[name], np.full(shape, filler, row[name].dtype)]) for row, shape in zip(rows, shapes)
-        ]
+        parts = [np.concatenate([row[name], np.zeros(shape, row[name].dtype)]) for row, shape in zip(rows, shapes)]
         return torch.as_tensor(np.stack(parts), device=device)
 
     length = torch.tensor([len(row["chord"]) for row in rows], device=device)
-    names = ("own", "wide", "before", "is_change", "chord", "key_change")
+    names = ("own", "wide", "before", "is_change", "chord")
     return ChordRows(**{name: padded(name) for name in names}, length=length)
 
 
@@ -298,12 +332,10 @@ def _chord_row(chords: ChordColumns) -> dict[str, NDArray[Any]]:
     change = np.flatnonzero(chords.is_change & near)
     taken = {name: getattr(in_old, name)[change] for name in ChordColumns.__dataclass_fields__}
     before[change] = vectors.chord_vectors(ChordColumns(**taken), reach=vectors.WIDE_REACH)
-    to = vectors.key_change(chords.old_tonic, chords.tonic, chords.is_minor)
     return {
         "own": vectors.chord_vectors(chords),
         "wide": wide,
         "before": before,
         "is_change": chords.is_change,
         "chord": vectors.relative_chord(chords.root, chords.inverted, chords.tonic),
-        "key_change": np.where(chords.is_change & near, to, -1),
     }

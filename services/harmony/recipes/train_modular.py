@@ -2,9 +2,11 @@
 
     python services/harmony/recipes/train_modular.py --config services/harmony/recipes/modular.toml --module ccm
         --pieces corpus/harmony/modular.npz --run runs/modular [--device cuda] [--leave-out dcml/mozart_piano_sonatas]
+        [--start runs/before]
 
 The pieces are those of `pack_modular.py`: the published training split and, with `extra` in the configuration,
-corpora without any work of the validation and test splits. The budget is wall time, with the learning rate by its
+corpora without any work of the validation and test splits. The two modules that hear notes do without pieces whose
+labels are not of their notes (`label_fit`). The budget is wall time, with the learning rate by its
 progress. What is best on the published validation split is kept in half precision in `RUN/MODULE.safetensors`;
 `assemble_modular.py` puts the modules together.
 
@@ -24,10 +26,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from modular_pieces import ChordRows, NoteStore, Piece, Spans, change_targets, chord_rows, spans_of
+from modular_pieces import ChordRows, NoteStore, Piece, Spans, change_targets, chord_rows, label_fit, spans_of
+from modular_strays import LONGEST, KeyRows, key_rows
 from modular_twins import twins
 from pack_modular import load_pieces
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from stretto_harmony.models.modular import vectors
 from stretto_harmony.models.modular.config import ModularConfig
 from stretto_harmony.models.modular.networks import CausalModule, CausalState, Modules
@@ -36,6 +39,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 MODULES = ("ctm", "ccm", "csm", "ktm", "ksm")
+HEARING = ("ctm", "ccm")
+MAX_CHORDS = 10_000
 NOTES_PER_CHUNK = 768
 
 
@@ -52,6 +57,7 @@ class Schedule:
         warmup_steps: Until the rate is at its highest.
         validate_every_s: Seconds between validations.
         transpose: Whether notes are transposed at random, by up to 7 fifths.
+        stray: Share of pieces that the key modules hear as readers who err do (`modular_strays.py`); 0 is published.
         hide_durations: Share of spans whose notes' durations are hidden, as they are in the published training split.
     """
 
@@ -63,12 +69,24 @@ class Schedule:
     warmup_steps: int = 100
     validate_every_s: float = 20.0
     transpose: bool = True
+    stray: float = 0.0
     hide_durations: float = 0.1
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One TOML file."""
+    """One TOML file.
+
+    Args:
+        name: Of the weights.
+        licence: Of the weights.
+        model: Sizes (`ModularConfig`).
+        schedules: `all`, and what each module has otherwise.
+        extra: Whether the corpora train too.
+        weight_of_published: How many times the published training split counts.
+        min_label_fit: What share of notes must be tones of their chords for a piece to train a module that hears notes.
+        seed: Of the weights and of all that is drawn.
+    """
 
     name: str
     licence: str
@@ -76,6 +94,7 @@ class Recipe:
     schedules: dict[str, dict[str, Any]]
     extra: bool = True
     weight_of_published: int = 1
+    min_label_fit: float = 0.0
     seed: int = 0
 
     def schedule(self, module: str, minutes: float) -> Schedule:
@@ -178,60 +197,69 @@ def csm_task(modules: Modules, train: list[Piece], valid: list[Piece], plan: Sch
 
 
 def ktm_task(modules: Modules, train: list[Piece], valid: list[Piece], plan: Schedule, device: torch.device) -> Task:
-    """Key transition: at each chord but the first of a key, whether the key changes there."""
+    """Key transition: at each chord but the first, whether its key is another than the one before."""
     module = modules.ktm
-    rows, held = chord_rows(train, device), chord_rows(valid, device)
+    batches = _key_batches(train, plan, device)
+    held = [key_rows(valid, share, np.random.default_rng(1), device, MAX_CHORDS) for share in _shares(plan)]
 
-    def told(these: ChordRows, index: Tensor) -> tuple[Tensor, Tensor]:
-        states, here, changes = asked(module, these, index)
-        logits = module.logit(states)
-        # Just after a change nothing is asked: that chord was the change, and is no evidence of another.
-        return logits[here], changes[here].long()
+    def told(these: KeyRows) -> tuple[Tensor, Tensor]:
+        logits = module.logit(asked(module, these))
+        return logits[these.here], these.is_wrong[these.here].long()
 
     def loss(random: torch.Generator) -> Tensor:
-        logits, wanted = told(rows, _pieces(rows, plan.batch_size, random))
+        logits, wanted = told(next(batches))
         return F.binary_cross_entropy_with_logits(logits, wanted.float())
 
-    def validate() -> dict[str, float]:
-        return binary_scores(*told(held, torch.arange(len(held.length), device=device)))
-
-    return Task(module, loss, validate)
+    return Task(module, loss, lambda: _of_shares([binary_scores(*told(these)) for these in held]))
 
 
 def ksm_task(modules: Modules, train: list[Piece], valid: list[Piece], plan: Schedule, device: torch.device) -> Task:
-    """Key sequence: where the key changes, to which."""
+    """Key sequence: where the key is another, which."""
     module = modules.ksm
-    rows, held = chord_rows(train, device), chord_rows(valid, device)
+    batches = _key_batches(train, plan, device)
+    held = [key_rows(valid, share, np.random.default_rng(1), device, MAX_CHORDS) for share in _shares(plan)]
 
-    def told(these: ChordRows, index: Tensor) -> tuple[Tensor, Tensor]:
-        states, _, _ = asked(module, these, index)
-        wanted = these.key_change[index, 1 : 1 + states.hidden.shape[1]]
+    def told(these: KeyRows) -> tuple[Tensor, Tensor]:
+        states, wanted = asked(module, these), these.to
         return module.log_prior(CausalState(states.hidden[wanted >= 0], states.cell)), wanted[wanted >= 0]
 
     def loss(random: torch.Generator) -> Tensor:
-        return F.nll_loss(*told(rows, _pieces(rows, plan.batch_size, random)))
+        return F.nll_loss(*told(next(batches)))
 
-    def validate() -> dict[str, float]:
-        return class_scores(*told(held, torch.arange(len(held.length), device=device)))
-
-    return Task(module, loss, validate)
+    return Task(module, loss, lambda: _of_shares([class_scores(*told(these)) for these in held]))
 
 
-def asked(module: CausalModule, rows: ChordRows, index: Tensor) -> tuple[CausalState, Tensor, Tensor]:
-    """What a key module has seen when it is asked at chord 2 and after: states [P, T - 1, H].
+def asked(module: CausalModule, rows: KeyRows) -> CausalState:
+    """What a key module has seen when it is asked at each chord: states [P, T, H].
 
-    At the first chord of a key it has seen that chord in the key before, after the others in the keys that they are in.
-
-    Returns:
-        The states, which of them [P, T - 1] are chords of the pieces, and at which the key changes.
+    It has seen the chord in the key before it, and those before in the keys in which they are heard.
     """
-    longest = int(rows.length[index].max())
-    after = module.states(rows.wide[index, : longest - 1])
-    state = CausalState(after.hidden.flatten(0, 1), after.cell.flatten(0, 1))
-    seen = module.step(rows.before[index, 1:longest].flatten(0, 1), state)
-    shape = (len(index), longest - 1, -1)
-    here = torch.arange(1, longest, device=rows.length.device) < rows.length[index][:, None]
-    return CausalState(seen.hidden.view(shape), seen.cell.view(shape)), here, rows.is_change[index, 1:longest]
+    return module.states_asked(rows.wide, rows.before)
+
+
+def _shares(plan: Schedule) -> list[float]:
+    """Of readers who err: none, and where such train too, all."""
+    return [0.0, 1.0] if plan.stray else [0.0]
+
+
+def _of_shares(scores: list[dict[str, float]]) -> dict[str, float]:
+    """Scores by analyses, and where there are any, `stray_` ones; the loss by which a step is kept is the mean."""
+    told = dict(scores[0])
+    for strayed in scores[1:]:
+        told.update({f"stray_{name}": value for name, value in strayed.items()})
+        told["valid_loss"] = (scores[0]["valid_loss"] + strayed["valid_loss"]) / 2
+    return told
+
+
+def _key_batches(pieces: list[Piece], plan: Schedule, device: torch.device) -> Iterator[KeyRows]:
+    """Batches of pieces of like lengths as readers hear them, drawn anew each time, without end."""
+    random = np.random.default_rng(1)
+    lengths = np.minimum([len(piece.chords.root) for piece in pieces], LONGEST)
+    count = min(plan.batch_size, len(pieces))
+    while True:
+        order = np.argsort(lengths * (0.7 + 0.6 * random.random(len(lengths))))
+        low = int(np.clip(random.integers(len(order)) - count // 2, 0, len(order) - count))
+        yield key_rows([pieces[n] for n in order[low : low + count]], plan.stray, random, device)
 
 
 TASKS = {"ctm": ctm_task, "ccm": ccm_task, "csm": csm_task, "ktm": ktm_task, "ksm": ksm_task}
@@ -276,9 +304,15 @@ def _draw(sizes: Any, count: int, random: torch.Generator) -> Tensor:
 
 
 def _pieces(rows: ChordRows, count: int, random: torch.Generator) -> Tensor:
-    if count >= len(rows.length):
-        return torch.arange(len(rows.length), device=rows.length.device)
-    return torch.randperm(len(rows.length), generator=random, device=random.device)[:count]
+    """`count` pieces of like lengths, so that little of a batch is padding."""
+    total = len(rows.length)
+    if count >= total:
+        return torch.arange(total, device=rows.length.device)
+    noise = torch.rand(total, generator=random, device=random.device)
+    order = torch.argsort(rows.length * (0.7 + 0.6 * noise))
+    place = int(torch.randint(total, (1,), generator=random, device=random.device))
+    low = min(max(0, place - count // 2), total - count)
+    return order[low : low + count]
 
 
 def _batches_by_length(spans: Spans, size: int) -> Iterator[Tensor]:
@@ -354,6 +388,7 @@ def main() -> None:
     parser.add_argument("--pieces", type=Path, required=True, help="what pack_modular.py wrote")
     parser.add_argument("--leave-out", default="", help="a corpus that must not train: dcml/mozart_piano_sonatas")
     parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--start", type=Path, help="a run whose module is to learn on")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--minutes", type=float, default=0.0, help="instead of the configuration's")
     args = parser.parse_args()
@@ -363,7 +398,12 @@ def main() -> None:
     device = torch.device(args.device)
     torch.manual_seed(recipe.seed)
     modules = Modules(ModularConfig(**recipe.model))
+    if args.start:
+        tensors = load_file(args.start / f"{args.module}.safetensors")
+        getattr(modules, args.module).load_state_dict({key: value.float() for key, value in tensors.items()})
     pieces = training_pieces(recipe, args.pieces, args.leave_out)
+    if args.module in HEARING:
+        pieces = [piece for piece in pieces if label_fit(piece) >= recipe.min_label_fit]
     args.run.mkdir(parents=True, exist_ok=True)
     plan = recipe.schedule(args.module, args.minutes)
     print(json.dumps({"module": args.module, "pieces": len(pieces), **asdict(plan)}), flush=True)

@@ -5,12 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from stretto_harmony.models.modular import vectors
+from stretto_harmony.models.modular.analyzer import ModularAnalyzer
+from stretto_harmony.models.modular.config import PUBLISHED, ModularConfig, search_of
+from stretto_harmony.models.modular.networks import Modules
 from stretto_harmony.models.modular.search import Reading
 from stretto_harmony.models.modular.weights import load_modular
 from stretto_harmony.scores.labels import Analysis, ChordType, HarmonyLabel, Key
@@ -23,7 +28,7 @@ import assemble_modular  # noqa: E402
 import functional_harmony  # noqa: E402
 import modular_scores  # noqa: E402
 import train_modular  # noqa: E402
-from modular_pieces import NoteStore, Piece, change_targets, chord_rows, piece_of, spans_of  # noqa: E402
+from modular_pieces import NoteStore, Piece, change_targets, chord_rows, label_fit, piece_of, spans_of  # noqa: E402
 from modular_twins import twins, with_durations  # noqa: E402
 from pack_modular import load_pieces, save_pieces  # noqa: E402
 
@@ -115,16 +120,6 @@ def test_chords_of_a_new_key_are_also_told_in_the_old_one() -> None:
     assert (root_in_own, root_before) == (0, 1)
     assert rows.wide[0, 2, -1] == 1 and rows.before[0, 2, -1] == 0
     assert torch.equal(rows.wide[0, 1], rows.before[0, 1])
-    assert rows.key_change[0].tolist() == [-1, -1, 15, -1, 13, -1, 15, -1]
-    assert (rows.key_change[1, 4:] == -1).all()
-
-
-def test_key_modules_are_asked_in_the_old_key_after_chords_in_their_own() -> None:
-    module, rows = tiny_modules().ktm, chord_rows([piece()], CPU)
-    states, here, changes = train_modular.asked(module, rows, torch.tensor([0]))
-    assert here.all() and torch.where(changes[0])[0].tolist() == [1, 3, 5]
-    sequence = torch.cat([rows.wide[0, :4], rows.before[0, 4:5]])[None]
-    torch.testing.assert_close(module.logit(states)[0, 3], module(sequence)[0, -1, 0])
 
 
 def test_the_published_order_of_chords_is_type_by_type() -> None:
@@ -177,6 +172,63 @@ def test_a_corpus_that_is_left_out_does_not_train_under_another_name(tmp_path: P
     assert [each.name for each in rest] == ["fh/2", "fh/2", "dcml/a/1"]
 
 
+def test_pieces_whose_labels_are_of_other_notes_do_not_train_what_hears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = piece(0, 32)
+    far = dataclasses.replace(piece(1, 32), chords=dataclasses.replace(own.chords, root=own.chords.root + 12))
+    save_pieces(tmp_path / "pieces.npz", {"train": [own], "extra": [far], "valid": [own]})
+    text = (RECIPES / "modular_debug.toml").read_text("utf-8")
+    (tmp_path / "recipe.toml").write_text(f"min_label_fit = {label_fit(own) - 0.01}\n{text}", "utf-8")
+    heard: list[int] = []
+    arguments = ["train_modular.py", "--config", str(tmp_path / "recipe.toml"), "--run", str(tmp_path / "run")]
+    arguments += ["--pieces", str(tmp_path / "pieces.npz"), "--module"]
+    monkeypatch.setattr(train_modular, "train", lambda task, *_: heard.append(task))
+    for module in train_modular.MODULES:
+        monkeypatch.setattr(sys, "argv", [*arguments, module])
+        monkeypatch.setitem(train_modular.TASKS, module, lambda _, pieces, *rest: len(pieces))
+        train_modular.main()
+    assert dict(zip(train_modular.MODULES, heard)) == {"ctm": 1, "ccm": 1, "csm": 2, "ktm": 2, "ksm": 2}
+
+
+def test_a_module_learns_on_from_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_pieces(tmp_path / "pieces.npz", {"train": [piece(0)], "extra": [piece(1)], "valid": [piece(0)]})
+    before = Modules(ModularConfig(**tomllib.loads((RECIPES / "modular_debug.toml").read_text("utf-8"))["model"])).ktm
+    save_file({key: value.contiguous() for key, value in before.state_dict().items()}, tmp_path / "ktm.safetensors")
+    seen = []
+    monkeypatch.setattr(train_modular, "train", lambda task, *_: seen.append(task.module.state_dict()))
+    arguments = ["--config", str(RECIPES / "modular_debug.toml"), "--pieces", str(tmp_path / "pieces.npz")]
+    arguments += ["--run", str(tmp_path / "run"), "--module", "ktm", "--start", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["train_modular.py", *arguments])
+    train_modular.main()
+    for key, value in before.state_dict().items():
+        torch.testing.assert_close(seen[0][key], value)
+
+
+def test_pieces_of_like_lengths_go_together() -> None:
+    rows = chord_rows([piece(n, 4 if n < 20 else 64) for n in range(40)], CPU)
+    random = torch.Generator().manual_seed(0)
+    drawn = [train_modular._pieces(rows, 8, random) for _ in range(40)]
+    assert all(len(set(each.tolist())) == 8 for each in drawn)
+    assert sum(len(set(rows.length[each].tolist())) == 1 for each in drawn) > 20
+    assert {n for each in drawn for n in each.tolist()} == set(range(40))
+
+
+def test_the_recipe_of_the_published_sizes_has_them_and_its_modules_read(tmp_path: Path) -> None:
+    recipe = train_modular.Recipe(**tomllib.loads((RECIPES / "modular_published.toml").read_text("utf-8")))
+    config = ModularConfig(**recipe.model)
+    assert dataclasses.replace(config, dropout=0.0) == PUBLISHED
+    assert not recipe.extra and all(recipe.schedule(name, 0).stray == 0.0 for name in train_modular.MODULES)
+    for name in train_modular.MODULES:
+        tensors = getattr(Modules(config), name).state_dict()
+        save_file({key: value.contiguous() for key, value in tensors.items()}, tmp_path / f"{name}.safetensors")
+    modules = assemble_modular.gathered(config, tmp_path, [piece(0)])
+    analyzer = ModularAnalyzer(modules, search_of("published_fh", beam_size=5))
+    score = tiny_score(4)
+    labels = list(analyzer.analyze(score))
+    assert labels[0].start == 0 and labels[-1].end == score.num_ticks
+
+
 def test_recall_is_of_time_and_each_part_asks_for_more() -> None:
     own = piece(0, 8)
     true = modular_scores.told_by_analysis(own)
@@ -209,8 +261,6 @@ def test_a_module_learns_and_is_put_together(module: str, tmp_path: Path, monkey
     for name in train_modular.MODULES:
         target = tmp_path / "run" / f"{name}.safetensors"
         if not target.exists():
-            from safetensors.torch import save_file
-
             save_file({k: v.contiguous() for k, v in getattr(tiny_modules(), name).state_dict().items()}, target)
     monkeypatch.setattr(sys, "argv", ["assemble_modular.py", *common, "--search", "published_fh"])
     assemble_modular.main()

@@ -147,7 +147,7 @@ class Exhaustive:
             prior = (
                 self.modules.icm.log_prior[int(key.is_minor), int(vectors.relative_chord(*place)[0])] if near else 0.0
             )
-            return [(heard, score + float(prior) * notes)] if near else []
+            return [(heard, score + float(prior) * self.config.chord_sequence_exponent * notes)] if near else []
         if not vectors.within_reach(*place, vectors.WIDE_REACH)[0]:
             return []
         asked = vector(self.line, heard, key, None, vectors.WIDE_REACH)
@@ -156,7 +156,8 @@ class Exhaustive:
         if near and change <= self.config.max_no_key_change:
             prior = torch.log_softmax(self.told("csm", before, None, None, None), -1)
             relative = vectors.relative_chord(*place, self.modules.csm.reduction)[0]
-            out.append((heard, score + (float(prior[relative]) + np.log(1 - change)) * notes))
+            said = float(prior[relative]) * self.config.chord_sequence_exponent
+            out.append((heard, score + (said + np.log(1 - change) * self.config.key_transition_exponent) * notes))
         if change >= self.config.min_key_change:
             prior = torch.log_softmax(self.told("ksm", before, heard, key, asked), -1)
             for place_ in torch.argsort(-prior).tolist():
@@ -166,7 +167,8 @@ class Exhaustive:
                 new = Key(tonic, place_ >= 29)
                 if new == key:
                     continue
-                said = np.log(change) + float(prior[place_]) * self.config.key_sequence_exponent
+                said = np.log(change) * self.config.key_transition_exponent
+                said += float(prior[place_]) * self.config.key_sequence_exponent
                 out.append((replace(heard, key=new), score + said * notes))
                 break
         return out
@@ -205,6 +207,18 @@ def test_a_wide_beam_finds_the_best_of_all_readings(seed: int, reduction: str, m
     reading = JointSearch(modules, EXHAUSTIVE, line, spans, log_probs).run()
     assert found_by(reading) == expected
     assert reading.score == pytest.approx(score, abs=1e-3)
+
+
+@pytest.mark.parametrize("changes", [{"key_transition_exponent": 2.5}, {"chord_sequence_exponent": 0.4}])
+@pytest.mark.parametrize("seed", [5, 9, 10])
+def test_each_module_of_a_reading_has_its_exponent(seed: int, changes: dict[str, float]) -> None:
+    modules, config = tiny_modules(seed), replace(EXHAUSTIVE, **changes)
+    line, spans, log_probs = problem(3, seed, must=0.29)
+    score, expected = Exhaustive(modules, config, line, spans, log_probs).best()
+    reading = JointSearch(modules, config, line, spans, log_probs).run()
+    assert found_by(reading) == expected
+    assert reading.score == pytest.approx(score, abs=1e-3)
+    assert JointSearch(modules, EXHAUSTIVE, line, spans, log_probs).run().score != pytest.approx(score, abs=1e-2)
 
 
 def test_the_cases_against_all_readings_hold_keys_that_change_and_keys_that_stay() -> None:
@@ -360,6 +374,7 @@ def test_the_named_parameters_are_the_published_ones() -> None:
     assert (default.min_key_change, default.max_no_key_change) == (0.05, 0.75)
     assert (default.chord_branch_mass, default.key_branch_mass) == (0.5, 0.5)
     assert (default.max_chord_length, default.key_sequence_exponent) == (8.0, 50.0)
+    assert (default.key_transition_exponent, default.chord_sequence_exponent) == (1.0, 1.0)
     fh = PUBLISHED_FH
     assert (fh.min_chord_change, fh.max_no_chord_change, fh.min_key_change, fh.max_no_key_change) == (
         0.3,

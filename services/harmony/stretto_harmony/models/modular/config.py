@@ -92,6 +92,8 @@ class SearchConfig:
         key_branch_mass: As `chord_branch_mass`, of keys.
         hash_length: Of hypotheses alike in this many last chords and keys only the best is kept; 0 keeps all.
         key_sequence_exponent: Of the key sequence module's probability in the score of a hypothesis.
+        key_transition_exponent: Of the key transition module's; 1 as published.
+        chord_sequence_exponent: Of the chord sequence module's, and the initial chord module's; 1 as published.
     """
 
     min_chord_change: float = 0.25
@@ -106,6 +108,8 @@ class SearchConfig:
     key_branch_mass: float = 0.5
     hash_length: int = 5
     key_sequence_exponent: float = 50.0
+    key_transition_exponent: float = 1.0
+    chord_sequence_exponent: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.min_chord_change <= self.max_no_chord_change <= 1.0:

@@ -13,7 +13,7 @@ scored as one. So chords follow each other without repetition, and an applied ch
 
 Departures: hypotheses and spans of one onset are one batch; modules with a memory are stepped for those hypotheses
 only that are kept; the log-probability of staying in a key belongs to the hypothesis that stays (the published code
-adds it to its twin). Knows no files and no notation.
+adds it to its twin); the two other terms have exponents too, 1 as published. Knows no files and no notation.
 
 Legend: B hypotheses kept at an onset, C candidates, S spans, O onsets, H hidden.
 """
@@ -208,7 +208,8 @@ class JointSearch:
         stays = (change <= self._config.max_no_key_change) & ~must_change
         self._add(self._staying(candidates, columns, block, change, notes, is_first), end, stays)
         changes = (change >= self._config.min_key_change) & ~is_first
-        score = candidates.score + np.log(np.clip(change, _TINY, 1.0)) * notes
+        said = np.log(np.clip(change, _TINY, 1.0)) * self._config.key_transition_exponent
+        score = candidates.score + said * notes
         changes &= score > self._thresholds(end)
         self._changing(candidates, columns, block, score, notes, end, np.flatnonzero(changes), after)
 
@@ -287,7 +288,9 @@ class JointSearch:
         prior[first] = self._icm[columns.is_minor[first], place[first]]
         reduced = vectors.relative_chord(in_reach, columns.inverted, columns.tonic, csm.reduction)
         prior[later] = block.prior[candidates.source_row[later], reduced[later]]
-        said = (prior + np.log(np.clip(1.0 - change, _TINY, 1.0))) * notes
+        stay = np.log(np.clip(1.0 - change, _TINY, 1.0))
+        config = self._config
+        said = (prior * config.chord_sequence_exponent + stay * config.key_transition_exponent) * notes
         history = extended_history(candidates.history, candidates.key, candidates.chord)
         return _changed(candidates, score=candidates.score + said, recent=said, history=history)
 
