@@ -85,6 +85,13 @@ def test_a_server_that_is_asked_too_much_keeps_its_promises(
     assert failing(overload.claims(seen, sizes)) == broken
 
 
+def test_a_report_says_which_chunks_came_late() -> None:
+    assert overload.late_chunks([heard(), heard(0.1), heard(0.25), refused()]) == [(2, 2, pytest.approx(0.25))]
+    args = Namespace(times=10, minutes=0.5, duration_s=2.0, slots=12)
+    found = overload.outcome([heard(), heard(0.1), refused()], FLAT, 12, 120, args)
+    assert found.numbers["late_chunks"] == [[2, 1, pytest.approx(0.1)]] and found.numbers["num_spoiled"] == 1
+
+
 def test_memory_that_fills_at_the_start_is_no_growth() -> None:
     assert overload.growth([10] * 10 + [100] * 40) == 0.0
     assert overload.growth(GROWING) == pytest.approx(145 / 115 - 1, abs=0.03)
