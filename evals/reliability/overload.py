@@ -32,6 +32,7 @@ from stretto_client.bench.listener import Outcome as Heard
 from stretto_client.bench.listener import Status, listen
 from stretto_client.bench.load import Plan
 from stretto_client.bench.summary import Spread
+from stretto_shared.grpc.settling import settle
 
 TIMEOUT_S = 120.0
 MAX_CALLERS = 250
@@ -161,6 +162,7 @@ async def measure(args: Namespace) -> Outcome:
         num_callers = min(MAX_CALLERS, args.times * num_admitted)
         print(f"admitted: {num_admitted}; {num_callers} come", file=sys.stderr)
         watching = asyncio.create_task(watch_memory(server, sizes))
+        settle()  # refusals are timed here, and this process's garbage collector is no part of them
         until_s = asyncio.get_running_loop().time() + 60.0 * args.minutes
         await asyncio.gather(
             *(want_to_listen(server.client, plan, each, num_callers, until_s, heard) for each in range(num_callers))

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import grpc
 import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from stretto_shared.grpc.settling import settle
 
 INTERVAL_S = 0.05
 TIMEOUT_S = 2.0
@@ -63,6 +64,7 @@ async def probe(address: str, heard: Heard) -> None:
 
 async def probe_all(addresses: Sequence[str]) -> dict[str, Heard]:
     """Ask all of them until the input ends."""
+    settle()  # answers are timed here, and this process's garbage collector is no part of them
     heard = {address: Heard() for address in addresses}
     tasks = [asyncio.create_task(probe(address, each)) for address, each in heard.items()]
     await asyncio.to_thread(sys.stdin.read)

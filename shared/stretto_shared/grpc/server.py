@@ -10,7 +10,7 @@ import asyncio
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from stretto_shared.grpc.logs import make_logger, rpc_logs
 from stretto_shared.grpc.metrics import Metrics, MetricsPage, RpcMetrics
 from stretto_shared.grpc.readiness import Readiness
 from stretto_shared.grpc.settings import GrpcSettings
-from stretto_shared.grpc.settling import settle
+from stretto_shared.grpc.settling import settle, switching_often
 from stretto_shared.grpc.status import DeadlineExpired, typed_errors
 from stretto_shared.grpc.tls import only_named_peers, server_credentials
 from stretto_shared.grpc.tracing import Tracing
@@ -45,7 +45,7 @@ class StrettoServer:
         log: A structlog logger; None makes one from the settings.
         span_exporter: Gets every span at once, beside what the settings export.
         guarded: Whether the layers of the services hold; False for a server that only its own process can reach.
-        owns_process: Whether the process is there for this server: then what a service has loaded is settled.
+        owns_process: Whether the process is there for this server: then loading it is not to keep answers waiting.
     """
 
     def __init__(
@@ -222,9 +222,10 @@ class StrettoServer:
 
     async def _load(self, readiness: Readiness) -> None:
         """Start every service at once; the first failure is raised when all have ended."""
-        outcomes = await asyncio.gather(
-            *(self._load_one(host, readiness) for host in self._hosts), return_exceptions=True
-        )
+        with switching_often() if self._owns_process else nullcontext():
+            outcomes = await asyncio.gather(
+                *(self._load_one(host, readiness) for host in self._hosts), return_exceptions=True
+            )
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 from typing import Any
 
@@ -47,8 +48,11 @@ async def test_a_server_settles_what_it_loaded_only_in_a_process_of_its_own(
     told: list[str] = []
     monkeypatch.setattr(server_module, "settle", lambda: told.append("settled"))
 
+    usual_s = sys.getswitchinterval()
+
     async def start() -> None:
         told.append("loaded")
+        assert (sys.getswitchinterval() < usual_s) == owns_process
 
     server = StrettoServer(
         GrpcSettings(port=0, log_level="error"), {"codec": serve.fake(start=start).build}, owns_process=owns_process
@@ -58,4 +62,5 @@ async def test_a_server_settles_what_it_loaded_only_in_a_process_of_its_own(
         await server.wait_until_ready()
     finally:
         await server.stop()
+    assert sys.getswitchinterval() == usual_s
     assert told == ["loaded", "settled"] if owns_process else ["loaded"]
