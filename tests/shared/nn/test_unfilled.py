@@ -18,6 +18,7 @@ with {where}:
     nn.Embedding(3, 4)
     nn.init.trunc_normal_(nn.Linear(4, 4).weight, std=0.1)
     torch.empty(3).normal_()
+    torch.arange(1, 9, 2, dtype=torch.float32).exp()
 print("torch._dynamo" in sys.modules)
 """
 
@@ -25,7 +26,8 @@ print("torch._dynamo" in sys.modules)
 def test_modules_have_shapes_and_no_memory_and_are_filled_as_ever() -> None:
     with unfilled():
         module = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Embedding(7, 3))
-        filled = torch.ones(2)
+        filled, counted = torch.ones(2), torch.arange(3, 8)
+    assert counted.tolist() == [3, 4, 5, 6, 7]
     assert all(each.is_meta for each in module.parameters()) and filled.is_meta
     drawn = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Embedding(7, 3))
     module.load_state_dict(drawn.state_dict(), assign=True)
