@@ -31,6 +31,7 @@ from stretto_shared.grpc.program import EXIT_FAILED, EXIT_USAGE
 from stretto_shared.grpc.server import run
 from stretto_shared.grpc.setting_errors import InvalidSetting, named_settings
 from stretto_shared.grpc.settings import GrpcSettings
+from stretto_shared.grpc.settling import settle
 
 MAX_PORT = 65_535
 STOPPING = (signal.SIGINT, signal.SIGTERM)
@@ -118,6 +119,7 @@ class Children:
         """
         for kind in STOPPING:
             signal.signal(kind, self._stop)
+        settle()  # also so that no child copies pages only to look through them
         for place in self._settings:
             self._start(place)
         status = 0

@@ -8,7 +8,7 @@ what the server has resident may not grow.
 
     python evals/reliability/overload.py [--minutes 5] [--times 10] [--duration-s 10] [--slots 12]
 
-Cost: `--minutes` and a half.
+Cost: `--minutes` and a half; `--minutes 0.7` is the quick check, whose memory says nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from argparse import Namespace
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -31,6 +32,7 @@ from stretto_client.bench.listener import Outcome as Heard
 from stretto_client.bench.listener import Status, listen
 from stretto_client.bench.load import Plan
 from stretto_client.bench.summary import Spread
+from stretto_shared.grpc.settling import settle
 
 TIMEOUT_S = 120.0
 MAX_CALLERS = 250
@@ -88,6 +90,16 @@ def claims(heard: Sequence[Heard], sizes: Sequence[int]) -> dict[str, bool]:
     }
 
 
+def late_chunks(let_in: Sequence[Heard]) -> list[tuple[object, ...]]:
+    """Which chunks listeners waited for, by their number in the piece: how often, and the longest silence."""
+    silences_s: defaultdict[int, list[float]] = defaultdict(list)
+    for each in let_in:
+        if each.playout is not None:
+            for index in np.flatnonzero(each.playout.silences_s):
+                silences_s[int(index)].append(float(each.playout.silences_s[index]))
+    return [(index + 1, len(of_it), max(of_it)) for index, of_it in sorted(silences_s.items())]
+
+
 def outcome(
     heard: Sequence[Heard], sizes: Sequence[int], num_admitted: int, num_callers: int, args: Namespace
 ) -> Outcome:
@@ -96,12 +108,21 @@ def outcome(
     let_in = [each for each in heard if each.status is not Status.REFUSED]
     spoiled = [each for each in let_in if not each.is_continuous]
     waits = Spread.of(each.latency_s for each in refused)
-    for each in spoiled[:5]:
-        print(each.status, each.error, each.message, each.playout, file=sys.stderr)
+    firsts = Spread.of(each.playout.first_audio_s - each.sent_s for each in let_in if each.playout is not None)
+    late = late_chunks(let_in)
+    for each in [*spoiled[:5], *(each for each in refused if each.latency_s > MAX_REFUSAL_S)][:10]:
+        after_s = each.scheduled_s - heard[0].scheduled_s
+        print(
+            f"{after_s:.1f} s: {each.status} after {each.latency_s:.3f} s {each.message}", each.playout, file=sys.stderr
+        )
     rows = [
-        ("callers", "asked", "let in", "spoiled", "refused", "refused after ms, p50 / p99 / max", "MB, begin", "end"),
         (
-            num_callers, len(heard), len(let_in), len(spoiled), len(refused),
+            "callers", "asked", "let in", "spoiled", "first audio s, p50 / max", "refused",
+            "refused after ms, p50 / p99 / max", "MB, begin", "end",
+        ),
+        (
+            num_callers, len(heard), len(let_in), len(spoiled),
+            "" if firsts is None else f"{firsts.p50:.3f} / {firsts.max:.3f}", len(refused),
             "" if waits is None else " / ".join(f"{1e3 * each:.1f}" for each in (waits.p50, waits.p99, waits.max)),
             round(sizes[len(sizes) // 5] / 1e6), round(sizes[-1] / 1e6),
         ),
@@ -110,7 +131,10 @@ def outcome(
         name="overload",
         protocol=PROTOCOL,
         data=f"{args.duration_s:g} s a piece, {args.slots} slots; admitted load {num_admitted}",
-        tables=[Table(f"{args.times} times the admitted load for {args.minutes:g} minutes", rows)],
+        tables=[
+            Table(f"{args.times} times the admitted load for {args.minutes:g} minutes", rows),
+            Table("Chunks that came late", [("chunk of its piece", "times", "longest silence, s"), *late]),
+        ],
         numbers={
             "admitted_load": num_admitted,
             "num_callers": num_callers,
@@ -118,6 +142,8 @@ def outcome(
             "num_let_in": len(let_in),
             "num_spoiled": len(spoiled),
             "num_refused": len(refused),
+            "first_audio_s": None if firsts is None else asdict(firsts),
+            "late_chunks": [list(each) for each in late],
             "refused_after_s": None if waits is None else asdict(waits),
             "memory_growth": growth(sizes),
             "memory_mb": [round(size / 1e6, 1) for size in sizes[:: max(1, len(sizes) // 60)]],
@@ -136,6 +162,7 @@ async def measure(args: Namespace) -> Outcome:
         num_callers = min(MAX_CALLERS, args.times * num_admitted)
         print(f"admitted: {num_admitted}; {num_callers} come", file=sys.stderr)
         watching = asyncio.create_task(watch_memory(server, sizes))
+        settle()  # refusals are timed here, and this process's garbage collector is no part of them
         until_s = asyncio.get_running_loop().time() + 60.0 * args.minutes
         await asyncio.gather(
             *(want_to_listen(server.client, plan, each, num_callers, until_s, heard) for each in range(num_callers))

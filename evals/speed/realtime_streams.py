@@ -51,7 +51,10 @@ PROTOCOL = (
 
 
 async def level(client: StrettoClient, plan: Plan, num_streams: int, spread_s: float = 0.0) -> list[Heard]:
-    """So many listeners, who come evenly within `spread_s`."""
+    """So many listeners, who come evenly within `spread_s`; over when the last of them has played to the end.
+
+    Until then the server keeps their places, also of pieces that were sent faster than they play.
+    """
     loop = asyncio.get_running_loop()
     begun_s = loop.time()
 
@@ -63,7 +66,10 @@ async def level(client: StrettoClient, plan: Plan, num_streams: int, spread_s: f
         outcome, _ = await listen(client, plan, index, scheduled_s=now_s(), now_s=now_s)
         return outcome
 
-    return list(await asyncio.gather(*(come(index) for index in range(num_streams))))
+    heard = list(await asyncio.gather(*(come(index) for index in range(num_streams))))
+    ends_s = [each.playout.played_out_s for each in heard if each.playout is not None]
+    await asyncio.sleep(max(0.0, max(ends_s, default=0.0) - now_s()))
+    return heard
 
 
 async def is_let_in(client: StrettoClient, plan: Plan, seed: int, decided: asyncio.Event, leave: asyncio.Event) -> bool:

@@ -51,7 +51,24 @@ def test_a_killed_replica_may_cost_a_pause_and_nothing_else(harmed: list[kills.P
     ],
 )
 def test_a_drain_may_cost_nothing(tally: drains.Tally, health: Health, broken: list[str]) -> None:
-    assert failing(dict(drains.outcome(tally, health, 4, ARGS).passed)) == broken
+    assert failing(dict(drains.outcome(tally, health, (), (), ARGS).passed)) == broken
+
+
+def test_a_late_answer_is_told_by_its_service_its_state_and_what_went_on_beside() -> None:
+    codec, other = cluster.Replica("codec", 1), cluster.Replica("acoustic", 2)
+    gone = [drains.Drain(codec, 10.0, 11.0, 13.0), drains.Drain(other, 14.0, 15.0, 16.0)]
+    late = {
+        codec.address: [(9.0, 0.06), (10.5, 0.07), (14.5, 0.1), (15.5, 0.1)],
+        other.address: [(11.0, 0.3), (12.0, 0.2)],
+    }
+    found = drains.late_answers(Health(late=late), (codec, other), gone)
+    assert found == [
+        ("acoustic", "serving", "codec starting", 2, 0.3),
+        ("codec", "serving", "acoustic draining", 1, 0.1),
+        ("codec", "serving", "acoustic starting", 1, 0.1),
+        ("codec", "draining", "", 1, 0.07),
+        ("codec", "serving", "", 1, 0.06),
+    ]
 
 
 def heard(gap_s: float = 0.0) -> Outcome:
@@ -83,6 +100,13 @@ def test_a_server_that_is_asked_too_much_keeps_its_promises(
     seen: list[Outcome], sizes: list[int], broken: list[str]
 ) -> None:
     assert failing(overload.claims(seen, sizes)) == broken
+
+
+def test_a_report_says_which_chunks_came_late() -> None:
+    assert overload.late_chunks([heard(), heard(0.1), heard(0.25), refused()]) == [(2, 2, pytest.approx(0.25))]
+    args = Namespace(times=10, minutes=0.5, duration_s=2.0, slots=12)
+    found = overload.outcome([heard(), heard(0.1), refused()], FLAT, 12, 120, args)
+    assert found.numbers["late_chunks"] == [[2, 1, pytest.approx(0.1)]] and found.numbers["num_spoiled"] == 1
 
 
 def test_memory_that_fills_at_the_start_is_no_growth() -> None:

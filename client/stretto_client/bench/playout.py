@@ -35,6 +35,7 @@ class Playout:
         underrun_count: How often there was nothing to play before the end.
         underrun_s: Seconds of silence that came of it.
         gaps_s: Seconds between one chunk and the next, [chunks - 1].
+        silences_s: Seconds without anything to play before each chunk, [chunks]; 0 before the first.
     """
 
     first_audio_s: float
@@ -43,6 +44,7 @@ class Playout:
     underrun_count: int
     underrun_s: float
     gaps_s: NDArray[np.float64]
+    silences_s: NDArray[np.float64]
 
 
 def play_out(arrivals: Sequence[Arrival], *, buffer_s: float = 0.0, cut_at_s: float | None = None) -> Playout | None:
@@ -59,13 +61,12 @@ def play_out(arrivals: Sequence[Arrival], *, buffer_s: float = 0.0, cut_at_s: fl
     if not arrivals:
         return None
     played_out_s = arrivals[0].at_s + buffer_s
-    underrun_count, underrun_s = 0, 0.0
+    silences_s = []
     for arrival in arrivals:
         wait_s = arrival.at_s - played_out_s
-        if wait_s > ROUNDING_S:
-            underrun_count += 1
-            underrun_s += wait_s
+        silences_s.append(wait_s if wait_s > ROUNDING_S else 0.0)
         played_out_s = max(played_out_s, arrival.at_s) + arrival.duration_s
+    underrun_count, underrun_s = int(np.count_nonzero(silences_s)), float(sum(silences_s))
     if cut_at_s is not None and cut_at_s - played_out_s > ROUNDING_S:
         underrun_count += 1
         underrun_s += cut_at_s - played_out_s
@@ -76,4 +77,5 @@ def play_out(arrivals: Sequence[Arrival], *, buffer_s: float = 0.0, cut_at_s: fl
         underrun_count=underrun_count,
         underrun_s=underrun_s,
         gaps_s=np.diff([arrival.at_s for arrival in arrivals]),
+        silences_s=np.array(silences_s),
     )

@@ -10,6 +10,7 @@ from stretto_shared.errors import NotReady
 from stretto_shared.grpc.hosting import BuildService, load_builders
 from stretto_shared.grpc.server import StrettoServer
 from stretto_shared.grpc.settings import GrpcSettings
+from stretto_shared.grpc.settling import settle
 
 from stretto_client.cli.output import model_as_json, model_table, print_json, stderr_console, stdout_console
 from stretto_client.cli.session import Address, AsJson, run_session
@@ -43,12 +44,13 @@ def serve(
         )
     given: dict[str, Any] = {"host": host, "port": port}
     settings = GrpcSettings(**{name: value for name, value in given.items() if value is not None})
+    settle()
     asyncio.run(_serve_until_signalled(settings, builders))
 
 
 async def _serve_until_signalled(settings: GrpcSettings, builders: dict[str, BuildService]) -> None:
     """Serve, and say where once the port is bound, for only then is it known."""
-    server = StrettoServer(settings, builders)
+    server = StrettoServer(settings, builders, owns_process=True)
     port = await server.start()
     stderr_console().print(
         f"Serving {', '.join(sorted(builders))} on {settings.host}:{port}. Stop with Ctrl-C.", soft_wrap=True

@@ -19,6 +19,7 @@ from stretto_shared.errors import InvalidInput, NotFound, NotReady
 from stretto_shared.features import ModelInfo
 from stretto_shared.nn.heap import giving_memory_back
 from stretto_shared.nn.lowbit import ARITHMETIC
+from stretto_shared.nn.unfilled import unfilled
 from stretto_shared.nn.weight_format import INTEGER_FORMATS, check_weight_format, fill, set_weight_format
 from torch import Tensor, nn
 
@@ -231,7 +232,7 @@ def _build(
     """The module with its weights, matrices in their format where that is not `as_dtype`, and its parameter count."""
     try:
         config, tensors = _read(resolved)
-        with torch.device("meta"):
+        with unfilled():
             module = ARCHITECTURES["MusicGenLM"].module_class(config)
         parameter_count = module.num_parameters()
         fill(module, tensors, weight_format, native_kernel_dir=native_kernel_dir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 from stretto.acoustic.v1 import acoustic_pb2_grpc
@@ -51,7 +52,7 @@ def build(context: HostContext, settings: AcousticSettings | None = None) -> Ser
             )
             for name, source in generating.items()
         },
-        config=limits,
+        config=dataclasses.replace(limits, realtime_max_lead_s=settings.realtime_max_lead_s),
         meter=meter,
         token_meter=token_meter,
         joins=settings.joins,

@@ -48,6 +48,9 @@ class AcousticSettings(BaseSettings):
     company. False: one pass each. In float32 it may change the bytes of pieces without guidance."""
     realtime_utilisation: float = Field(default=0.85, gt=0, le=1)
     """Share of the time of playing that real-time streams may take to make; one more than that is refused."""
+    realtime_max_lead_s: float = Field(default=3.0, gt=1)
+    """Seconds that a real-time stream gets ahead of its listener. Then it rests, so that codec and wire are free for
+    those who begin; stages that refine do not, since the stages after them read far ahead."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where the language models compute; stages compute on the CPU, in float32. `cuda` is the first GPU: every slot's
     caches are allocated whole when a model is loaded, and a pass is one CUDA graph. It gives other bytes for the same

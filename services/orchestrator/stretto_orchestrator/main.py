@@ -33,6 +33,7 @@ from stretto_orchestrator.flows.forking import KeptAudio
 from stretto_orchestrator.flows.patience import HeldMusic
 from stretto_orchestrator.flows.rendering import RenderOptions
 from stretto_orchestrator.flows.resuming import ResumePolicy
+from stretto_orchestrator.flows.starting import Starts
 from stretto_orchestrator.forwarding import ForwardedStage, StageForwarder
 from stretto_orchestrator.servicer import FlowSetup, OrchestratorServicer
 from stretto_orchestrator.settings import OrchestratorSettings
@@ -124,6 +125,7 @@ def build(context: HostContext, settings: OrchestratorSettings | None = None) ->
             settings.max_messages_ahead,
             HeldMusic(settings.max_held_music_s),
             settings.max_candidates_at_once,
+            Starts(settings.start_lead_per_listener_s),
         ),
         observer=CascadeMetrics(context.metrics or Metrics()),
         list_timeout_s=settings.list_timeout_s,

@@ -48,6 +48,9 @@ class OrchestratorSettings(BaseSettings):
     """Wait before the first resume of a request; it doubles with each."""
     max_messages_ahead: int = Field(default=64, ge=1)
     """Token messages that may wait between two stages before the former is held back."""
+    start_lead_per_listener_s: float = Field(default=0.05, ge=0, le=1)
+    """Seconds of audio that a real-time piece has in hand when its first goes out, for each other one that this door
+    makes: players have no buffer, and all pieces share one codec. 0 sends the first audio at once."""
     max_candidates_at_once: int = Field(default=2, ge=1, le=8)
     """How many of a request's candidates are made at the same time."""
     max_held_music_s: float = Field(default=2400.0, ge=600)

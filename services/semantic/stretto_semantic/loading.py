@@ -20,6 +20,7 @@ from stretto_shared.engine.stage_loading import load_stage as load_any_stage
 from stretto_shared.errors import NotFound, NotReady
 from stretto_shared.features import ModelInfo
 from stretto_shared.nn.heap import as_single, giving_memory_back
+from stretto_shared.nn.unfilled import unfilled
 from torch import Tensor, nn
 
 from stretto_semantic.models.centroids import CENTROIDS_FILE, CentroidTokenizer
@@ -57,7 +58,7 @@ class TokenizerArchitecture:
 
 
 def _listen_wav2vec2_bert(resolved: weights.ResolvedWeights, num_layers: int) -> Listener:
-    with torch.device("meta"):  # no memory for weights that are about to be replaced
+    with unfilled():  # no memory for weights that are about to be replaced
         model = Wav2Vec2Bert(from_hugging_face(resolved.config), num_layers)
     model.load_state_dict(as_single(layers_read(weights.open_tensors(resolved), num_layers)), assign=True)
     return Wav2Vec2BertListener(model.eval().requires_grad_(False))
@@ -65,7 +66,7 @@ def _listen_wav2vec2_bert(resolved: weights.ResolvedWeights, num_layers: int) ->
 
 def _build_w2vbert(resolved: weights.ResolvedWeights) -> Tokenizer:
     config = TokenizerConfig(**resolved.config["config"])
-    with torch.device("meta"):
+    with unfilled():
         tokenizer = W2vBertTokenizer(config)
     tokenizer.load_state_dict(as_single(weights.load_tensors(resolved)), assign=True)
     return WindowedW2vBert(tokenizer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -20,6 +21,8 @@ class TokenEngineConfig:
         kv_budget_bytes: Memory that the caches of all running requests may take.
         realtime_utilisation: Share of the time of playing that making real-time streams may take, 0 to 1.
         realtime_lead_s: Audio that a real-time stream gets ahead before best-effort requests are served.
+        realtime_max_lead_s: A real-time stream that is so far ahead of its listener rests until it is `realtime_lead_s`
+            less, or until the others are made to go on: what it makes now would be in the way of those who need it now.
         first_frames_target_s: When a real-time stream should have its first frames, after it took its slot.
         max_realtime_wait_s: A real-time stream that would wait longer for a slot is refused.
         promise_s: How long a real-time stream that was told that there is room counts as one that runs, until it comes.
@@ -34,6 +37,7 @@ class TokenEngineConfig:
     kv_budget_bytes: int = 4 << 30
     realtime_utilisation: float = 0.85
     realtime_lead_s: float = 1.0
+    realtime_max_lead_s: float = math.inf
     first_frames_target_s: float = 0.5
     max_realtime_wait_s: float = 1.0
     promise_s: float = 2.0
@@ -44,6 +48,11 @@ class TokenEngineConfig:
                 raise ValueError(f"{name} must be at least 1, got {value}.")
             if isinstance(value, float) and not value > 0:
                 raise ValueError(f"{name} must be more than 0, got {value:g}.")
+        if not self.realtime_max_lead_s > self.realtime_lead_s:
+            raise ValueError(
+                f"realtime_max_lead_s must be more than realtime_lead_s, {self.realtime_lead_s:g}, "
+                f"got {self.realtime_max_lead_s:g}."
+            )
         if self.realtime_utilisation > 1:
             raise ValueError(f"realtime_utilisation must be at most 1, got {self.realtime_utilisation:g}.")
 

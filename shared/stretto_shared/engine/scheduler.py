@@ -8,6 +8,9 @@ the pass stays short enough, by the measured step times, for every due stream's 
 One frame of K tokens is one step, and one step plays `1 / frame_rate_hz` seconds: so a set of real-time streams can be
 kept up when one step for all of them takes less than that.
 
+A real-time stream that is `realtime_max_lead_s` ahead rests. All that rest go on together, so that they share passes:
+when the first of them has come down by `realtime_lead_s`, or when others run anyhow and they have come down at all.
+
 Making a stream's state (projecting a text, reading a melody's prefix) is one call of the model that nothing can cut
 short. A newcomer's is put off while it would make a listener wait, by what such calls took before.
 """
@@ -75,6 +78,15 @@ class Scheduler:
         longest_s = min((self._longest_pass_s(s, now_s) for s in drawing), default=math.inf)
         return self._with_known_columns(chosen, num_rows, longest_s)
 
+    def awake(self, streams: Sequence[AnyStream], now_s: float) -> tuple[list[AnyStream], float]:
+        """Who is to run now; if nobody, in how many seconds somebody is."""
+        limit_s = self._config.realtime_max_lead_s
+        leads_s = [self._lead_s(stream, now_s) for stream in streams]
+        rest_s = min(leads_s, default=math.inf) - (limit_s - self._config.realtime_lead_s)
+        if rest_s > 0 and math.isfinite(limit_s):
+            return [], rest_s
+        return [stream for stream, lead_s in zip(streams, leads_s, strict=True) if lead_s < limit_s], 0.0
+
     def openable(self, streams: Sequence[AnyStream], now_s: float) -> list[AnyStream]:
         """Leave out the newcomers whose state cannot be made now without letting a listener run dry.
 
@@ -98,10 +110,11 @@ class Scheduler:
         turn.stream.share_used += turn.num_columns / (1 + turn.stream.request.priority)
 
     def must_deliver(self, stream: AnyStream, now_s: float) -> bool:
-        """Whether a real-time stream should hand out what it has now, since its listener is about to run dry."""
+        """Whether a real-time stream should hand out what it has: its listener is about to run dry, or it will rest."""
         if not stream.is_realtime or stream.clock is None or not stream.clock.has_started:
             return False
-        return stream.clock.ahead_s(now_s) < self._config.realtime_lead_s / 2
+        is_about_to_rest = self._deadline_s(stream) - now_s >= self._config.realtime_max_lead_s
+        return is_about_to_rest or stream.clock.ahead_s(now_s) < self._config.realtime_lead_s / 2
 
     def would_underrun(self, stream: AnyStream, others: Sequence[AnyStream]) -> bool:
         """Whether `stream` beside the other real-time streams would make them run dry; not asked of the first one."""
@@ -135,6 +148,12 @@ class Scheduler:
         if self._joins:
             return self._times.predict_s(sum(s.num_rows for s in streams)) if streams else 0.0
         return sum(self._times.predict_s(s.num_rows) for s in streams)
+
+    def _lead_s(self, stream: AnyStream, now_s: float) -> float:
+        """Seconds of audio that a listener was handed ahead of time; less than any before the first, or without one."""
+        if not stream.is_realtime or stream.clock is None or not stream.clock.has_started:
+            return -math.inf
+        return stream.clock.ahead_s(now_s)
 
     def _deadline_s(self, stream: AnyStream) -> float:
         """When a listener will need the next frame that is not complete yet."""

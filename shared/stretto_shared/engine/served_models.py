@@ -19,7 +19,7 @@ from stretto_shared.engine.meter import StageMeter, TokenMeter
 from stretto_shared.engine.program import StepModel
 from stretto_shared.engine.self_test import Trial, measure_step_s
 from stretto_shared.engine.step_times import StepTimes
-from stretto_shared.engine.thread import ModelThread
+from stretto_shared.engine.thread import LONG_NICENESS, ModelThread
 from stretto_shared.engine.token_engine import TokenEngine
 from stretto_shared.errors import NotFound, NotReady
 from stretto_shared.features import ModelInfo
@@ -94,7 +94,7 @@ class ServedModels(ABC, Generic[LoadedT, ServedT]):
         self._meter = meter
         self._token_meter = token_meter
         self._joins = joins
-        self._threads = {name: ModelThread(name) for name in loaders}
+        self._threads = {name: ModelThread(name, niceness=LONG_NICENESS) for name in loaders}
         self._served: dict[str, ServedT] = {}
         self._is_ready = False
 

@@ -1,20 +1,21 @@
 """`SharedTurns`: pieces of work that wait for one model thread at the same moment, done in one pass.
 
-Who wants work done waits its turn on the thread as ever. Whose turn comes takes others of its kind along, as many as
-its model was tried with; when their own turns come, what they want is there. So nobody waits for company. That company
-changes no bit is the model's to see to, by a trial at load. Knows neither what the work is nor what comes of it.
+Who wants work done takes a turn on the thread as ever. Whoever's turn it is, the most urgent work is done, with as many
+others of its kind as the model was tried with; each is told as soon as its own is done. Nobody waits for company. That
+company changes no bit is the model's to see to, by a trial at load. Knows neither what the work is nor what comes of
+it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from stretto_shared.engine.thread import ModelThread
+from stretto_shared.engine.thread import ModelThread, deliver
 
 Work = TypeVar("Work")
 Made = TypeVar("Made")
@@ -22,13 +23,13 @@ Made = TypeVar("Made")
 
 @dataclass(eq=False)
 class _Wish(Generic[Work, Made]):
-    """Somebody's work and whom to tell when it begins; what was made of it or the error, and `is_served`, once done."""
+    """Somebody's work, whom to tell when it begins, and where what is made of it goes."""
 
     work: Work
+    made: asyncio.Future[Made]
     on_start: Callable[[], None] | None = None
-    made: Made | None = None
+    outcome: Made | None = None
     error: Exception | None = None
-    is_served: bool = False
 
 
 class SharedTurns(Generic[Work, Made]):
@@ -44,6 +45,7 @@ class SharedTurns(Generic[Work, Made]):
         do_alone: Does one piece of work.
         do_together: Does several; where it raises, it has changed nothing.
         on_pass: Told what a pass has made, and its seconds.
+        urgency_of: What is done first: the least. None is for the order in which it came.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class SharedTurns(Generic[Work, Made]):
         do_alone: Callable[[Work], Made],
         do_together: Callable[[Sequence[Work]], Sequence[Made]],
         on_pass: Callable[[Sequence[Made], float], None] | None = None,
+        urgency_of: Callable[[Work], float] | None = None,
     ) -> None:
         self._thread = thread
         self._kind_of = kind_of
@@ -62,6 +65,7 @@ class SharedTurns(Generic[Work, Made]):
         self._do_alone = do_alone
         self._do_together = do_together
         self._on_pass = on_pass
+        self._urgency_of = urgency_of or (lambda work: 0.0)
         self._waiting: list[_Wish[Work, Made]] = []
         self._lock = threading.Lock()
 
@@ -77,29 +81,41 @@ class SharedTurns(Generic[Work, Made]):
             work: What is to be done.
             on_start: Told on the thread when the pass begins in which it is done first; must not raise.
         """
-        wish: _Wish[Work, Made] = _Wish(work, on_start)
+        wish: _Wish[Work, Made] = _Wish(work, asyncio.get_running_loop().create_future(), on_start)
         with self._lock:
             self._waiting.append(wish)
         try:
-            return await self._thread.run(partial(self._turn, wish))
+            while not wish.made.done():  # another's work may be done in this one's turn
+                await self._take_turn(wish)
+            return await wish.made
         finally:
             self._forget([wish])
 
-    def _turn(self, wish: _Wish[Work, Made]) -> Made:
-        if not wish.is_served:
-            self._serve(self._company(wish))
-        if wish.error is not None:
-            raise wish.error
-        return wish.made  # type: ignore[return-value]  # it was served without an error
+    async def _take_turn(self, wish: _Wish[Work, Made]) -> None:
+        """Return when this wish's turn is over, or it was served in another's."""
+        turn = asyncio.ensure_future(self._thread.run(self._serve_most_urgent))
+        either: list[asyncio.Future[Any]] = [turn, wish.made]
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not wish.made.done():
+                turn.result()
+        finally:
+            turn.cancel()
+            await asyncio.gather(turn, return_exceptions=True)
 
-    def _company(self, wish: _Wish[Work, Made]) -> list[_Wish[Work, Made]]:
-        """The wishes of one pass: this one, and as many of its kind as may be joined, taken off the list."""
-        kind = self._kind_of(wish.work)
+    def _serve_most_urgent(self) -> None:
+        """Do one pass, if anybody waits still."""
+        if wishes := self._next_pass():
+            self._serve(wishes)
+
+    def _next_pass(self) -> list[_Wish[Work, Made]]:
+        """The most urgent wish and as many of its kind as may be joined, taken off the list."""
         with self._lock:
-            others = (
-                [] if kind is None else [w for w in self._waiting if w is not wish and self._kind_of(w.work) == kind]
-            )
-        wishes = [wish, *others]
+            waiting = sorted(self._waiting, key=lambda wish: self._urgency_of(wish.work))  # stable: equals as they came
+        if not waiting:
+            return []
+        kind = self._kind_of(waiting[0].work)
+        wishes = waiting[:1] if kind is None else [wish for wish in waiting if self._kind_of(wish.work) == kind]
         wishes = wishes[: max(size for size in self._sizes if size <= len(wishes))]
         self._forget(wishes)
         return wishes
@@ -116,14 +132,15 @@ class SharedTurns(Generic[Work, Made]):
         if len(wishes) == 1 or not self._serve_together(wishes):
             for wish in wishes:
                 try:
-                    wish.made = self._do_alone(wish.work)
-                except Exception as error:  # it is raised in the turn of whoever it belongs to
+                    wish.outcome = self._do_alone(wish.work)
+                except Exception as error:  # it is raised where it was asked for
                     wish.error = error
-        for wish in wishes:
-            wish.is_served = True
+        taken_s = time.perf_counter() - began_s
         if self._on_pass is not None:
-            made = [wish.made for wish in wishes if wish.error is None]
-            self._on_pass(made, time.perf_counter() - began_s)  # type: ignore[arg-type]  # made, where no error is
+            made = [wish.outcome for wish in wishes if wish.error is None]
+            self._on_pass(made, taken_s)  # type: ignore[arg-type]  # made, where no error is
+        for wish in wishes:
+            deliver(wish.made.get_loop(), wish.made, wish.outcome, wish.error)
 
     def _serve_together(self, wishes: Sequence[_Wish[Work, Made]]) -> bool:
         """Serve them in one pass, or tell that it failed and changed nothing."""
@@ -132,5 +149,5 @@ class SharedTurns(Generic[Work, Made]):
         except Exception:  # whose fault it is shows when they are served one by one
             return False
         for wish, own in zip(wishes, made, strict=True):
-            wish.made = own
+            wish.outcome = own
         return True

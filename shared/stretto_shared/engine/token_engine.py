@@ -14,6 +14,7 @@ or the wire.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Generic, TypeVar
@@ -34,7 +35,7 @@ from stretto_shared.errors import InvalidInput, NotReady, Overloaded
 
 __all__ = ["TokenEngine", "TokenEngineConfig"]
 
-RETURN_SPACING_S = 0.1
+RETURN_SPACING_S = 0.25
 """Between the times at which two refused real-time listeners are told to come back."""
 Condition = TypeVar("Condition")
 State = TypeVar("State")
@@ -280,9 +281,7 @@ class TokenEngine(Generic[Condition, State]):
         if scheduler.would_underrun(stream, others):
             raise Overloaded(
                 "One more real-time stream would make those that play run dry. Retry later, or ask for best effort.",
-                retry_after_s=self._own_turn_s(
-                    scheduler.estimate_end_s([other for other in others if other.is_realtime])
-                ),
+                retry_after_s=self._own_turn_s(self._first_end_s([other for other in others if other.is_realtime])),
             )
         holders = [*running, *pool.before(stream), *expected]
         num_bytes = sum(other.cost.kv_bytes for other in holders) + stream.cost.kv_bytes
@@ -297,6 +296,12 @@ class TokenEngine(Generic[Condition, State]):
                 f"{self._config.max_realtime_wait_s:g} s that it may wait. Retry later, or ask for best effort.",
                 retry_after_s=self._own_turn_s(wait_s),
             )
+
+    def _first_end_s(self, realtime: Sequence[Stream[Condition, State]]) -> float:
+        """Seconds until the first of these will have been made, which none is long before it was heard."""
+        now_s = time.perf_counter()
+        heard_s = min(self._left_to_play_s(stream, now_s) for stream in realtime) - self._config.realtime_max_lead_s
+        return max(self._scheduler.estimate_end_s(realtime), heard_s)
 
     def _keep_listener(self, stream: Stream[Condition, State]) -> None:
         """Remember until when a piece that was made to its end is still played."""
@@ -353,9 +358,10 @@ class TokenEngine(Generic[Condition, State]):
                     ready.append(stream)
                 else:
                     stream.was_paused = True
+            ready, rest_s = self._scheduler.awake(ready, time.perf_counter()) if ready else (ready, math.inf)
             self._wake.clear()
             if not ready:
-                await self._wake.wait()
+                await self._until_news(rest_s)
                 continue
             try:
                 events = await self._thread.run(
@@ -368,6 +374,14 @@ class TokenEngine(Generic[Condition, State]):
                 stream.outbox.put_nowait(item)
                 if not isinstance(item, TokenBlock):
                     self._pool.discard(stream)
+
+    async def _until_news(self, at_most_s: float) -> None:
+        """Wait until somebody came, left or read on, or for so long."""
+        try:
+            async with asyncio.timeout(None if math.isinf(at_most_s) else at_most_s):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
 
     def _fail_all(self, error: Exception) -> None:
         for stream in self._pool.take_all():

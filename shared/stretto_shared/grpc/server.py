@@ -10,7 +10,7 @@ import asyncio
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from stretto_shared.grpc.logs import make_logger, rpc_logs
 from stretto_shared.grpc.metrics import Metrics, MetricsPage, RpcMetrics
 from stretto_shared.grpc.readiness import Readiness
 from stretto_shared.grpc.settings import GrpcSettings
+from stretto_shared.grpc.settling import settle, switching_often
 from stretto_shared.grpc.status import DeadlineExpired, typed_errors
 from stretto_shared.grpc.tls import only_named_peers, server_credentials
 from stretto_shared.grpc.tracing import Tracing
@@ -44,6 +45,7 @@ class StrettoServer:
         log: A structlog logger; None makes one from the settings.
         span_exporter: Gets every span at once, beside what the settings export.
         guarded: Whether the layers of the services hold; False for a server that only its own process can reach.
+        owns_process: Whether the process is there for this server: then loading it is not to keep answers waiting.
     """
 
     def __init__(
@@ -54,11 +56,13 @@ class StrettoServer:
         log: Any = None,
         span_exporter: SpanExporter | None = None,
         guarded: bool = True,
+        owns_process: bool = False,
     ) -> None:
         self.metrics = Metrics()
         self._settings = settings
         self._builders = dict(builders)
         self._guarded = guarded
+        self._owns_process = owns_process
         self._log = log if log is not None else make_logger(settings.log_level, as_json=settings.log_json)
         name = "stretto" if len(self._builders) != 1 else f"stretto-{next(iter(self._builders))}"
         self._tracing = Tracing(name, settings.otlp_endpoint, span_exporter)
@@ -218,9 +222,10 @@ class StrettoServer:
 
     async def _load(self, readiness: Readiness) -> None:
         """Start every service at once; the first failure is raised when all have ended."""
-        outcomes = await asyncio.gather(
-            *(self._load_one(host, readiness) for host in self._hosts), return_exceptions=True
-        )
+        with switching_often() if self._owns_process else nullcontext():
+            outcomes = await asyncio.gather(
+                *(self._load_one(host, readiness) for host in self._hosts), return_exceptions=True
+            )
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
@@ -233,6 +238,8 @@ class StrettoServer:
             readiness.mark_failed(host.full_name)
             self._log.error("service_failed", service=host.name, exc_info=error)
             raise
+        if self._owns_process:
+            settle()
         await readiness.mark_serving(host.full_name)
         self._log.info("serving", service=host.name, load_s=round(asyncio.get_running_loop().time() - began_s, 3))
 
@@ -269,10 +276,11 @@ def run(settings: GrpcSettings, builders: Mapping[str, BuildService]) -> None:
     """
 
     async def serve() -> None:
-        server = StrettoServer(settings, builders)
+        server = StrettoServer(settings, builders, owns_process=True)
         await server.start()
         await server.serve_until_signalled()
 
+    settle()
     asyncio.run(serve())
 
 

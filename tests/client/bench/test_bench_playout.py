@@ -29,6 +29,7 @@ def test_every_wait_for_audio_is_an_underrun_and_moves_the_rest_of_the_music() -
     assert playout.underrun_count == 2
     assert playout.underrun_s == pytest.approx(1.5)
     assert playout.played_out_s == pytest.approx(5.5)
+    np.testing.assert_allclose(playout.silences_s, [0, 0.5, 0, 1.0])
 
 
 def test_a_buffer_forgives_what_is_shorter_and_nothing_that_is_longer() -> None:

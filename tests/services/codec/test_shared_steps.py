@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stretto_codec.engine import CodecEngine, shared_steps
+from stretto_codec.engine import CodecEngine, codec_engine, shared_steps
 from stretto_codec.engine.frames import Chunk
 from stretto_codec.engine.shared_steps import SharedSteps
 from stretto_codec.loading import LoadedCodec
@@ -180,13 +180,62 @@ async def test_a_stream_that_fails_fails_alone(load: Any, held: Held, gives_nan:
             assert np.array_equal(results[seed], codec.open_decoder().step(codes)[0].numpy())
 
 
+async def test_the_chunk_that_is_due_first_is_decoded_first(load: Any, held: Held) -> None:
+    codec, _ = watched(load("framecodec"))
+    codec = dataclasses.replace(codec, max_joined=1)
+    thread, go = held
+    steps, done = SharedSteps(codec, thread, None), list[float]()
+
+    async def step(due_s: float) -> None:
+        await steps.step(codec.open_decoder(), chunk_of(codec, 0), due_s=due_s)
+        done.append(due_s)
+
+    tasks = [asyncio.create_task(step(due_s)) for due_s in (3.0, 1.0, 4.0, 2.0)]
+    while steps.num_waiting < 4:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    go.set()
+    await asyncio.gather(*tasks)
+    assert done == [1.0, 2.0, 3.0, 4.0]
+
+
+async def test_a_listener_who_runs_dry_is_served_before_one_who_begins_and_one_who_is_ahead(
+    load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec, now_s, dues = load("framecodec"), [100.0], list[float]()
+    monkeypatch.setattr(codec_engine, "time", SimpleNamespace(perf_counter=lambda: now_s[0]))
+    step = SharedSteps.step
+
+    async def noted(steps: SharedSteps, clip: Any, chunk: Chunk, *, due_s: float = 0.0) -> Any:
+        dues.append(due_s)
+        return await step(steps, clip, chunk, due_s=due_s)
+
+    monkeypatch.setattr(SharedSteps, "step", noted)
+    engine = CodecEngine({"framecodec": lambda: codec}, num_threads=1)
+    await engine.start()
+    try:
+        chunks = [len(each) for each in np.split(np.zeros(40), np.cumsum([codec.grid.size(i) for i in range(4)]))][:4]
+
+        async def tokens() -> AsyncIterator[TokenMatrix]:
+            yield TokenMatrix(random_codes(codec, sum(chunks), 0), codec.config.frame_rate_hz, codec.info.name)
+
+        heard_s = []
+        async for chunk in engine.decode("", tokens()):
+            heard_s.append(chunk.waveform.duration_s)
+            now_s[0] += 0.01
+    finally:
+        await engine.stop()
+    begun_s = 100.0
+    assert dues[0] == begun_s + codec_engine.FIRST_AUDIO_TARGET_S
+    assert dues[1:] == pytest.approx([begun_s + sum(heard_s[:i]) for i in range(1, len(dues))])
+
+
 async def test_a_stream_that_is_cancelled_leaves_the_step(load: Any, held: Held) -> None:
     codec, decoder = watched(load("encodec_32khz"))
     thread, go = held
     steps = SharedSteps(codec, thread, None)
     tasks = [asyncio.create_task(steps.step(codec.open_decoder(), chunk_of(codec, seed))) for seed in range(3)]
-    await asyncio.sleep(0)
-    assert thread.num_queued == 3
+    while thread.num_queued < 3:  # noqa: ASYNC110
+        await asyncio.sleep(0)
     tasks[1].cancel()
     await asyncio.gather(tasks[1], return_exceptions=True)
     assert steps.num_waiting == thread.num_queued == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 
 import numpy as np
 import pytest
@@ -90,3 +91,27 @@ async def test_a_promise_counts_as_a_stream_that_others_must_not_make_run_dry() 
         with pytest.raises(Overloaded, match="run dry"):
             engine.check_admission(LIVE)
         await collect(engine, dataclasses.replace(LIVE, is_realtime=False))  # best effort is not asked
+
+
+async def test_a_real_time_stream_rests_and_goes_on_by_itself_to_the_same_bytes() -> None:
+    async with live_engine(frame_rate_hz=1000.0, max_unread_blocks=99) as engine:
+        whole = await collect(engine, LIVE)
+    limits = {"realtime_lead_s": 0.05, "realtime_max_lead_s": 0.1}
+    async with live_engine(frame_rate_hz=1000.0, max_unread_blocks=99, **limits) as engine:
+        began_s = time.perf_counter()
+        assert np.array_equal(await collect(engine, LIVE), whole)
+        assert time.perf_counter() - began_s > 0.6 - 0.1 - 0.1, "600 frames of 1 ms are not made much faster than heard"
+        began_s = time.perf_counter()
+        best_effort = dataclasses.replace(LIVE, is_realtime=False)
+        assert np.array_equal(await collect(engine, best_effort), whole)
+
+
+async def test_a_refused_listener_is_not_told_to_come_back_while_all_who_rest_still_play() -> None:
+    limits = {"realtime_lead_s": 10.0, "realtime_max_lead_s": 60.0, "realtime_utilisation": 1e-9}
+    async with live_engine(max_unread_blocks=99, max_slots=8, **limits) as engine:
+        stream = engine.generate(LIVE)
+        assert isinstance(await anext(stream), TokenBlock)
+        with pytest.raises(Overloaded, match="run dry") as caught:
+            engine.check_admission(LIVE)
+        assert caught.value.retry_after_s == pytest.approx(602 / 0.1 - 60.0, rel=0.05)
+        await stream.aclose()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 
 import pytest
-from stretto_shared.engine.thread import ModelThread
+from stretto_shared.engine.thread import LONG_NICENESS, NICENESS, ModelThread
 from stretto_shared.errors import NotReady, Overloaded
 
 
@@ -98,3 +100,26 @@ async def test_closing_fails_what_waits_and_refuses_what_comes() -> None:
     assert await busy
     with pytest.raises(NotReady):
         await thread.run(lambda: 1)
+
+
+async def test_work_of_no_length_may_go_before_all_that_wait() -> None:
+    thread = ModelThread("m")
+    busy, release = await _occupy(thread)
+    seen: list[int] = []
+    calls = [asyncio.create_task(thread.run(lambda n=n: seen.append(n), is_next=n == 2)) for n in range(3)]
+    await asyncio.sleep(0)
+    release.set()
+    await asyncio.gather(busy, *calls)
+    assert seen == [2, 0, 1]
+    await thread.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priority of their own")
+async def test_a_model_has_a_lower_priority_than_the_event_loop() -> None:
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    threads = [ModelThread("m"), ModelThread("long", niceness=LONG_NICENESS)]
+    found = [await thread.run(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())) for thread in threads]
+    assert found == [min(19, before + niceness) for niceness in (NICENESS, LONG_NICENESS)]
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before < found[0]
+    for thread in threads:
+        await thread.close()

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from stretto_shared.engine.clock import PlayClock
 from stretto_shared.engine.config import TokenEngineConfig
 from stretto_shared.engine.program import Program, StateCost, TokenRequest
@@ -113,6 +114,29 @@ def test_a_real_time_stream_hands_out_what_it_has_before_its_listener_runs_dry()
     assert not scheduler().must_deliver(stream(realtime=True, ahead_s=3.0), NOW_S)
     assert not scheduler().must_deliver(stream(ahead_s=0.2), NOW_S)
     assert not scheduler().must_deliver(stream(realtime=True), NOW_S)
+
+
+def test_streams_far_enough_ahead_rest_until_the_first_of_them_needs_more() -> None:
+    planner = scheduler(realtime_max_lead_s=3.0)
+    ahead, further, full = (stream(realtime=True, ahead_s=s) for s in (2.2, 2.9, 3.0))
+    there, rest_s = planner.awake([ahead, further, full], NOW_S)
+    assert there == [] and rest_s == pytest.approx(0.2)
+    there, rest_s = planner.awake([ahead, further, full], NOW_S + 0.21)
+    assert there == [ahead, further, full], "once one goes on, all go on that have come down at all"
+    assert planner.awake([further, full, stream()], NOW_S)[0][0] is further
+    free, fresh = stream(ahead_s=9.0), stream(realtime=True)
+    assert planner.awake([full, free, fresh], NOW_S) == ([free, fresh], 0.0), "only who has a listener to be ahead of"
+    assert scheduler().awake([full], NOW_S) == ([full], 0.0), "without a limit nobody rests"
+
+
+def test_who_is_about_to_rest_hands_out_what_it_has() -> None:
+    made = stream(realtime=True, ahead_s=2.5)
+    planner = scheduler(realtime_max_lead_s=3.0)
+    assert not planner.must_deliver(made, NOW_S)
+    for _ in range(26):  # half a second of frames that nobody was handed yet
+        made.program.advance(torch.zeros(1, 9))
+    assert made.program.num_frames_ready == 26 and planner.must_deliver(made, NOW_S)
+    assert not scheduler().must_deliver(made, NOW_S)
 
 
 def test_step_times_are_learnt_and_estimated_between_and_beyond() -> None:

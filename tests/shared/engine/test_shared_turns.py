@@ -9,12 +9,18 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import pytest
 from stretto_shared.engine.shared_turns import SharedTurns
 from stretto_shared.engine.thread import ModelThread
+from stretto_shared.errors import NotReady
 
 
 class Doubler:
     """Doubles numbers; notes who was in each pass, and fails on 13, alone or in company."""
 
-    def __init__(self, thread: ModelThread, sizes: Sequence[int] = (2, 4)) -> None:
+    def __init__(
+        self,
+        thread: ModelThread,
+        sizes: Sequence[int] = (2, 4),
+        urgency_of: Callable[[int], float] | None = None,
+    ) -> None:
         self.passes: list[list[int]] = []
         self.told: list[list[int]] = []
         self.turns: SharedTurns[int, int] = SharedTurns(
@@ -24,6 +30,7 @@ class Doubler:
             do_alone=lambda number: self.do([number])[0],
             do_together=self.do,
             on_pass=lambda made, _: self.told.append(list(made)),
+            urgency_of=urgency_of,
         )
 
     def do(self, numbers: Sequence[int]) -> list[int]:
@@ -113,3 +120,43 @@ async def test_each_is_told_once_when_the_pass_begins_that_does_its_work(thread:
     await asyncio.gather(*tasks, return_exceptions=True)
     assert doubler.passes == [[1, 13], [1], [13], [2], [3]]
     assert told == [(number, num_passes, "model-turns") for number, num_passes in ((1, 0), (13, 0), (2, 3), (3, 4))]
+
+
+async def test_the_most_urgent_work_is_done_first_whoever_came_first(thread: ModelThread) -> None:
+    doubler = Doubler(thread, urgency_of=lambda number: -number)
+    assert await run_held(thread, doubler, [0, 2, 9, 4, 6, 8]) == [0, 4, 18, 8, 12, 16]
+    assert doubler.passes == [[9], [8, 6, 4, 2], [0]]
+
+
+async def test_who_came_first_is_told_when_its_own_is_done_and_the_urgent_one_before(thread: ModelThread) -> None:
+    go = threading.Event()
+    doubler = Doubler(thread, urgency_of=lambda number: -number)
+    slow_do = doubler.do
+    doubler.turns._do_alone = lambda number: (number == 0 and go.wait(10), slow_do([number])[0])[1]
+    held, release = threading.Event(), threading.Event()
+    busy = asyncio.create_task(thread.run(lambda: (held.set(), release.wait(10))))
+    await asyncio.to_thread(held.wait, 10)
+    patient, urgent = (asyncio.create_task(doubler.turns.run(number)) for number in (0, 7))
+    while doubler.turns.num_waiting < 2:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    release.set()
+    assert await asyncio.wait_for(urgent, 10) == 14
+    assert not patient.done(), "its work waits for the event, and so would whoever had to wait for it"
+    go.set()
+    assert await asyncio.wait_for(patient, 10) == 0
+    await busy
+
+
+async def test_whoever_has_waited_for_a_thread_that_closes_is_told(thread: ModelThread) -> None:
+    doubler, begun, go = Doubler(thread), threading.Event(), threading.Event()
+    held = asyncio.create_task(thread.run(lambda: (begun.set(), go.wait(10))))
+    await asyncio.to_thread(begun.wait, 10)
+    waiting = asyncio.create_task(doubler.turns.run(2))
+    while thread.num_queued < 1:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    closing = asyncio.create_task(thread.close())
+    with pytest.raises(NotReady):
+        await waiting
+    assert doubler.turns.num_waiting == 0
+    go.set()
+    await asyncio.gather(held, closing)

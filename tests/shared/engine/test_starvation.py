@@ -42,6 +42,7 @@ class World:
     open_s: float = 0.0
     now_s: float = 1000.0
     num_opened: int = 0
+    busy_s: float = 0.0
 
     cardinality = 4
     special_token = 4
@@ -62,7 +63,9 @@ class World:
     def step(
         self, states: Sequence[int], columns: Sequence[NDArray[np.int64]], wants_logits: Sequence[bool]
     ) -> list[Tensor | None]:
-        self.now_s += self.pass_s(2 * sum(each.shape[1] for each in columns))
+        taken_s = self.pass_s(2 * sum(each.shape[1] for each in columns))
+        self.now_s += taken_s
+        self.busy_s += taken_s
         return [torch.zeros(1, 4) if wants else None for wants in wants_logits]
 
 
@@ -74,8 +77,10 @@ class Show:
         self.config = TokenEngineConfig(**({"max_slots": 12} | limits))
         self.pool: SlotPool[int, int] = SlotPool(self.config.max_slots, 1 << 30)
         measured_s = {rows: world.pass_s(rows) for rows in (2, 8, 16, 24, 64)}
-        scheduler = Scheduler(self.config, StepTimes(measured_s), joins=world.is_row_invariant)
-        self.loop: StepLoop[int, int] = StepLoop(world, self.config, scheduler, StepTimes(measured_s), SilentMeter())
+        self.scheduler = Scheduler(self.config, StepTimes(measured_s), joins=world.is_row_invariant)
+        self.loop: StepLoop[int, int] = StepLoop(
+            world, self.config, self.scheduler, StepTimes(measured_s), SilentMeter()
+        )
         self.blocks: dict[int, list[float]] = {}
         monkeypatch.setattr(step_loop, "time", SimpleNamespace(perf_counter=lambda: world.now_s))
 
@@ -95,7 +100,11 @@ class Show:
             self.pool.fill(self.world.now_s)
             if not self.pool.running:
                 return
-            for stream, item in self.loop.take_turn(self.pool.running, lambda: False):
+            awake, rest_s = self.scheduler.awake(self.pool.running, self.world.now_s)
+            if not awake:
+                self.world.now_s += rest_s + 1e-6
+                continue
+            for stream, item in self.loop.take_turn(awake, lambda: False):
                 if isinstance(item, TokenBlock):
                     self.blocks.setdefault(id(stream), []).append(self.world.now_s)
                 else:
@@ -214,3 +223,31 @@ def test_best_effort_pieces_share_by_priority_what_listeners_leave(show: Callabl
     done = [NUM_FRAMES - stream.program.num_steps_left for stream in (usual, urgent)]
     assert [underrun_s(stream) for stream in live] == [0.0] and min(done) > 0
     assert done[1] == pytest.approx(3 * done[0], abs=6)
+
+
+def test_listeners_who_are_far_ahead_leave_the_machine_to_others_and_share_their_passes(
+    show: Callable[..., Show],
+) -> None:
+    world = World(step_s=0.004, row_s=0.0001)
+    stage = show(world, realtime_max_lead_s=3.0)
+    live = [stage.come(realtime=True) for _ in range(12)]
+    stage.play(until_s=world.now_s + 3)
+    world.busy_s = 0.0
+    stage.play(until_s=world.now_s + 10)
+    assert [underrun_s(stream) for stream in live] == [0.0] * 12
+    assert all(1.9 < ahead_s(world, stream) < 3.3 for stream in live)
+    joint_s = 10 * FRAME_RATE_HZ * world.pass_s(24)
+    assert world.busy_s < 1.1 * joint_s, "no stream is stepped alone, which would take seven times as long"
+
+
+def test_a_listener_who_begins_beside_those_who_rest_wakes_none_who_is_far_enough_ahead(
+    show: Callable[..., Show],
+) -> None:
+    world = World()
+    stage = show(world, realtime_max_lead_s=3.0)
+    live = [stage.come(realtime=True) for _ in range(4)]
+    stage.play(until_s=world.now_s + 1.5)
+    newcomer = stage.come(realtime=True)
+    stage.play(until=lambda: id(newcomer) in stage.blocks)
+    assert newcomer.clock is not None and newcomer.clock.has_started
+    assert max(ahead_s(world, stream) for stream in live) < 3.3

@@ -2,7 +2,8 @@
 
 A stream decodes one chunk of the codec's fixed grid at a time, together with streams that wait at the same moment
 (`shared_steps.py`), and a clip is encoded one window at a time, so that requests take turns on the thread, and a
-cancelled one leaves it after the piece that runs.
+cancelled one leaves it after the piece that runs. Every stream is served as if somebody listened to it from its first
+audio on: who would run dry first goes first.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import soxr
 import torch
 from numpy.typing import NDArray
 from stretto_shared.audio import Waveform
+from stretto_shared.engine.clock import PlayClock
 from stretto_shared.engine.thread import ModelThread
 from stretto_shared.errors import InvalidInput, NotFound, NotReady, Overloaded
 from stretto_shared.features import ModelInfo
@@ -32,6 +34,8 @@ from stretto_codec.loading import LoadedCodec
 
 MAX_ENCODE_S = 600.0
 MIN_RETRY_AFTER_S = 0.1
+FIRST_AUDIO_TARGET_S = 0.4
+"""When a stream's first chunk is due: after those whose listeners would wait in silence."""
 T = TypeVar("T")
 
 
@@ -179,14 +183,17 @@ class CodecEngine:
         codec = self._find(model, "config.model")
         thread = self._thread(codec)
         with self._admitted(codec):
-            clip = await thread.run(partial(self._started, arrived_s, codec.open_decoder))
+            clip = await thread.run(partial(self._started, arrived_s, codec.open_decoder), is_next=True)
             steps, next_sample, began_s = self._steps[codec.info.name], 0, 0.0
+            clock = PlayClock(codec.config.sample_rate_hz)
             async for chunk in _chunks(codec, tokens):
                 if chunk is not None and chunk.index == 0:
                     began_s = time.perf_counter()
-                waveform = await (steps.finish(clip) if chunk is None else steps.step(clip, chunk))
+                due_s = clock.runs_out_s if clock.has_started else began_s + FIRST_AUDIO_TARGET_S
+                waveform = await (steps.finish(clip) if chunk is None else steps.step(clip, chunk, due_s=due_s))
                 if waveform is None:
                     continue
+                clock.deliver(time.perf_counter(), waveform.num_samples)
                 if next_sample == 0 and self._meter is not None:
                     self._meter.observe_first_audio(time.perf_counter() - began_s)
                 yield DecodedChunk(waveform, next_sample, codec.info)

@@ -1,8 +1,9 @@
 """`SharedSteps`: chunks of streams that wait for one codec at the same moment are decoded in one pass.
 
-A stream that wants a chunk waits its turn on the model thread as ever. Whose turn comes takes others along, if they
-wait for a chunk of the same shape and the codec found at load that company changes no bit (`loading.py`); when their
-own turns come, their chunks are there. So nobody waits for company, and nobody's samples depend on it.
+A stream that wants a chunk takes a turn on the model thread as ever. In each turn the chunk that is due first is
+decoded, and others with it, if they are of the same shape and the codec found at load that company changes no bit
+(`loading.py`). So nobody waits for company, nobody's samples depend on it, and a listener whose audio runs out is not
+kept waiting by streams that are ahead of theirs.
 
 Legend: B clips, K codebooks, T frames, C channels, S samples.
 """
@@ -31,10 +32,11 @@ ObserveRtf = Callable[[float], None]
 
 @dataclass(frozen=True, eq=False)
 class _Step:
-    """A stream's next chunk."""
+    """A stream's next chunk, and when its listener will have heard all before it, on `time.perf_counter`."""
 
     clip: ClipDecoder
     chunk: Chunk
+    due_s: float
 
 
 class SharedSteps:
@@ -60,6 +62,7 @@ class SharedSteps:
             do_alone=_step_alone,
             do_together=_step_in_company,
             on_pass=self._observe,
+            urgency_of=lambda step: step.due_s,
         )
 
     @property
@@ -67,9 +70,15 @@ class SharedSteps:
         """Streams whose chunk nobody has begun."""
         return self._turns.num_waiting
 
-    async def step(self, clip: ClipDecoder, chunk: Chunk) -> Waveform | None:
-        """The samples that the next chunk gives, or None if it gives none yet."""
-        return self._to_waveform(await self._turns.run(_Step(clip, chunk)))
+    async def step(self, clip: ClipDecoder, chunk: Chunk, *, due_s: float = 0.0) -> Waveform | None:
+        """The samples that the next chunk gives, or None if it gives none yet.
+
+        Args:
+            clip: The stream's decoder.
+            chunk: Its next chunk.
+            due_s: When it is needed, on any clock that all streams share; of two that wait the earlier goes first.
+        """
+        return self._to_waveform(await self._turns.run(_Step(clip, chunk, due_s)))
 
     async def finish(self, clip: ClipDecoder) -> Waveform | None:
         """The samples that were held back, or None if there are none."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from stretto_shared import weights
 from stretto_shared.errors import NotReady
 from stretto_shared.features import ModelInfo
+from stretto_shared.nn.unfilled import unfilled
 from tokenizers import Tokenizer
 
 from stretto_embedding.loading.files import read_tokenizer, with_state
@@ -103,7 +104,7 @@ def build(
         raise NotReady(
             f"Source {resolved.source!r} is not a CLAP that is served here: {error}", reason="WEIGHTS_DAMAGED"
         ) from error
-    with torch.device("meta"):  # no memory for weights that are about to be replaced
+    with unfilled():  # no memory for weights that are about to be replaced
         model = Clap(config)
     with_state(model, state)
     info = ModelInfo(

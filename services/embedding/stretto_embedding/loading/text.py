@@ -17,6 +17,7 @@ from stretto_shared import weights
 from stretto_shared.errors import NotFound, NotReady
 from stretto_shared.features import ModelInfo, TextStates
 from stretto_shared.nn.heap import giving_memory_back
+from stretto_shared.nn.unfilled import unfilled
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -99,14 +100,14 @@ class _Built:
 
 def _build_bert(config: dict[str, Any], tensors: Tensors) -> _Built:
     geometry = minilm.config_from_hf(config)
-    with torch.device("meta"):  # no memory for weights that are about to be replaced
+    with unfilled():  # no memory for weights that are about to be replaced
         model = minilm.MiniLm(geometry)
     return _Built(with_state(model, minilm.state_from_hf(dict(tensors))), geometry.max_tokens)
 
 
 def _build_t5(config: dict[str, Any], tensors: Tensors) -> _Built:
     geometry = t5.config_from_hf(config)
-    with torch.device("meta"):
+    with unfilled():
         model = t5.T5Encoder(geometry)
     return _Built(with_state(model, t5.state_from_hf(dict(tensors))), geometry.max_tokens)
 

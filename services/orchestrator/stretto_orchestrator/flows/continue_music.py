@@ -65,7 +65,7 @@ async def continue_music(
     """Progress, the recording's end if it was asked for, the new music, and the receipt last."""
     cascade = find_cascade(cascades, request.cascade)
     composer = composer_of(stages, cascade)
-    delivery = Delivery(observer, cascade=cascade.name, pacing=request.pacing)
+    delivery = Delivery(observer, cascade=cascade.name, pacing=request.pacing, starts=options.starts)
     resumes = Resumes(options.resume_policy, observer.observe_resume, remaining_s)
     if request.pacing.is_realtime:  # a refusal should be quick, and cost no work
         at_most_s = last_seconds(request.audio).duration_s + request.duration_s

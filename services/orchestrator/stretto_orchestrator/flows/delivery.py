@@ -14,6 +14,7 @@ from stretto_shared.features import ModelInfo, SamplingOptions
 from stretto_orchestrator.clients import Pacing
 from stretto_orchestrator.flows.events import AudioChunk, CascadeObserver, Progress, Receipt
 from stretto_orchestrator.flows.listening import Listener
+from stretto_orchestrator.flows.starting import Starts
 from stretto_orchestrator.flows.story import PromptSpan
 
 
@@ -24,11 +25,13 @@ class Delivery:
         observer: Who counts.
         cascade: The cascade's name.
         pacing: How the piece is paced.
+        starts: When a piece for a listener begins.
     """
 
-    def __init__(self, observer: CascadeObserver, *, cascade: str, pacing: Pacing) -> None:
+    def __init__(self, observer: CascadeObserver, *, cascade: str, pacing: Pacing, starts: Starts) -> None:
         self._observer = observer
         self._cascade = cascade
+        self._starts = starts if pacing.is_realtime else None
         self._listener = Listener(observer.meter_of(cascade), is_realtime=pacing.is_realtime)
         self._began_s = time.monotonic()
         self._digest = hashlib.sha256()
@@ -37,9 +40,10 @@ class Delivery:
         self, made: AsyncGenerator[Progress | AudioChunk, None]
     ) -> AsyncGenerator[Progress | AudioChunk, None]:
         """The events, heard and digested on their way out; closes them."""
+        events = made if self._starts is None else self._starts.held(made)
         with self._listener as listener:
-            async with aclosing(made):
-                async for event in made:
+            async with aclosing(events):
+                async for event in events:
                     if isinstance(event, AudioChunk):
                         listener.hear(event.waveform)
                         self._digest.update(_wire_bytes(event.waveform))

@@ -93,7 +93,7 @@ async def generate_music(
     cascade = find_cascade(cascades, request.cascade)
     check_duration(request.duration_s, max_s=MAX_JOINT_DURATION_S if cascade.kind == MUSICLM else MAX_DURATION_S)
     composer = composer_of(stages, cascade)
-    delivery = Delivery(observer, cascade=cascade.name, pacing=request.pacing)
+    delivery = Delivery(observer, cascade=cascade.name, pacing=request.pacing, starts=options.starts)
     resumes = Resumes(options.resume_policy, observer.observe_resume, remaining_s)
     pieces = [
         Piece(request.duration_s, (request.seed + index) % NUM_SEEDS, request.sampling, request.pacing)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from stretto_shared.audio import Waveform
@@ -20,6 +20,7 @@ from stretto_orchestrator.flows.chain import Chain, TokenStage
 from stretto_orchestrator.flows.events import PROGRESS_INTERVAL_S, AudioChunk, Herald, Progress
 from stretto_orchestrator.flows.patience import HeldMusic
 from stretto_orchestrator.flows.resuming import ResumePolicy, Resumes, resumed_audio
+from stretto_orchestrator.flows.starting import Starts
 from stretto_orchestrator.flows.stereo import resumed_stereo
 
 T = TypeVar("T")
@@ -33,6 +34,7 @@ class RenderOptions:
     max_messages_ahead: int
     held_music: HeldMusic
     max_candidates_at_once: int = 2
+    starts: Starts = field(default_factory=Starts)
 
 
 class Rendering:
