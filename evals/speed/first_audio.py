@@ -69,7 +69,7 @@ async def measure(client: StrettoClient, seed: int, duration_s: float) -> tuple[
 
 def default_source() -> tuple[str, str]:
     """Name and source of the default language model."""
-    return next(iter(parse_model_list(AcousticSettings().models).items()))
+    return next(iter(parse_model_list(AcousticSettings().models or loading.DEFAULT_NAME).items()))
 
 
 async def own_lm_s(load: Callable[[], loading.LoadedLM], duration_s: float, text: TextStates) -> float:

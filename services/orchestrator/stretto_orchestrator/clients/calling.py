@@ -35,6 +35,14 @@ def shut(stage: str) -> NotReady:
     )
 
 
+def missing(stage: str) -> NotReady:
+    """The error of a stage that is not served where this server looks for it, or is older than the call."""
+    return NotReady(
+        f"No server that answers for the {stage} service has this call. Its operator has to serve it there.",
+        reason="STAGE_MISSING",
+    )
+
+
 @contextmanager
 def errors_of(stage: str, fields: Mapping[str, str] | None = None) -> Iterator[None]:
     """Raise a failed call as the error that it stands for.
@@ -49,6 +57,8 @@ def errors_of(stage: str, fields: Mapping[str, str] | None = None) -> Iterator[N
     except grpc.aio.AioRpcError as error:
         known = error_from_rpc(error)
         match known:
+            case None if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                raise missing(stage) from error
             case None:
                 raise
             case NotReady(reason="UNREACHABLE"):
