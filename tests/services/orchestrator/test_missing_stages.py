@@ -46,6 +46,6 @@ async def test_stages_that_are_not_served_are_named_among_those_that_did_not_ans
 
 
 async def test_a_call_to_a_stage_that_is_not_served_says_what_its_operator_has_to_do(stages: Stages) -> None:
-    with pytest.raises(NotReady, match="harmony service has this call. Its operator") as found:
+    with pytest.raises(NotReady, match=r"harmony service has this call\. Its operator") as found:
         await stages.harmony.check_model("", field="config.harmony_model")
     assert found.value.reason == "STAGE_MISSING"
