@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stretto_transcriber.models.onsets_frames.beside import at_once
 from stretto_transcriber.models.onsets_frames.config import NUM_PITCHES, OnsetsFramesConfig
 from stretto_transcriber.models.onsets_frames.heads import Heads, begin_rare
 from stretto_transcriber.models.onsets_frames.recurrent import recurred
@@ -143,7 +144,7 @@ class HarmonicNetwork(nn.Module):
         x = self.stem(x.contiguous(memory_format=torch.channels_last)).relu_()
         semitones = self.fold(x).relu_()  # [B, C, T, 99]
         assert semitones.shape[-1] * BINS_PER_SEMITONE == x.shape[-1]
-        struck, sounding = self.onset_branch(semitones), self.sustain_branch(semitones)
+        struck, sounding = at_once(self.onset_branch, self.sustain_branch, semitones)
         onset = self.onset_head(struck)[..., 0]  # [B, T, 88]
         offset = self.offset_head(sounding)[..., 0] if self.offset_head is not None else None
         known = self._combined(sounding, onset, offset)
