@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import grpc
 from stretto.acoustic.v1 import acoustic_pb2, acoustic_pb2_grpc
-from stretto_shared.errors import NotFound
+from stretto_shared.errors import NotFound, NotReady
 from stretto_shared.features import Chromagram, ModelInfo, SamplingOptions, StyleSpan, TextStates
 from stretto_shared.grpc import convert
 from stretto_shared.grpc.streams import exchange
 from stretto_shared.tokens import TokenMatrix
 
-from stretto_orchestrator.clients.calling import errors_of, read
+from stretto_orchestrator.clients.calling import STAGE_MISSING, errors_of, read
 from stretto_orchestrator.clients.tokens import (
     BEST_EFFORT,
     OWN_TOKEN_FIELDS,
@@ -110,8 +110,8 @@ class AcousticClient:
         try:
             with errors_of(self.stage, OWN_TOKEN_FIELDS):
                 await self._stub.CheckAdmission(request, timeout=self._timeout_s)
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+        except NotReady as error:
+            if error.reason != STAGE_MISSING:
                 raise
 
     async def last_known(self, name: str) -> ModelInfo:

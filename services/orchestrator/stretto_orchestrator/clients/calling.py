@@ -13,6 +13,7 @@ from stretto_shared.grpc import convert
 from stretto_shared.grpc.call import current_call
 from stretto_shared.grpc.status import error_from_rpc
 
+STAGE_MISSING = "STAGE_MISSING"
 M = TypeVar("M")
 T = TypeVar("T")
 
@@ -39,7 +40,7 @@ def missing(stage: str) -> NotReady:
     """The error of a stage that is not served where this server looks for it, or is older than the call."""
     return NotReady(
         f"No server that answers for the {stage} service has this call. Its operator has to serve it there.",
-        reason="STAGE_MISSING",
+        reason=STAGE_MISSING,
     )
 
 
