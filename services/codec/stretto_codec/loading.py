@@ -291,7 +291,8 @@ def load(
             only_streams=only_streams,
         )
         if only_streams:
-            page_out(tensors.values())
+            kept = {each.data_ptr() for each in module.state_dict().values()}
+            page_out(each for each in tensors.values() if each.data_ptr() not in kept)
         return loaded
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from stretto_codec import loading
 from stretto_codec.loading import ARCHITECTURES, make_loaded
 from stretto_codec.models.encodec import GEOMETRIES, Encodec, EncodecConfig
 from stretto_codec.models.encodec.layouts import convert_state
@@ -189,3 +191,12 @@ def test_a_codec_that_only_streams_decodes_as_before_without_its_whole_decoder(d
         decode_on_grid(light.open_decoder(), light.grid, codes), decode_on_grid(kept.open_decoder(), kept.grid, codes)
     )
     assert torch.equal(light.encode(torch.ones(1, 1, 6400))[0], kept.encode(torch.ones(1, 1, 6400))[0])
+
+
+def test_only_the_pages_of_a_checkpoint_that_its_module_does_not_hold_are_given_back(
+    weights_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_back: list[torch.Tensor] = []
+    monkeypatch.setattr(loading, "page_out", given_back.extend)
+    held = loading.load("framecodec", "default", weights_dir=weights_dir, only_streams=True).module.state_dict()
+    assert held and not {each.data_ptr() for each in given_back} & {each.data_ptr() for each in held.values()}
