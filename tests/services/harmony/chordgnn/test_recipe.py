@@ -18,7 +18,8 @@ import chordgnn_pieces  # noqa: E402
 import train_chordgnn  # noqa: E402
 from stretto_harmony.models.chordgnn.analyzer import ChordGnnAnalyzer  # noqa: E402
 from stretto_harmony.models.chordgnn.batch import collate  # noqa: E402
-from stretto_harmony.models.chordgnn.config import NUM_QUALITIES  # noqa: E402
+from stretto_harmony.models.chordgnn.config import NUM_QUALITIES, ChordGnnConfig  # noqa: E402
+from stretto_harmony.models.chordgnn.network import ChordGnn  # noqa: E402
 from stretto_harmony.models.chordgnn.parts import NO_LABEL, onset_parts  # noqa: E402
 from stretto_harmony.models.chordgnn.weights import load_chordgnn  # noqa: E402
 from stretto_harmony.scores.packed import write_piece  # noqa: E402
@@ -90,6 +91,37 @@ def test_a_stretch_has_no_edge_out_of_itself(packed: Path) -> None:
         assert ((edge[0] < 21) == (edge[1] < 21)).all()
     assert batch.edges[1].shape[1] == 2 * 6 * 9
     assert int(batch.bass.max()) < 42 and (batch.onset[batch.bass] == torch.arange(14)).all()
+    assert ((batch.span_bass < 21) == (torch.arange(14) < 7)).all() and int(batch.span_bass.min()) >= 0
+
+
+def test_a_span_whose_lowest_note_is_cut_off_falls_back_to_the_bass(packed: Path) -> None:
+    pieces, _ = chordgnn_pieces.read(packed)
+    stretches = chordgnn_pieces.Stretches(pieces, NUM_QUALITIES, torch.device("cpu"))
+    whole = torch.from_numpy(pieces[0].graph.span_bass)
+    for first in range(pieces[0].graph.num_onsets - 3):
+        batch, _, _ = stretches.draw(torch.tensor([first]), 3, torch.zeros(1, dtype=torch.long), torch.ones(1) > 0)
+        note = int(stretches.note_starts[first])
+        wanted = whole[:, first : first + 3] - note
+        inside = (wanted >= 0) & (wanted < len(batch.fifths))
+        assert torch.equal(batch.span_bass, torch.where(inside, wanted, batch.bass))
+
+
+def test_emphasis_weighs_the_loss_of_its_part(packed: Path) -> None:
+    pieces, numerals = chordgnn_pieces.read(packed)
+    chordgnn_pieces.recount(pieces, numerals, chordgnn_pieces.choose_numerals(pieces, numerals, 8))
+    device = torch.device("cpu")
+    stretches = chordgnn_pieces.Stretches(pieces, NUM_QUALITIES, device)
+    totals = []
+    for emphasis in ({}, {"inversion": 1.0}, {"inversion": 3.0}, {"inversion": 5.0}):
+        torch.manual_seed(0)
+        recipe = train_chordgnn.Recipe("x", "y", 1.0, {}, batch_size=2, num_onsets=8, emphasis=emphasis)
+        config = ChordGnnConfig(num_numerals=9, hidden_dim=8, onset_dim=8, recurrent_dim=6, post_dim=0)
+        favour = train_chordgnn.favour_of(pieces, recipe, device)
+        trainer = train_chordgnn.Trainer(recipe, ChordGnn(config), ChordGnn(config), stretches, favour)
+        totals.append(float(trainer.step(0, 0.0)))
+    assert totals[0] == totals[1]
+    assert totals[2] > totals[1] + 0.1
+    assert totals[3] - totals[2] == pytest.approx(totals[2] - totals[1], rel=1e-3)
 
 
 def test_parts_that_leave_the_range_are_not_told() -> None:
