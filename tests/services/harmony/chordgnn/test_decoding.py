@@ -22,6 +22,7 @@ from stretto_harmony.models.chordgnn.parts import (
     relative_numeral,
     rhythm_class,
 )
+from stretto_harmony.models.chordgnn.recurrence import MAX_ROWS
 from stretto_harmony.scores.labels import NUM_KEYS, Analysis, ChordType, HarmonyLabel, Key
 from stretto_harmony.scores.numerals import parse
 from stretto_harmony.scores.pitch import NUM_SPELLINGS
@@ -148,6 +149,18 @@ def test_the_mean_is_heard_of_all_moves() -> None:
         for name, logs in heard.items():
             mean = (each[0][place][name] + each[1][place][name]) / 2
             np.testing.assert_allclose(logs, mean, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("moves", [(0, -1), (0, -1, 1)])
+def test_scores_heard_in_several_moves_have_bytes_of_their_own(moves: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    network = ChordGnn(ChordGnnConfig(num_numerals=5, hidden_dim=8, onset_dim=8, recurrent_dim=4, post_dim=0)).eval()
+    analyzer = ChordGnnAnalyzer(network, DecodingOptions(moves=moves))
+    assert analyzer.num_together in (1, MAX_ROWS)
+    scores = [random_score(seed, num_notes=20 + 9 * seed) for seed in range(6)]
+    for score, heard in zip(scores, analyzer.hear(scores), strict=True):
+        (alone,) = analyzer.hear([score])
+        assert all(np.array_equal(alone.logs[name], heard.logs[name]) for name in alone.logs)
 
 
 def test_what_is_heard_is_what_the_network_tells() -> None:

@@ -14,11 +14,13 @@ from random_scores import chorale
 
 RECIPES = Path(__file__).resolve().parents[4] / "services" / "harmony" / "recipes"
 sys.path.append(str(RECIPES))
+import choose_chordgnn_decoding  # noqa: E402
 import chordgnn_pieces  # noqa: E402
 import train_chordgnn  # noqa: E402
 from stretto_harmony.models.chordgnn.analyzer import ChordGnnAnalyzer  # noqa: E402
 from stretto_harmony.models.chordgnn.batch import collate  # noqa: E402
 from stretto_harmony.models.chordgnn.config import NUM_QUALITIES, ChordGnnConfig  # noqa: E402
+from stretto_harmony.models.chordgnn.decoding import DecodingOptions  # noqa: E402
 from stretto_harmony.models.chordgnn.network import ChordGnn  # noqa: E402
 from stretto_harmony.models.chordgnn.parts import NO_LABEL, onset_parts  # noqa: E402
 from stretto_harmony.models.chordgnn.weights import load_chordgnn  # noqa: E402
@@ -132,7 +134,7 @@ def test_parts_that_leave_the_range_are_not_told() -> None:
     assert moved["chord"].tolist() == [7 * 15 + 3, NO_LABEL]
 
 
-def test_the_recipe_learns_and_exports(packed: Path, tmp_path: Path) -> None:
+def test_the_recipe_learns_and_exports(packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     options = ["--config", str(RECIPES / "chordgnn_debug.toml"), "--pieces", str(packed), "--run", str(run)]
     train_chordgnn.main(options)
@@ -142,6 +144,34 @@ def test_the_recipe_learns_and_exports(packed: Path, tmp_path: Path) -> None:
     score, _ = chorale(4)
     analysis = ChordGnnAnalyzer(load_chordgnn(run / "export" / "chordgnn")).analyze(score)
     assert {label.quality.value for label in analysis} <= {"major", "minor"}
+    chooses_a_decoding_no_worse_than_the_defaults(run / "export" / "chordgnn", packed, capsys)
+
+
+def chooses_a_decoding_no_worse_than_the_defaults(
+    weights: Path, packed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    choose_chordgnn_decoding.main(["--weights", str(weights), "--pieces", str(packed), "--moves", "0", "0,1"])
+    *told, chosen = capsys.readouterr().out.splitlines()
+    defaults = [float(line.split(": ")[1].split()[0]) for line in told if "with the defaults" in line]
+    assert [line.split(": ")[0] for line in told if "defaults" in line] == [
+        "post 0.0, moves (0,)",
+        "post 0.0, moves (0, 1)",
+    ]
+    assert json.loads(chosen)["right"] >= max(defaults) > 0.3
+    assert json.loads(chosen)["moves"] in ([0], [0, 1])
+
+
+def test_weights_are_refined_to_the_notch_that_reads_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    best = {"bass": 1.0, "key": 0.0, "chord": 3.0}
+
+    def share(told: object, analyzer: object, options: DecodingOptions) -> float:
+        return -sum(abs(getattr(options, name) - value) for name, value in best.items())
+
+    monkeypatch.setattr(choose_chordgnn_decoding, "searched", share)
+    start = DecodingOptions(key=0.0, bass=0.75, chord=3.0, root=0.0)
+    found = choose_chordgnn_decoding.refine_weights([], None, start)
+    assert found == dataclasses.replace(start, bass=1.0)
 
 
 def test_a_corpus_left_out_trains_on_the_others_of_dcml_alone() -> None:
