@@ -170,7 +170,7 @@ def test_what_is_heard_is_what_the_network_tells() -> None:
     with torch.inference_mode():
         stages = network.stages(collate([graph], [2]))
     for post, told in ((0.0, stages[0]), (1.0, stages[1])):
-        (heard,) = analyzer.hear_graphs([graph], [2], DecodingOptions(post=post))
+        (heard,) = analyzer.hear_graphs([graph], [2], DecodingOptions(moves=(0,), post=post))
         for name, logits in told.items():
             np.testing.assert_allclose(heard[name], logits.log_softmax(dim=1), rtol=1e-3, atol=1e-4)
 
