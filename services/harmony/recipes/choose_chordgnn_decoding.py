@@ -3,8 +3,10 @@
     python services/harmony/recipes/choose_chordgnn_decoding.py --weights DIR --pieces corpus/harmony/chordgnn.npz
 
 First the weights of the parts, at each onset by itself among the states that the defaults find likeliest; then what
-changes cost, by whole searches. Each step of either takes the value that reads more of the pieces' time as the analysts
-did. The defaults in `DecodingOptions` are what this printed for the committed weights.
+changes cost, by whole searches; then the weights again, each a notch up or down, by whole searches. Each step takes the
+value that reads more of the pieces' time as the analysts did. `--moves` tries the fifths by which the score is heard
+moved; each costs a pass of the network. The defaults in `DecodingOptions` are what this printed for the committed
+weights.
 
 Legend: O onsets of all pieces, S states of each, W parts with a weight.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +32,7 @@ from stretto_harmony.models.chordgnn.weights import load_chordgnn
 from stretto_harmony.scores.pitch import NUM_SPELLINGS
 
 WEIGHED = ("key", "tonicised", "degree", "of_degree", "quality", "inversion", "root", "bass", "numeral", "chord")
+NOTCHES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 NUM_STATES = 24
 
 
@@ -45,10 +49,10 @@ class Told:
     ticks: NDArray[np.int64]  # [O], 0 in gaps
 
 
-def tell(analyzer: ChordGnnAnalyzer, piece: Piece, post: float) -> Told:
+def tell(analyzer: ChordGnnAnalyzer, piece: Piece, options: DecodingOptions) -> Told:
     """All that is needed to try options on a piece."""
     shift = -centre_of(piece.graph)
-    wide = dataclasses.replace(analyzer.decoder.options, post=post, num_chords=NUM_STATES, num_states=NUM_STATES)
+    wide = dataclasses.replace(options, num_chords=NUM_STATES, num_states=NUM_STATES)
     (logs,) = analyzer.hear_graphs([piece.graph], [shift], wide)
     states = NumeralDecoder(analyzer.decoder.table, wide).states(logs)
     ticks = np.diff(piece.graph.onset_time, append=piece.num_ticks) * (piece.parts["key"] != NO_LABEL)
@@ -112,7 +116,7 @@ def choose_weights(told: Sequence[Told], options: DecodingOptions, rounds: int =
     best = score(options)
     for _ in range(rounds):
         for name in WEIGHED:
-            for value in (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0):
+            for value in NOTCHES:
                 tried = dataclasses.replace(options, **{name: value})
                 if (found := score(tried)) > best + 1e-5:
                     options, best = tried, found
@@ -138,22 +142,42 @@ def choose_costs(told: Sequence[Told], analyzer: ChordGnnAnalyzer, options: Deco
     return options
 
 
+def refine_weights(told: Sequence[Told], analyzer: ChordGnnAnalyzer, options: DecodingOptions) -> DecodingOptions:
+    """The weights of the parts a notch up or down, one after another, by whole searches."""
+    best = searched(told, analyzer, options)
+    for name in WEIGHED:
+        place = NOTCHES.index(getattr(options, name))
+        for value in NOTCHES[max(place - 1, 0) : place + 2]:
+            tried = dataclasses.replace(options, **{name: value})
+            if (found := searched(told, analyzer, tried)) > best + 1e-5:
+                options, best = tried, found
+    print(f"weights: {best:.4f} by whole searches", flush=True)
+    return options
+
+
+def fifths_of(text: str) -> tuple[int, ...]:
+    """Moves in fifths as the command line has them, as `0,-1`."""
+    return tuple(int(fifths) for fifths in text.split(","))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--pieces", type=Path, required=True, help="file of chordgnn_pieces.py")
     parser.add_argument("--group", default="augmentednet/validation")
-    parser.add_argument("--post", type=float, nargs="+", default=[0.0, 0.5, 1.0])
+    parser.add_argument("--post", type=float, nargs="+", default=[0.0])
+    parser.add_argument("--moves", type=fifths_of, nargs="+", default=[(0,)], help="as 0 0,-1 1,-1")
     args = parser.parse_args(arguments)
     analyzer = ChordGnnAnalyzer(load_chordgnn(args.weights))
     pieces = [piece for piece in read(args.pieces)[0] if piece.group == args.group]
     results = []
-    for post in args.post:
-        options = dataclasses.replace(analyzer.decoder.options, post=post)
-        told = [tell(analyzer, piece, post) for piece in pieces]
-        print(f"post {post}: {searched(told, analyzer, options):.4f} with the defaults", flush=True)
+    for post, moves in itertools.product(args.post, args.moves):
+        options = dataclasses.replace(analyzer.decoder.options, post=post, moves=moves)
+        told = [tell(analyzer, piece, options) for piece in pieces]
+        print(f"post {post}, moves {moves}: {searched(told, analyzer, options):.4f} with the defaults", flush=True)
         options = choose_costs(told, analyzer, choose_weights(told, options))
+        options = refine_weights(told, analyzer, options)
         results.append((searched(told, analyzer, options), options))
     share, options = max(results, key=lambda result: result[0])
     print(json.dumps({"right": round(share, 4), "pieces": len(pieces), **dataclasses.asdict(options)}))

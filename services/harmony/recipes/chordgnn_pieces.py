@@ -172,6 +172,7 @@ class Stretches:
         self.features = put([graph.features for graph in graphs])
         self.onset = put([graph.onset + at for graph, at in zip(graphs, onsets)])
         self.bass = put([graph.bass + at for graph, at in zip(graphs, notes)])
+        self.span_bass = put([graph.span_bass + at for graph, at in zip(graphs, notes)], axis=1)
         self.onset_features = put([graph.onset_features for graph in graphs])
         self.key_signature = put([graph.key_signature for graph in graphs])
         self.parts = {name: put([piece.parts[name] for piece in pieces]) for name in PARTS}
@@ -215,7 +216,9 @@ class Stretches:
             base = onset_base if is_sounding else note_base
             edges.append(torch.stack([source + note_base[row], target + base[row]])[:, inside])
         bass = self.bass[onset_at]
-        bass = torch.where(bass >= note_first[onset_row], bass, self.note_starts[onset_at]) + note_base[onset_row]
+        bass = torch.where(bass >= note_first[onset_row], bass, self.note_starts[onset_at])
+        span_bass = self.span_bass[:, onset_at]
+        span_inside = (span_bass >= note_first[onset_row]) & (span_bass < note_after[onset_row])
         semitones = self.semitones[shift.clamp(-MAX_SHIFT, MAX_SHIFT) + MAX_SHIFT]
         signature = self.key_signature[onset_at] + shift[onset_row]
         batch = GraphBatch(
@@ -225,7 +228,8 @@ class Stretches:
             edges=tuple(edges[:-1]),
             onset=self.onset[note_at] + onset_base[note_row],
             sounding=edges[-1],
-            bass=bass,
+            bass=bass + note_base[onset_row],
+            span_bass=torch.where(span_inside, span_bass, bass) + note_base[onset_row],
             onset_features=self.onset_features[onset_at],
             key_signature=torch.where(unsigned[onset_row], UNKNOWN_SIGNATURE, signature),
             lengths=(after - first).cpu(),

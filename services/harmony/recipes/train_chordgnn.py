@@ -55,6 +55,7 @@ class Recipe:
     jitter: int = 3
     unsigned_share: float = 0.3
     gap_power: float = 0.5
+    emphasis: dict[str, float] = dataclasses.field(default_factory=dict)
     label_smoothing: float = 0.05
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
@@ -192,7 +193,7 @@ class Trainer:
         losses = {}
         for stage, told in zip(("first", "post"), self.model.stages(batch)):
             for part, loss in part_losses(told, parts, weight, recipe.label_smoothing).items():
-                losses[f"{stage}_{part}"] = loss
+                losses[f"{stage}_{part}"] = recipe.emphasis.get(part, 1.0) * loss
         total: Tensor = self.weigh(losses)
         for group in self.optimizer.param_groups:
             group["lr"] = rate

@@ -22,6 +22,7 @@ from stretto_harmony.models.chordgnn.parts import (
     relative_numeral,
     rhythm_class,
 )
+from stretto_harmony.models.chordgnn.recurrence import MAX_ROWS
 from stretto_harmony.scores.labels import NUM_KEYS, Analysis, ChordType, HarmonyLabel, Key
 from stretto_harmony.scores.numerals import parse
 from stretto_harmony.scores.pitch import NUM_SPELLINGS
@@ -150,6 +151,18 @@ def test_the_mean_is_heard_of_all_moves() -> None:
             np.testing.assert_allclose(logs, mean, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("moves", [(0, -1), (0, -1, 1)])
+def test_scores_heard_in_several_moves_have_bytes_of_their_own(moves: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    network = ChordGnn(ChordGnnConfig(num_numerals=5, hidden_dim=8, onset_dim=8, recurrent_dim=4, post_dim=0)).eval()
+    analyzer = ChordGnnAnalyzer(network, DecodingOptions(moves=moves))
+    assert analyzer.num_together in (1, MAX_ROWS)
+    scores = [random_score(seed, num_notes=20 + 9 * seed) for seed in range(6)]
+    for score, heard in zip(scores, analyzer.hear(scores), strict=True):
+        (alone,) = analyzer.hear([score])
+        assert all(np.array_equal(alone.logs[name], heard.logs[name]) for name in alone.logs)
+
+
 def test_what_is_heard_is_what_the_network_tells() -> None:
     torch.manual_seed(0)
     network = ChordGnn(ChordGnnConfig(num_numerals=5, hidden_dim=8, onset_dim=8, recurrent_dim=4, post_dim=4)).eval()
@@ -157,7 +170,7 @@ def test_what_is_heard_is_what_the_network_tells() -> None:
     with torch.inference_mode():
         stages = network.stages(collate([graph], [2]))
     for post, told in ((0.0, stages[0]), (1.0, stages[1])):
-        (heard,) = analyzer.hear_graphs([graph], [2], DecodingOptions(post=post))
+        (heard,) = analyzer.hear_graphs([graph], [2], DecodingOptions(moves=(0,), post=post))
         for name, logits in told.items():
             np.testing.assert_allclose(heard[name], logits.log_softmax(dim=1), rtol=1e-3, atol=1e-4)
 

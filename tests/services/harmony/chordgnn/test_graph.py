@@ -54,6 +54,28 @@ def test_sounding_pairs_and_the_bass_are_those_of_the_definition(seed: int) -> N
         assert score.midi[note] == min(score.midi[i] for i, at in expected if at == k)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_the_bass_of_a_span_is_the_lowest_of_the_basses_in_its_beat_or_measure(seed: int) -> None:
+    score = random_score(seed, num_notes=60)
+    graph = build_graph(score)
+    measure = score.measure_of(graph.onset_time)
+    beat = score.beat_position(graph.onset_time) // score.beat_length(measure)
+    lowest = score.midi[graph.bass]
+    for k in range(graph.num_onsets):
+        in_measure = measure == measure[k]
+        expected = [lowest[in_measure & (beat == beat[k])].min(), lowest[in_measure].min()]
+        assert score.midi[graph.span_bass[:, k]].tolist() == expected
+    differ = (score.midi[graph.span_bass] != lowest).sum(axis=1)
+    assert 0 < differ[0] < differ[1], "no span tells more than its onsets: the test says nothing"
+
+
+def test_spans_end_with_their_measure_though_the_beat_has_the_same_number() -> None:
+    quarter = TICKS_PER_QUARTER
+    onset = np.array([0, 4 * quarter])
+    graph = build_graph(made_score(onset, np.full(2, quarter), np.array([40, 60]), np.array([4, 0])))
+    assert graph.span_bass.tolist() == [[0, 1], [0, 1]]
+
+
 def test_a_note_and_an_onset_know_their_place_in_the_measure() -> None:
     quarter = TICKS_PER_QUARTER
     onset = np.array([0, quarter, 4 * quarter, 5 * quarter + quarter // 2])

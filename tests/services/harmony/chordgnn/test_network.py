@@ -99,6 +99,22 @@ def test_the_published_network_sees_neither_held_notes_nor_the_signature() -> No
         assert torch.equal(network(batch)["key"], network(without)["key"])
 
 
+def test_span_basses_are_seen_where_the_config_says_so_and_start_without_a_say() -> None:
+    batch = collate([build_graph(random_score(2))], [0])
+    moved = dataclasses.replace(batch, span_bass=batch.span_bass.roll(1, 1))
+    plain, seeing = tiny_network(), tiny_network(dataclasses.replace(TINY, bass_spans=True))
+    missing = seeing.load_state_dict(plain.state_dict(), strict=False).missing_keys
+    assert missing == ["pooling.spans.weight"]
+    with torch.inference_mode():
+        assert torch.equal(plain(batch)["inversion"], plain(moved)["inversion"])
+        assert torch.equal(plain(batch)["inversion"], seeing(batch)["inversion"])
+        width = TINY.hidden_dim
+        for columns in ([0], [width], [2 * width], [2 * width + 1]):
+            torch.nn.init.zeros_(seeing.pooling.spans.weight)
+            seeing.pooling.spans.weight[:3, columns] = 1.0
+            assert not torch.allclose(seeing(batch)["inversion"], seeing(moved)["inversion"], atol=1e-6), columns
+
+
 def test_a_transposed_score_is_heard_alike() -> None:
     network, score = tiny_network(), random_score(3)
     moved = score.transposed(2)

@@ -14,11 +14,14 @@ from random_scores import chorale
 
 RECIPES = Path(__file__).resolve().parents[4] / "services" / "harmony" / "recipes"
 sys.path.append(str(RECIPES))
+import choose_chordgnn_decoding  # noqa: E402
 import chordgnn_pieces  # noqa: E402
 import train_chordgnn  # noqa: E402
 from stretto_harmony.models.chordgnn.analyzer import ChordGnnAnalyzer  # noqa: E402
 from stretto_harmony.models.chordgnn.batch import collate  # noqa: E402
-from stretto_harmony.models.chordgnn.config import NUM_QUALITIES  # noqa: E402
+from stretto_harmony.models.chordgnn.config import NUM_QUALITIES, ChordGnnConfig  # noqa: E402
+from stretto_harmony.models.chordgnn.decoding import DecodingOptions  # noqa: E402
+from stretto_harmony.models.chordgnn.network import ChordGnn  # noqa: E402
 from stretto_harmony.models.chordgnn.parts import NO_LABEL, onset_parts  # noqa: E402
 from stretto_harmony.models.chordgnn.weights import load_chordgnn  # noqa: E402
 from stretto_harmony.scores.packed import write_piece  # noqa: E402
@@ -90,6 +93,37 @@ def test_a_stretch_has_no_edge_out_of_itself(packed: Path) -> None:
         assert ((edge[0] < 21) == (edge[1] < 21)).all()
     assert batch.edges[1].shape[1] == 2 * 6 * 9
     assert int(batch.bass.max()) < 42 and (batch.onset[batch.bass] == torch.arange(14)).all()
+    assert ((batch.span_bass < 21) == (torch.arange(14) < 7)).all() and int(batch.span_bass.min()) >= 0
+
+
+def test_a_span_whose_lowest_note_is_cut_off_falls_back_to_the_bass(packed: Path) -> None:
+    pieces, _ = chordgnn_pieces.read(packed)
+    stretches = chordgnn_pieces.Stretches(pieces, NUM_QUALITIES, torch.device("cpu"))
+    whole = torch.from_numpy(pieces[0].graph.span_bass)
+    for first in range(pieces[0].graph.num_onsets - 3):
+        batch, _, _ = stretches.draw(torch.tensor([first]), 3, torch.zeros(1, dtype=torch.long), torch.ones(1) > 0)
+        note = int(stretches.note_starts[first])
+        wanted = whole[:, first : first + 3] - note
+        inside = (wanted >= 0) & (wanted < len(batch.fifths))
+        assert torch.equal(batch.span_bass, torch.where(inside, wanted, batch.bass))
+
+
+def test_emphasis_weighs_the_loss_of_its_part(packed: Path) -> None:
+    pieces, numerals = chordgnn_pieces.read(packed)
+    chordgnn_pieces.recount(pieces, numerals, chordgnn_pieces.choose_numerals(pieces, numerals, 8))
+    device = torch.device("cpu")
+    stretches = chordgnn_pieces.Stretches(pieces, NUM_QUALITIES, device)
+    totals = []
+    for emphasis in ({}, {"inversion": 1.0}, {"inversion": 3.0}, {"inversion": 5.0}):
+        torch.manual_seed(0)
+        recipe = train_chordgnn.Recipe("x", "y", 1.0, {}, batch_size=2, num_onsets=8, emphasis=emphasis)
+        config = ChordGnnConfig(num_numerals=9, hidden_dim=8, onset_dim=8, recurrent_dim=6, post_dim=0)
+        favour = train_chordgnn.favour_of(pieces, recipe, device)
+        trainer = train_chordgnn.Trainer(recipe, ChordGnn(config), ChordGnn(config), stretches, favour)
+        totals.append(float(trainer.step(0, 0.0)))
+    assert totals[0] == totals[1]
+    assert totals[2] > totals[1] + 0.1
+    assert totals[3] - totals[2] == pytest.approx(totals[2] - totals[1], rel=1e-3)
 
 
 def test_parts_that_leave_the_range_are_not_told() -> None:
@@ -100,7 +134,7 @@ def test_parts_that_leave_the_range_are_not_told() -> None:
     assert moved["chord"].tolist() == [7 * 15 + 3, NO_LABEL]
 
 
-def test_the_recipe_learns_and_exports(packed: Path, tmp_path: Path) -> None:
+def test_the_recipe_learns_and_exports(packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     options = ["--config", str(RECIPES / "chordgnn_debug.toml"), "--pieces", str(packed), "--run", str(run)]
     train_chordgnn.main(options)
@@ -110,6 +144,34 @@ def test_the_recipe_learns_and_exports(packed: Path, tmp_path: Path) -> None:
     score, _ = chorale(4)
     analysis = ChordGnnAnalyzer(load_chordgnn(run / "export" / "chordgnn")).analyze(score)
     assert {label.quality.value for label in analysis} <= {"major", "minor"}
+    chooses_a_decoding_no_worse_than_the_defaults(run / "export" / "chordgnn", packed, capsys)
+
+
+def chooses_a_decoding_no_worse_than_the_defaults(
+    weights: Path, packed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    choose_chordgnn_decoding.main(["--weights", str(weights), "--pieces", str(packed), "--moves", "0", "0,1"])
+    *told, chosen = capsys.readouterr().out.splitlines()
+    defaults = [float(line.split(": ")[1].split()[0]) for line in told if "with the defaults" in line]
+    assert [line.split(": ")[0] for line in told if "defaults" in line] == [
+        "post 0.0, moves (0,)",
+        "post 0.0, moves (0, 1)",
+    ]
+    assert json.loads(chosen)["right"] >= max(defaults) > 0.3
+    assert json.loads(chosen)["moves"] in ([0], [0, 1])
+
+
+def test_weights_are_refined_to_the_notch_that_reads_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    best = {"bass": 1.0, "key": 0.0, "chord": 3.0}
+
+    def share(told: object, analyzer: object, options: DecodingOptions) -> float:
+        return -sum(abs(getattr(options, name) - value) for name, value in best.items())
+
+    monkeypatch.setattr(choose_chordgnn_decoding, "searched", share)
+    start = DecodingOptions(key=0.0, bass=0.75, chord=3.0, root=0.0)
+    found = choose_chordgnn_decoding.refine_weights([], None, start)
+    assert found == dataclasses.replace(start, bass=1.0)
 
 
 def test_a_corpus_left_out_trains_on_the_others_of_dcml_alone() -> None:

@@ -16,7 +16,7 @@ from stretto_harmony.models.chordgnn.decoding import DecodingOptions, NumeralDec
 from stretto_harmony.models.chordgnn.graph import ScoreGraph, build_graph
 from stretto_harmony.models.chordgnn.network import ChordGnn
 from stretto_harmony.models.chordgnn.parts import QUALITIES, RelativeNumeral
-from stretto_harmony.models.chordgnn.recurrence import RowRecurrence
+from stretto_harmony.models.chordgnn.recurrence import MAX_ROWS, RowRecurrence
 from stretto_harmony.scores.labels import Analysis, ChordType, HarmonyLabel, Key, key_of_index
 from stretto_harmony.scores.numerals import figure_of
 from stretto_harmony.scores.pitch import MAX_FIFTHS, MIN_FIFTHS
@@ -66,12 +66,12 @@ class ChordGnnAnalyzer:
         numerals = [RelativeNumeral(*row) for row in network.numerals.tolist()]
         self.decoder = NumeralDecoder(NumeralTable(numerals), options or DecodingOptions())
         assert isinstance(network.over_time.recurrent, nn.GRU)
-        self._recurrence = RowRecurrence(network.over_time.recurrent)
+        self._recurrence = RowRecurrence(network.over_time.recurrent, MAX_ROWS * len(self.decoder.options.moves))
 
     @property
     def num_together(self) -> int:
         """How many scores cost little more than one."""
-        return self._recurrence.num_rows
+        return max(1, self._recurrence.num_rows // len(self.decoder.options.moves))
 
     def analyze(self, score: Score) -> Analysis:
         """The labels of a score from its start to its end; none where it has no notes."""

@@ -1,6 +1,6 @@
 """Graphs of several scores as the tensors of one `ChordGnn` pass.
 
-Legend: B scores, N notes of all of them, O onsets of all of them, E edges, P pairs of a note and an onset.
+Legend: B scores, N notes of all of them, O onsets of all of them, E edges, P pairs of a note and an onset, S spans.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class GraphBatch:
         onset: The onset of each note [N].
         sounding: Notes, and the onsets they sound at [2, P].
         bass: The lowest note at each onset [O].
+        span_bass: The lowest note of each onset's beat and measure [S, O].
         onset_features: [O, G].
         key_signature: At each onset [O], in fifths, or `UNKNOWN_SIGNATURE`.
         lengths: How many onsets each score has [B], on the processor; onsets are in the order of the scores.
@@ -45,6 +46,7 @@ class GraphBatch:
     onset: Tensor
     sounding: Tensor
     bass: Tensor
+    span_bass: Tensor
     onset_features: Tensor
     key_signature: Tensor
     lengths: Tensor
@@ -72,6 +74,7 @@ def collate(graphs: Sequence[ScoreGraph], shifts: Sequence[int]) -> GraphBatch:
         onset=joined([graph.onset + onset for graph, _, onset, _ in moved]),
         sounding=joined([graph.sounding + np.array([[note], [onset]]) for graph, note, onset, _ in moved], 1),
         bass=joined([graph.bass + note for graph, note, _, _ in moved]),
+        span_bass=joined([graph.span_bass + note for graph, note, _, _ in moved], 1),
         onset_features=joined([graph.onset_features for graph in graphs]),
         key_signature=joined([graph.key_signature + shift for graph, _, _, shift in moved]),
         lengths=torch.tensor([graph.num_onsets for graph in graphs]),

@@ -31,6 +31,7 @@ class ChordGnnConfig:
         post_dim: Width of each direction of the post-processing network; 0 has none.
         sounding: Whether an onset also sees the notes held into it, and its bass, beside those that begin on it.
         key_signature: Whether an onset sees the key signature.
+        bass_spans: Whether an onset sees the lowest note of its beat and of its measure.
         note_dropout: Share of notes of which the network is told nothing but where they stand, in training.
         dropout: Share of values dropped after each convolution and before and after the recurrent layers.
     """
@@ -47,6 +48,7 @@ class ChordGnnConfig:
     post_dim: int = 36
     sounding: bool = True
     key_signature: bool = True
+    bass_spans: bool = False
     note_dropout: float = 0.0
     dropout: float = 0.3
 

@@ -51,21 +51,21 @@ class DecodingOptions:
         num_states: Best of those with inversions kept at each onset.
     """
 
-    moves: tuple[int, ...] = (0,)
+    moves: tuple[int, ...] = (0, -1)
     post: float = 0.0
     key: float = 0.5
     tonicised: float = 0.5
     degree: float = 0.75
-    of_degree: float = 0.5
-    quality: float = 1.0
+    of_degree: float = 0.75
+    quality: float = 0.25
     inversion: float = 0.5
-    root: float = 0.5
-    bass: float = 2.0
+    root: float = 1.0
+    bass: float = 3.0
     numeral: float = 0.25
     chord: float = 2.0
-    change: float = 1.0
+    change: float = 3.0
     key_change: float = 2.0
-    rhythm: float = 0.5
+    rhythm: float = 0.0
     num_keys: int = 4
     num_chords: int = 8
     num_states: int = 12

@@ -9,9 +9,11 @@ Nodes are notes in the score's order (onset, then pitch). Relations, from note i
 
 The network adds the reverse of the last three. Departures: the paper's builder compares all notes with all others; a
 note that ends after the last onset has no rest relation here. Beside the relations stand what pooling needs: the onset
-that each note begins on, the notes that sound at each onset, and the lowest of them.
+that each note begins on, the notes that sound at each onset, and the lowest of them; and the lowest of its beat and of
+its measure, since a chord's bass is seldom struck again at each of its onsets.
 
-Legend: N notes, O onsets, E edges, P pairs of a note and an onset that it sounds at. Times are ticks. Knows no torch.
+Legend: N notes, O onsets, E edges, P pairs of a note and an onset that it sounds at, S spans (`BASS_SPANS`). Times are
+ticks. Knows no torch.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 RELATIONS = ("onset", "consecutive", "during", "rest")
+BASS_SPANS = ("beat", "measure")
 NUM_NOTE_FEATURES = 15
 NUM_ONSET_FEATURES = 13
 
@@ -43,6 +46,7 @@ class ScoreGraph:
         onset: The onset each note begins on [N].
         sounding: Pairs [2, P] of a note and an onset at which it sounds, notes ascending.
         bass: The lowest note that sounds at each onset [O].
+        span_bass: The lowest note that sounds at an onset of the same beat, and of the same measure [S, O].
         onset_time: When each onset is [O], ascending, each once.
         onset_features: What is known of each onset [O, NUM_ONSET_FEATURES].
         key_signature: The key signature at each onset [O], in fifths.
@@ -55,6 +59,7 @@ class ScoreGraph:
     onset: Ints
     sounding: Ints
     bass: Ints
+    span_bass: Ints
     onset_time: Ints
     onset_features: Floats
     key_signature: Ints
@@ -96,6 +101,7 @@ def build_graph(score: Score) -> ScoreGraph:
         onset=onset,
         sounding=sounding,
         bass=bass,
+        span_bass=_lowest_of_spans(score, times, bass),
         onset_time=times,
         onset_features=_onset_features(place, times, bounds, np.bincount(sounding[1], minlength=len(times))),
         key_signature=score.key_signature[score.measure_of(times)],
@@ -128,6 +134,20 @@ def _lowest(sounding: Ints, midi: Ints) -> Ints:
     notes, onsets = sounding[:, order]
     lowest: Ints = notes[np.append(True, onsets[1:] != onsets[:-1])]
     return lowest
+
+
+def _lowest_of_spans(score: Score, times: Ints, bass: Ints) -> Ints:
+    """The lowest [S, O] of the onsets' basses [O] in each onset's beat and measure; the first where some are alike."""
+    measure = score.measure_of(times)
+    beat = score.beat_position(times) // score.beat_length(measure)
+    rows = []
+    new_measure = np.diff(measure) != 0
+    for begins in (new_measure | (np.diff(beat) != 0), new_measure):
+        span = np.append(0, np.cumsum(begins))
+        order = np.lexsort((score.midi[bass], span))
+        first = np.append(True, span[order][1:] != span[order][:-1])
+        rows.append(bass[order[first]][span])
+    return np.stack(rows)
 
 
 def _places(score: Score, times: Ints) -> Floats:

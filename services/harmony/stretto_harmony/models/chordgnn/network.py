@@ -6,8 +6,9 @@ to onsets, carried along by a bidirectional GRU, and each part of the harmony ha
 network reads the heads' probabilities and tells the parts again.
 
 Departures: layer norm and a skip around convolutions in the place of L2 and batch norm; message passing is `index_add`
-here; an onset may also see the notes held into it, its bass and the key signature (`ChordGnnConfig.sounding`,
-`key_signature`); the post-processing network learns beside the rest, which its losses do not reach.
+here; an onset may also see the notes held into it, its bass, the key signature and the lowest notes of its beat and
+measure (`ChordGnnConfig.sounding`, `key_signature`, `bass_spans`); the post-processing network learns beside the rest,
+which its losses do not reach.
 
 Legend: B scores, T onsets of the longest, N notes, O onsets, E edges, D features. Knows no labels and no vocabulary but
 the number of classes.
@@ -22,7 +23,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from stretto_harmony.models.chordgnn.batch import UNKNOWN_SIGNATURE, GraphBatch
 from stretto_harmony.models.chordgnn.config import ChordGnnConfig
-from stretto_harmony.models.chordgnn.graph import NUM_NOTE_FEATURES, NUM_ONSET_FEATURES, RELATIONS
+from stretto_harmony.models.chordgnn.graph import BASS_SPANS, NUM_NOTE_FEATURES, NUM_ONSET_FEATURES, RELATIONS
 from stretto_harmony.scores.pitch import MIN_FIFTHS, NUM_SPELLINGS
 
 NUM_MESSAGES = 2 * len(RELATIONS) - 1
@@ -96,6 +97,9 @@ class OnsetPooling(nn.Module):
         self.project = nn.Sequential(
             nn.Linear(in_dim, config.onset_dim), nn.LayerNorm(config.onset_dim), nn.ReLU(), nn.Dropout(config.dropout)
         )
+        if config.bass_spans:
+            self.spans = nn.Linear(len(BASS_SPANS) * (dim + 1), config.onset_dim, bias=False)
+            nn.init.zeros_(self.spans.weight)
 
     def forward(self, x: Tensor, batch: GraphBatch) -> Tensor:
         size = len(batch.bass)
@@ -106,8 +110,19 @@ class OnsetPooling(nn.Module):
         if self.config.key_signature:
             place = batch.key_signature.clamp(-UNKNOWN_SIGNATURE, UNKNOWN_SIGNATURE) + UNKNOWN_SIGNATURE
             seen.append(self.signature(place))
-        out: Tensor = self.project(torch.cat(seen, dim=1))
+        first, *others = self.project
+        out: Tensor = first(torch.cat(seen, dim=1))
+        if self.config.bass_spans:
+            out = out + self.spans(self._span_basses(x, batch))
+        for layer in others:
+            out = layer(out)
         return out
+
+    @staticmethod
+    def _span_basses(x: Tensor, batch: GraphBatch) -> Tensor:
+        """The lowest notes of each onset's spans, and how far below its own bass they lie [O, S (D + 1)]."""
+        octaves = (batch.midi[batch.bass] - batch.midi[batch.span_bass]).to(x.dtype) / 12
+        return torch.cat([*x[batch.span_bass], octaves.T], dim=1)
 
 
 class OverTime(nn.Module):

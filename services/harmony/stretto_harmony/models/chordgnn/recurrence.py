@@ -45,7 +45,7 @@ class RowRecurrence:
 
     Args:
         gru: Trained, bidirectional, with biases; it is read once.
-        max_rows: The most rows of a pass.
+        max_rows: The most rows of a pass; a score that is heard in several moves has as many rows.
     """
 
     def __init__(self, gru: nn.GRU, max_rows: int = MAX_ROWS) -> None:
