@@ -27,11 +27,11 @@ from stretto_harmony.models.modular.config import SEARCH_PRESETS, ModularConfig,
 from train_modular import Recipe, training_pieces
 
 MOVES: Mapping[str, Sequence[float]] = {
-    "hash_length": (3, 2),
+    "hash_length": (3, 2, 1),
     "key_transition_exponent": (20.0, 8.0, 4.0, 60.0),
     "key_branches": (5.0,),
     "key_branch_mass": (0.9,),
-    "key_sequence_exponent": (100.0, 20.0, 200.0),
+    "key_sequence_exponent": (100.0, 20.0, 10.0, 200.0),
     "chord_sequence_exponent": (0.6, 0.35, 1.5),
     "max_no_key_change": (0.9, 0.97, 0.6),
     "min_key_change": (0.15, 0.02),
