@@ -27,7 +27,7 @@ from stretto_harmony.models.modular.config import SEARCH_PRESETS, ModularConfig,
 from train_modular import Recipe, training_pieces
 
 MOVES: Mapping[str, Sequence[float]] = {
-    "hash_length": (3, 2, 1),
+    "hash_length": (3, 2),
     "key_transition_exponent": (20.0, 8.0, 4.0, 60.0),
     "key_branches": (5.0,),
     "key_branch_mass": (0.9,),
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--start", default="published", choices=SEARCH_PRESETS)
     parser.add_argument("--from", dest="weights", type=Path, help="weights whose parameters to start from instead")
-    parser.add_argument("--moves", default=",".join(MOVES), help="which parameters to move, in that order")
+    parser.add_argument("--moves", type=json.loads, default=MOVES, help="as JSON: values to try by parameter, in order")
     parser.add_argument("--max-trials", type=int, default=40)
     parser.add_argument("--limit", type=int, default=0, help="only the shortest so many pieces")
     args = parser.parse_args()
@@ -119,8 +119,7 @@ def main() -> None:
         record = {"search": asdict(best), "pieces": len(pieces), "trials": trials}
         (args.run / CHOSEN).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
-    moves = {name: MOVES[name] for name in args.moves.split(",")}
-    choose(Listener(ModularAnalyzer(modules), pieces), start, moves, args.max_trials, keep)
+    choose(Listener(ModularAnalyzer(modules), pieces), start, args.moves, args.max_trials, keep)
 
 
 if __name__ == "__main__":
