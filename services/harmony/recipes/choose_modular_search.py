@@ -2,9 +2,9 @@
 
     python services/harmony/recipes/choose_modular_search.py --config modular.toml --pieces FILE --run runs/modular
 
-From a published preset one parameter after another is moved, and a move that raises the mean full recall is kept.
-The modules are asked for changes and chords of a piece once for each set of spans. Writes `RUN/search.json` with
-every trial.
+From a published preset, or what other weights were chosen to have (`--from`), one parameter after another is moved, and
+a move that raises the mean full recall is kept. The modules are asked for changes and chords of a piece once for each
+set of spans. Writes `RUN/search.json` with every trial, after each.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,11 @@ from stretto_harmony.models.modular.config import SEARCH_PRESETS, ModularConfig,
 from train_modular import Recipe, training_pieces
 
 MOVES: Mapping[str, Sequence[float]] = {
-    "key_transition_exponent": (20.0, 8.0, 5.0, 60.0),
+    "hash_length": (3, 2),
+    "key_transition_exponent": (20.0, 8.0, 4.0, 60.0),
     "key_branches": (5.0,),
     "key_branch_mass": (0.9,),
-    "key_sequence_exponent": (100.0, 20.0, 200.0),
+    "key_sequence_exponent": (100.0, 20.0, 10.0, 200.0),
     "chord_sequence_exponent": (0.6, 0.35, 1.5),
     "max_no_key_change": (0.9, 0.97, 0.6),
     "min_key_change": (0.15, 0.02),
@@ -58,8 +59,14 @@ class Listener:
         return [score_of(reading, piece) for reading, piece in zip(readings, self.pieces)]
 
 
-def choose(listener: Listener, preset: str, max_trials: int) -> tuple[SearchConfig, list[Any]]:
-    """The best parameters found, and all trials."""
+def choose(
+    listener: Listener,
+    start: SearchConfig,
+    moves: Mapping[str, Sequence[float]],
+    max_trials: int,
+    keep: Callable[[SearchConfig, list[Any]], None],
+) -> None:
+    """Move one parameter after another; `keep` is told the best so far, and all trials, after each."""
     trials: list[dict[str, Any]] = []
 
     def tried(config: SearchConfig) -> float:
@@ -70,19 +77,20 @@ def choose(listener: Listener, preset: str, max_trials: int) -> tuple[SearchConf
             print(json.dumps(known), flush=True)
         return float(known["full"])
 
-    best = SEARCH_PRESETS[preset]
+    best = start
     tried(best)
-    for name, values in MOVES.items():
+    keep(best, trials)
+    for name, values in moves.items():
         for value in values:
             if len(trials) >= max_trials:
-                return best, trials
+                return
             try:
                 moved = replace(best, **{name: value})
             except ValueError:
                 continue  # a minimum above its maximum
             if tried(moved) > tried(best):
                 best = moved
-    return best, trials
+            keep(best, trials)
 
 
 def main() -> None:
@@ -92,6 +100,8 @@ def main() -> None:
     parser.add_argument("--pieces", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--start", default="published", choices=SEARCH_PRESETS)
+    parser.add_argument("--from", dest="weights", type=Path, help="weights whose parameters to start from instead")
+    parser.add_argument("--moves", type=json.loads, default=MOVES, help="as JSON: values to try by parameter, in order")
     parser.add_argument("--max-trials", type=int, default=40)
     parser.add_argument("--limit", type=int, default=0, help="only the shortest so many pieces")
     args = parser.parse_args()
@@ -100,9 +110,16 @@ def main() -> None:
         recipe = Recipe(**tomllib.load(file))
     modules = gathered(ModularConfig(**recipe.model), args.run, training_pieces(recipe, args.pieces, ""))
     pieces = sorted(load_pieces(args.pieces, "valid"), key=lambda piece: len(piece.notes.onset))
-    best, trials = choose(Listener(ModularAnalyzer(modules), pieces[: args.limit or None]), args.start, args.max_trials)
-    record = {"search": asdict(best), "pieces": len(pieces[: args.limit or None]), "trials": trials}
-    (args.run / CHOSEN).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    start = SEARCH_PRESETS[args.start]
+    if args.weights:
+        start = SearchConfig(**json.loads((args.weights / "config.json").read_text("utf-8"))["config"]["search"])
+    pieces = pieces[: args.limit or None]
+
+    def keep(best: SearchConfig, trials: list[Any]) -> None:
+        record = {"search": asdict(best), "pieces": len(pieces), "trials": trials}
+        (args.run / CHOSEN).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+    choose(Listener(ModularAnalyzer(modules), pieces), start, args.moves, args.max_trials, keep)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@
 
 The pieces are those of `pack_modular.py`: the published training split and, with `extra` in the configuration,
 corpora without any work of the validation and test splits. The two modules that hear notes do without pieces whose
-labels are not of their notes (`label_fit`). The budget is wall time, with the learning rate by its
-progress. What is best on the published validation split is kept in half precision in `RUN/MODULE.safetensors`;
-`assemble_modular.py` puts the modules together.
+labels are not of their notes (`label_fit`), in training and in what their step is chosen by. The budget is wall time,
+with the learning rate by its progress. Of the weights, or of their running mean (`mean_decay`), what is best on the
+published validation split is kept in half precision in `RUN/MODULE.safetensors`; `assemble_modular.py` puts the
+modules together.
 
 Legend: B rows, T notes or chords, P pieces.
 """
@@ -16,10 +17,12 @@ Legend: B rows, T notes or chords, P pieces.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import time
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,6 +62,8 @@ class Schedule:
         transpose: Whether notes are transposed at random, by up to 7 fifths.
         stray: Share of pieces that the key modules hear as readers who err do (`modular_strays.py`); 0 is published.
         hide_durations: Share of spans whose notes' durations are hidden, as they are in the published training split.
+        mean_decay: Of the running mean of the weights, which is validated and kept instead of them; 0 for no mean.
+        label_smoothing: Of the two modules that tell chords.
     """
 
     minutes: float
@@ -71,6 +76,8 @@ class Schedule:
     transpose: bool = True
     stray: float = 0.0
     hide_durations: float = 0.1
+    mean_decay: float = 0.0
+    label_smoothing: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -159,7 +166,7 @@ def ccm_task(modules: Modules, train: list[Piece], valid: list[Piece], plan: Sch
         shown = torch.rand(len(rows), generator=random, device=device) >= plan.hide_durations
         notes, lengths = store.spans(spans, rows, shift, known[spans.piece[rows]] * shown)
         chord = spans.chord[rows] + vectors.NUM_INVERTED * shift
-        return F.cross_entropy(module(notes, lengths), chord)
+        return F.cross_entropy(module(notes, lengths), chord, label_smoothing=plan.label_smoothing)
 
     def validate() -> dict[str, float]:
         order = torch.argsort(held_spans.high - held_spans.low)
@@ -188,7 +195,8 @@ def csm_task(modules: Modules, train: list[Piece], valid: list[Piece], plan: Sch
         return logits[here], reduced[these.chord[index, 1:longest][here]]
 
     def loss(random: torch.Generator) -> Tensor:
-        return F.cross_entropy(*told(rows, _pieces(rows, plan.batch_size, random)))
+        logits, wanted = told(rows, _pieces(rows, plan.batch_size, random))
+        return F.cross_entropy(logits, wanted, label_smoothing=plan.label_smoothing)
 
     def validate() -> dict[str, float]:
         return class_scores(*told(held, torch.arange(len(held.length), device=device)))
@@ -333,13 +341,37 @@ def _reduction(name: str, device: torch.device) -> Tensor:
     return (roots + per_root).flatten()
 
 
+class RunningMean:
+    """The weights of a module averaged over the steps, the latest most; few steps are averaged evenly."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.module, self.decay, self._mean, self._count = module, decay, copy.deepcopy(module), 0
+
+    @torch.no_grad()
+    def add(self) -> None:
+        """Take the weights in as they are now; with a decay of 0 they are the mean."""
+        decay = min(self.decay, self._count / (10 + self._count))
+        self._count += 1
+        torch._foreach_lerp_(list(self._mean.parameters()), list(self.module.parameters()), 1 - decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The module has the mean as its weights, and hears without dropout."""
+        own = copy.deepcopy(self.module.state_dict())
+        self.module.load_state_dict(self._mean.state_dict())
+        self.module.eval()
+        yield
+        self.module.load_state_dict(own)
+        self.module.train()
+
+
 def train(task: Task, plan: Schedule, run: Path, name: str, seed: int, device: torch.device) -> None:
     """Train until the budget is used; keep the best on validation in `run`."""
     log = RunLog(run / name)
     random = torch.Generator(device).manual_seed(seed)
     optimizer = torch.optim.AdamW(task.module.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay)
     budget, averages = Budget(plan.minutes, max_steps=plan.max_steps), Averages()
-    best, last_s = float("inf"), time.monotonic()
+    mean, best, last_s = RunningMean(task.module, plan.mean_decay), float("inf"), time.monotonic()
     for step in budget.steps():
         rate = learning_rate(plan.learning_rate, step, budget.progress, warmup_steps=plan.warmup_steps)
         for group in optimizer.param_groups:
@@ -349,23 +381,24 @@ def train(task: Task, plan: Schedule, run: Path, name: str, seed: int, device: t
         loss.backward()
         nn.utils.clip_grad_norm_(task.module.parameters(), 1.0)
         optimizer.step()
+        mean.add()
         if step % 10 == 0:
             averages.add({"loss": float(loss.detach())})
         last_step = bool(plan.max_steps) and step + 1 >= plan.max_steps
         due = time.monotonic() - last_s > plan.validate_every_s
         if due or last_step or budget.elapsed_s > budget.total_s - 1:
-            task.module.eval()
-            with torch.no_grad():
+            with torch.no_grad(), mean.in_place():
                 scores = task.validate()
-            task.module.train()
+                if scores[task.kept_by] < best:
+                    best = scores[task.kept_by]
+                    _save(task.module, run / f"{name}.safetensors")
             log.write({"step": step, "elapsed_s": budget.elapsed_s, "rate": rate, **averages.take(), **scores})
-            if scores[task.kept_by] < best:
-                best = scores[task.kept_by]
-                tensors = {
-                    key: value.detach().half().cpu().contiguous() for key, value in task.module.state_dict().items()
-                }
-                save_file(tensors, run / f"{name}.safetensors")
             last_s = time.monotonic()
+
+
+def _save(module: nn.Module, path: Path) -> None:
+    """Write the weights in half precision."""
+    save_file({key: value.detach().half().cpu().contiguous() for key, value in module.state_dict().items()}, path)
 
 
 def training_pieces(recipe: Recipe, path: Path, leave_out: str) -> list[Piece]:
@@ -378,6 +411,11 @@ def training_pieces(recipe: Recipe, path: Path, leave_out: str) -> list[Piece]:
         pieces = [piece for piece in pieces if piece.name not in again]
         print(json.dumps({"left_out": len(left), "with_twins": len(again)}))
     return pieces
+
+
+def _fitting(pieces: list[Piece], least: float) -> list[Piece]:
+    """Those whose labels are of their notes."""
+    return [piece for piece in pieces if label_fit(piece) >= least]
 
 
 def main() -> None:
@@ -401,13 +439,13 @@ def main() -> None:
     if args.start:
         tensors = load_file(args.start / f"{args.module}.safetensors")
         getattr(modules, args.module).load_state_dict({key: value.float() for key, value in tensors.items()})
-    pieces = training_pieces(recipe, args.pieces, args.leave_out)
+    pieces, valid = training_pieces(recipe, args.pieces, args.leave_out), load_pieces(args.pieces, "valid")
     if args.module in HEARING:
-        pieces = [piece for piece in pieces if label_fit(piece) >= recipe.min_label_fit]
+        pieces, valid = (_fitting(some, recipe.min_label_fit) for some in (pieces, valid))
     args.run.mkdir(parents=True, exist_ok=True)
     plan = recipe.schedule(args.module, args.minutes)
     print(json.dumps({"module": args.module, "pieces": len(pieces), **asdict(plan)}), flush=True)
-    task = TASKS[args.module](modules.to(device), pieces, load_pieces(args.pieces, "valid"), plan, device)
+    task = TASKS[args.module](modules.to(device), pieces, valid, plan, device)
     train(task, plan, args.run, args.module, recipe.seed, device)
 
 

@@ -177,18 +177,61 @@ def test_pieces_whose_labels_are_of_other_notes_do_not_train_what_hears(
 ) -> None:
     own = piece(0, 32)
     far = dataclasses.replace(piece(1, 32), chords=dataclasses.replace(own.chords, root=own.chords.root + 12))
-    save_pieces(tmp_path / "pieces.npz", {"train": [own], "extra": [far], "valid": [own]})
+    save_pieces(tmp_path / "pieces.npz", {"train": [own], "extra": [far], "valid": [own, far, far]})
     text = (RECIPES / "modular_debug.toml").read_text("utf-8")
     (tmp_path / "recipe.toml").write_text(f"min_label_fit = {label_fit(own) - 0.01}\n{text}", "utf-8")
-    heard: list[int] = []
+    heard: list[tuple[int, int]] = []
     arguments = ["train_modular.py", "--config", str(tmp_path / "recipe.toml"), "--run", str(tmp_path / "run")]
     arguments += ["--pieces", str(tmp_path / "pieces.npz"), "--module"]
     monkeypatch.setattr(train_modular, "train", lambda task, *_: heard.append(task))
     for module in train_modular.MODULES:
         monkeypatch.setattr(sys, "argv", [*arguments, module])
-        monkeypatch.setitem(train_modular.TASKS, module, lambda _, pieces, *rest: len(pieces))
+        monkeypatch.setitem(train_modular.TASKS, module, lambda _, pieces, valid, *rest: (len(pieces), len(valid)))
         train_modular.main()
-    assert dict(zip(train_modular.MODULES, heard)) == {"ctm": 1, "ccm": 1, "csm": 2, "ktm": 2, "ksm": 2}
+    assert dict(zip(train_modular.MODULES, heard)) == {
+        "ctm": (1, 1), "ccm": (1, 1), "csm": (2, 3), "ktm": (2, 3), "ksm": (2, 3)
+    }  # fmt: skip
+
+
+def test_the_mean_of_the_weights_is_heard_and_then_put_away() -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(1, 1, bias=False), torch.nn.Dropout(0.5))
+    mean = train_modular.RunningMean(module, 0.5)
+    seen = []
+    for value in (1.0, 2.0, 6.0):
+        torch.nn.init.constant_(module[0].weight, value)
+        mean.add()
+        with mean.in_place():
+            assert not module.training
+            seen.append(float(module[0].weight.detach()))
+        assert module.training and float(module[0].weight.detach()) == value
+    # 0/10, 1/11 and 2/12 of what was there are kept, until the decay is reached
+    assert seen == pytest.approx([1.0, 1 / 11 + 2 * 10 / 11, (1 / 11 + 2 * 10 / 11) / 6 + 6 * 5 / 6])
+    for _ in range(40):
+        mean.add()
+    torch.nn.init.constant_(module[0].weight, 8.0)
+    mean.add()
+    with mean.in_place():
+        assert float(module[0].weight.detach()) == pytest.approx(7.0)
+
+
+def test_without_a_mean_the_weights_are_heard_as_they_are() -> None:
+    module = torch.nn.Linear(1, 1)
+    mean = train_modular.RunningMean(module, 0.0)
+    for value in (1.0, 2.0):
+        torch.nn.init.constant_(module.weight, value)
+        mean.add()
+        with mean.in_place():
+            assert float(module.weight.detach()) == value
+
+
+@pytest.mark.parametrize("module", ["ccm", "csm"])
+def test_smoothed_labels_cost_where_chords_are_told(module: str) -> None:
+    pieces, losses = [piece(0), piece(1)], []
+    for smoothing in (0.0, 0.5):
+        plan = train_modular.Schedule(1.0, 4, label_smoothing=smoothing, transpose=False, hide_durations=0.0)
+        task = train_modular.TASKS[module](tiny_modules(), pieces, pieces, plan, CPU)
+        losses.append(float(task.loss(torch.Generator().manual_seed(0))))
+    assert losses[0] != pytest.approx(losses[1], abs=1e-3)
 
 
 def test_a_module_learns_on_from_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
