@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,19 +47,21 @@ def means_of(heard: Heard, config: OnsetsFramesConfig, reader: ReleaseReader | N
     return summary([decoded(frames, notes, config, reader) for frames, notes in heard])
 
 
-def names_of(config: OnsetsFramesConfig, only: str) -> list[str]:
+def names_of(config: OnsetsFramesConfig, only: Sequence[str]) -> list[str]:
     """The thresholds that matter to such a model."""
     return [
         name
         for name in GRIDS
-        if name.startswith(only)
+        if (not only or name in only)
         and (config.has_key_head or not name.endswith("key_threshold"))
         and not (config.release_channels and name.endswith("key_threshold"))
         and (config.release_channels or not name.endswith("level"))
     ]
 
 
-def chosen(heard: Heard, config: OnsetsFramesConfig, reader: ReleaseReader | None, only: str) -> OnsetsFramesConfig:
+def chosen(
+    heard: Heard, config: OnsetsFramesConfig, reader: ReleaseReader | None, only: Sequence[str]
+) -> OnsetsFramesConfig:
     """`config` with the best of each grid, one after the other, twice over."""
     for name in names_of(config, only) * 2:
         reached = {}
@@ -80,7 +83,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--clips", type=int, default=18, help="each also in a room")
     parser.add_argument("--context-frames", type=int, help="another context of its windows than the stored one")
-    parser.add_argument("--only", default="", help="how the names of the thresholds begin that are chosen")
+    parser.add_argument("--only", nargs="*", choices=list(GRIDS), default=[], help="the thresholds that are chosen")
     args = parser.parse_args()
     torch.set_num_threads(1)
     resolved = weights.resolve("default", name=args.weights.name, default_dir=args.weights.parent)
