@@ -31,9 +31,7 @@ from stretto_shared.metrics.bootstrap import bootstrap_mean
 from stretto_shared.weights import load_tensors, resolve
 from stretto_transcriber.models.notes import NoteEnds, Notes
 from stretto_transcriber.models.onsets_frames import (
-    NoteDecoder,
     OnsetsFrames,
-    OnsetsFramesConfig,
     build_onsets_frames,
     hear_clip,
 )
@@ -118,22 +116,22 @@ def own_notes(model: OnsetsFrames, pieces: Sequence[Piece]) -> Heard:
         samples, rate = soundfile.read(piece.path, dtype="float32")
         if rate != SAMPLE_RATE_HZ or samples.ndim != 1:
             raise ValueError(f"{piece.path.name}: expected mono at {SAMPLE_RATE_HZ} Hz, got {rate} Hz.")
-        heard.append(table_of(hear_clip(model, samples), model.config))
+        heard.append(table_of(hear_clip(model, samples), model))
     return heard, time.process_time() - started
 
 
-def table_of(heads: NDArray[np.float32], config: OnsetsFramesConfig) -> NDArray[np.float64]:
+def table_of(heads: NDArray[np.float32], model: OnsetsFrames) -> NDArray[np.float64]:
     """Notes of what was heard as a table [N, 4], or [N, 5] where the last column is when keys were released."""
-    notes = decoded(heads, config, "sound")
+    notes = decoded(heads, model, "sound")
     columns = [notes.onset_s, notes.offset_s, notes.pitch_midi, notes.velocity]
-    if config.has_key_head:
-        columns.append(decoded(heads, config, "key").offset_s)
+    if model.config.has_key_head:
+        columns.append(decoded(heads, model, "key").offset_s)
     return np.stack(columns, 1).astype(np.float64)
 
 
-def decoded(heads: NDArray[np.float32], config: OnsetsFramesConfig, ends: NoteEnds) -> Notes:
+def decoded(heads: NDArray[np.float32], model: OnsetsFrames, ends: NoteEnds) -> Notes:
     """All notes of a recording."""
-    decoder = NoteDecoder(config, ends)
+    decoder = model.new_decoder(ends)
     return Notes.joined([decoder.push(heads), decoder.flush()])
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from stretto_transcriber.models.onsets_frames import (
     build_onsets_frames,
     hear_clip,
 )
+from stretto_transcriber.models.onsets_frames.releases import ReleaseReader
 from train_transcriber import ENDS, beginnings, decoded, summary, worth
 
 GRIDS = {
@@ -33,24 +35,38 @@ GRIDS = {
     "offset_threshold": (0.1, 0.2, 0.3, 0.4, 0.5, 1.1),
     "key_threshold": (0.4, 0.45, 0.5, 0.55, 0.6, 0.65),
     "held_key_threshold": (0.2, 0.25, 0.3, 0.35, 0.4, 0.5),
+    "key_level": (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6),
+    "sound_level": (0.0, 0.2, 0.3, 0.4, 0.5),
 }
 
 Heard = list[tuple[NDArray[np.float32], NDArray[np.float64]]]
 
 
-def means_of(heard: Heard, config: OnsetsFramesConfig) -> dict[str, float]:
+def means_of(heard: Heard, config: OnsetsFramesConfig, reader: ReleaseReader | None) -> dict[str, float]:
     """Means over clips of frames [T, P] decoded with the thresholds of `config`, against notes [N, 5]."""
-    return summary([decoded(frames, notes, config) for frames, notes in heard])
+    return summary([decoded(frames, notes, config, reader) for frames, notes in heard])
 
 
-def chosen(heard: Heard, config: OnsetsFramesConfig) -> OnsetsFramesConfig:
+def names_of(config: OnsetsFramesConfig, only: Sequence[str]) -> list[str]:
+    """The thresholds that matter to such a model."""
+    return [
+        name
+        for name in GRIDS
+        if (not only or name in only)
+        and (config.has_key_head or not name.endswith("key_threshold"))
+        and not (config.release_channels and name.endswith("key_threshold"))
+        and (config.release_channels or not name.endswith("level"))
+    ]
+
+
+def chosen(
+    heard: Heard, config: OnsetsFramesConfig, reader: ReleaseReader | None, only: Sequence[str]
+) -> OnsetsFramesConfig:
     """`config` with the best of each grid, one after the other, twice over."""
-    for name, grid in [*GRIDS.items()] * 2:
-        if name.endswith("key_threshold") and not config.has_key_head:
-            continue
+    for name in names_of(config, only) * 2:
         reached = {}
-        for value in grid:
-            means = means_of(heard, dataclasses.replace(config, **{name: value}))
+        for value in GRIDS[name]:
+            means = means_of(heard, dataclasses.replace(config, **{name: value}), reader)
             reached[value] = worth(means)
             found = ", ".join(f"{key} {means[key]:.4f}" for key in ("valid_f1", *ENDS) if key in means)
             print(f"{name} {value}: {found}", flush=True)
@@ -67,6 +83,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--clips", type=int, default=18, help="each also in a room")
     parser.add_argument("--context-frames", type=int, help="another context of its windows than the stored one")
+    parser.add_argument("--only", nargs="*", choices=list(GRIDS), default=[], help="the thresholds that are chosen")
     args = parser.parse_args()
     torch.set_num_threads(1)
     resolved = weights.resolve("default", name=args.weights.name, default_dir=args.weights.parent)
@@ -80,8 +97,8 @@ def main() -> None:
         heard.append((hear_clip(model, samples.numpy()), notes))
     audio_s = sum(len(heads) for heads, _ in heard) / model.config.frame_rate_hz
     print(f"{len(heard)} clips, {audio_s / (time.process_time() - started):.1f} s of audio a second of CPU", flush=True)
-    config = chosen(heard, model.config)
-    means = means_of(heard, config)
+    config = chosen(heard, model.config, model.release_reader, args.only)
+    means = means_of(heard, config, model.release_reader)
     print(means)
     if args.out:
         weights.write(

@@ -31,7 +31,7 @@ class NoteScore:
 
 def score_notes(heard: Notes, reference: NDArray[np.float64], tolerance_s: float = 0.05) -> NoteScore:
     """Score notes against a reference [N, 4] of onset_s, offset_s, pitch_midi, velocity."""
-    pairs = _matched(heard, reference, tolerance_s)
+    pairs = matched(heard, reference, tolerance_s)
     errors = np.array([heard.onset_s[i] - reference[j, 0] for i, j in pairs])
     ended = 0
     for i, j in pairs:
@@ -59,7 +59,8 @@ def roll(table: NDArray[np.float64], length: int) -> NDArray[np.bool_]:
     return sounds
 
 
-def _matched(heard: Notes, reference: NDArray[np.float64], tolerance_s: float) -> list[tuple[int, int]]:
+def matched(heard: Notes, reference: NDArray[np.float64], tolerance_s: float) -> list[tuple[int, int]]:
+    """Pairs of a heard note and one of the reference [N, 4], of one pitch and with onsets within `tolerance_s`."""
     pairs = []
     for pitch in np.unique(heard.pitch_midi):
         ours = np.nonzero(heard.pitch_midi == pitch)[0]

@@ -37,11 +37,12 @@ from stretto_shared.training.loop import Budget, RunLog, learning_rate
 from stretto_transcriber.models.notes import NoteEnds, Notes
 from stretto_transcriber.models.onsets_frames import (
     Heads,
-    NoteDecoder,
     OnsetsFrames,
     OnsetsFramesConfig,
     build_onsets_frames,
+    decoder_of,
 )
+from stretto_transcriber.models.onsets_frames.releases import ReleaseReader
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -158,14 +159,17 @@ def heard_frames(model: OnsetsFrames, audio: Tensor) -> NDArray[np.float32]:
 
 
 def decoded(
-    heard: NDArray[np.float32], notes: NDArray[np.float64], config: OnsetsFramesConfig
+    heard: NDArray[np.float32],
+    notes: NDArray[np.float64],
+    config: OnsetsFramesConfig,
+    reader: ReleaseReader | None = None,
 ) -> tuple[NoteScore, ...]:
     """Scores of frames [T, P] against notes [N, 5]: by the ends of sounds and, if they are heard, of keys."""
     scores = []
     columns: dict[NoteEnds, int] = {"sound": 1, "key": 4}
     for ends, column in columns.items():
         if ends == "sound" or config.has_key_head:
-            decoder = NoteDecoder(config, ends)
+            decoder = decoder_of(config, reader, ends)
             found = Notes.joined([decoder.push(heard), decoder.flush()])
             scores.append(score_notes(found, notes[:, [0, column, 2, 3]]))
     return tuple(scores)

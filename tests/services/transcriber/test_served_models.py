@@ -7,6 +7,7 @@ from typing import Any
 
 import music21
 import numpy as np
+import pytest
 import torch
 from stretto.common.v1 import score_pb2
 from stretto.transcriber.v1 import transcriber_pb2, transcriber_pb2_grpc
@@ -14,6 +15,7 @@ from stretto_shared import weights
 from stretto_transcriber.models.beat_tracker.config import BeatTrackerConfig
 from stretto_transcriber.models.beat_tracker.decoding import detect_onsets, track_beats
 from stretto_transcriber.models.beat_tracker.network import BeatTracker
+from stretto_transcriber.models.notes import NoteEnds, Notes
 from stretto_transcriber.models.onsets_frames import NoteDecoder, OnsetsFrames, OnsetsFramesConfig
 from transcriber_calls import failure, noise, notes_of, track, transcribe, violation
 
@@ -29,15 +31,20 @@ SMALL_BEATS = {
 }  # fmt: skip
 
 
-def write_onsets_frames(folder: Path) -> OnsetsFrames:
+KEYED = {"has_key_head": True, "release_channels": 4, "key_level": 0.8, "frame_threshold": 0.51}
+
+
+def write_onsets_frames(folder: Path, **changes: Any) -> OnsetsFrames:
     torch.manual_seed(0)
-    model = OnsetsFrames(OnsetsFramesConfig(**SMALL)).eval()
+    model = OnsetsFrames(OnsetsFramesConfig(**{**SMALL, **changes})).eval()
+    if model.releases is not None:  # an untrained one would let all notes be held
+        torch.nn.init.constant_(model.releases.head.bias, -0.5)
     weights.write(
         folder / "small",
         model.state_dict(),
         name="small",
         architecture="OnsetsFrames",
-        config=SMALL,
+        config={**SMALL, **changes},
         licence="CC0-1.0",
         score="random",
         training={},
@@ -45,28 +52,36 @@ def write_onsets_frames(folder: Path) -> OnsetsFrames:
     return model
 
 
-async def test_served_notes_are_those_of_the_model_and_its_decoder(serve: Any, tmp_path: Path) -> None:
-    model = write_onsets_frames(tmp_path)
+@pytest.mark.parametrize(("ends", "changes"), [("sound", {}), ("key", KEYED)])
+async def test_served_notes_are_those_of_the_model_and_its_decoder(
+    serve: Any, tmp_path: Path, ends: NoteEnds, changes: dict[str, Any]
+) -> None:
+    model = write_onsets_frames(tmp_path, **changes)
     samples = noise(2.03, rate_hz=16_000)
     async with serve(weights_dir=tmp_path) as channel:
         stub = transcriber_pb2_grpc.TranscriberServiceStub(channel)
-        served = notes_of(await transcribe(stub, samples, rate_hz=16_000, cuts=[7, 9000]))
-    config = model.config
-    whole = np.pad(samples[:, 0], (8 * 320, 48 * 320))
-    decoder, found = NoteDecoder(config), []
+        number = transcriber_pb2.NoteEnds.Value(f"NOTE_ENDS_{ends.upper()}")
+        served = notes_of(await transcribe(stub, samples, rate_hz=16_000, cuts=[7, 9000], ends=number))
+    expected = listed(decoded(model, samples, model.new_decoder(ends)))
+    assert len(served) == len(expected) > 5
+    np.testing.assert_allclose(served, expected, atol=1e-9)
+    if changes:
+        without = NoteDecoder(model.config)
+        assert listed(decoded(model, samples, without)) != expected
+
+
+def decoded(model: OnsetsFrames, samples: np.ndarray, decoder: Any) -> Notes:
+    """The notes of 102 frames, heard window by window."""
+    whole, found = np.pad(samples[:, 0], (8 * 320, 48 * 320)), []
     with torch.inference_mode():
         for first in range(0, 102, 40):
             window = torch.from_numpy(whole[first * 320 : (first + 56) * 320])[None]
-            frames = model.window_heads(window).stacked()[0, : 102 - first].numpy()
-            found.append(decoder.push(frames))
-    found.append(decoder.flush())
-    expected = sorted(
-        (onset_s, offset_s - onset_s, pitch, velocity)
-        for part in found
-        for onset_s, offset_s, pitch, velocity in zip(part.onset_s, part.offset_s, part.pitch_midi, part.velocity)
-    )
-    assert len(served) == len(expected) > 5
-    np.testing.assert_allclose(served, expected, atol=1e-9)
+            found.append(decoder.push(model.window_heads(window).stacked()[0, : 102 - first].numpy()))
+    return Notes.joined([*found, decoder.flush()])
+
+
+def listed(notes: Notes) -> list[tuple[float, float, int, int]]:
+    return sorted(zip(notes.onset_s, notes.offset_s - notes.onset_s, notes.pitch_midi, notes.velocity, strict=True))
 
 
 async def test_served_beats_are_those_of_the_model_and_its_decoder(serve: Any, tmp_path: Path) -> None:

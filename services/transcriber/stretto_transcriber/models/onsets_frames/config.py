@@ -40,6 +40,10 @@ class OnsetsFramesConfig:
         key_threshold: Below it a key has been released that was struck just now.
         held_key_threshold: Below it one has been released that was held for a second; between, in proportion. None is
             as `key_threshold`.
+        release_channels: Of the network that tells when notes end from their surroundings (`releases.py`); 0 for none.
+            It reads what the key head says.
+        key_level: A key is released where the chance that it is still down falls to this; with that network only.
+        sound_level: The same of sounds; 0 leaves their ends to the frame head.
 
     Raises:
         ValueError: On a size below one, or a front end that is not known.
@@ -67,6 +71,9 @@ class OnsetsFramesConfig:
     frame_threshold: float = 0.3
     key_threshold: float = 0.3
     held_key_threshold: float | None = None
+    release_channels: int = 0
+    key_level: float = 0.5
+    sound_level: float = 0.0
 
     def __post_init__(self) -> None:
         if self.front not in ("mel", "harmonic"):
@@ -79,6 +86,8 @@ class OnsetsFramesConfig:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}.")
         if self.context_frames < 0:
             raise ValueError(f"context_frames: expected at least 0, got {self.context_frames}.")
+        if self.release_channels < 0 or (self.release_channels and not self.has_key_head):
+            raise ValueError(f"release_channels: expected 0, or more with has_key_head, got {self.release_channels}.")
 
     @property
     def num_heads(self) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
 from stretto_transcriber.models.hearing import NoteListener
-from stretto_transcriber.models.onsets_frames.decoding import NoteDecoder
 from stretto_transcriber.models.onsets_frames.network import OnsetsFrames
 
 
@@ -15,8 +16,5 @@ def note_listener(model: OnsetsFrames) -> NoteListener:
     def hear(windows: Tensor) -> Tensor:
         return model.window_heads(windows).stacked()
 
-    def by_key() -> NoteDecoder:
-        return NoteDecoder(model.config, "key")
-
-    sounds_only = not model.config.has_key_head
-    return NoteListener(model.config, model, hear, lambda: NoteDecoder(model.config), None if sounds_only else by_key)
+    by_key = partial(model.new_decoder, "key") if model.config.has_key_head else None
+    return NoteListener(model.config, model, hear, model.new_decoder, by_key)

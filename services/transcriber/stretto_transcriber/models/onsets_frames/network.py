@@ -1,19 +1,26 @@
 """`OnsetsFrames`: audio to what is heard of each of the 88 keys in every frame, by either of two networks.
 
 Hawthorne et al. 2018 and 2019 (`paper.py`), or the house's network of the same heads and gates that shares its weights
-over pitch (`harmonic.py`), with the regression targets of Kong et al. 2021. Knows nothing of notes; `decoding.py` does.
+over pitch (`harmonic.py`), with the regression targets of Kong et al. 2021. `decoding.py` makes notes of them, and
+where the network of `releases.py` was trained, `release_decoding.py` tells when those end.
 
 Legend: B batch, S samples, T frames, F numbers of a frame; heads are [B, T, 88].
 """
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from torch import Tensor, nn
 
+from stretto_transcriber.models.hearing import NoteDecoder
+from stretto_transcriber.models.notes import NoteEnds
 from stretto_transcriber.models.onsets_frames.config import OnsetsFramesConfig
 from stretto_transcriber.models.onsets_frames.harmonic import HarmonicNetwork
 from stretto_transcriber.models.onsets_frames.heads import Heads
 from stretto_transcriber.models.onsets_frames.paper import PaperNetwork
+from stretto_transcriber.models.onsets_frames.release_decoding import decoder_of
+from stretto_transcriber.models.onsets_frames.releases import ReleaseNetwork, ReleaseReader
 
 
 class OnsetsFrames(nn.Module):
@@ -27,6 +34,7 @@ class OnsetsFrames(nn.Module):
         super().__init__()
         self.config = config
         self.network = PaperNetwork(config) if config.front == "mel" else HarmonicNetwork(config)
+        self.releases = ReleaseNetwork(config.release_channels) if config.release_channels else None
 
     def features(self, audio: Tensor) -> Tensor:
         """Mono audio [B, S], S a multiple of `hop_length`, to log spectra [B, T, F] with T = S / hop_length.
@@ -48,6 +56,19 @@ class OnsetsFrames(nn.Module):
     def forward(self, features: Tensor) -> Heads:
         """Log spectra [B, T, F] to probabilities."""
         return self.logits(features).probabilities()
+
+    def new_decoder(self, ends: NoteEnds = "sound") -> NoteDecoder:
+        """What makes notes of what is heard, for one stream; it keeps the weights of releases as they are now.
+
+        Raises:
+            ValueError: For keys, if the model does not hear them.
+        """
+        return decoder_of(self.config, self.release_reader, ends)
+
+    @cached_property
+    def release_reader(self) -> ReleaseReader | None:
+        """The network of releases for decoders, made once; None without one."""
+        return None if self.releases is None else ReleaseReader(self.releases)
 
     def window_heads(self, audio: Tensor) -> Heads:
         """Windows with their contexts [B, (window + 2 * context) * hop_length] to the heads of their own frames."""

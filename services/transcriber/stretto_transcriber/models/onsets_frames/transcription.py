@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from stretto_transcriber.models.notes import NoteEnds, Notes
 from stretto_transcriber.models.onsets_frames.config import NUM_PITCHES
-from stretto_transcriber.models.onsets_frames.decoding import NoteDecoder
 from stretto_transcriber.models.onsets_frames.network import OnsetsFrames
 
 
@@ -33,6 +32,6 @@ def hear_clip(model: OnsetsFrames, samples: NDArray[np.float32]) -> NDArray[np.f
 
 
 def transcribe_clip(model: OnsetsFrames, samples: NDArray[np.float32], ends: NoteEnds = "sound") -> Notes:
-    """The notes of a clip [S] at the model's rate, with their ends as `NoteDecoder` has them."""
-    decoder = NoteDecoder(model.config, ends)
+    """The notes of a clip [S] at the model's rate, with their ends as the model's decoder has them."""
+    decoder = model.new_decoder(ends)
     return Notes.joined([decoder.push(hear_clip(model, samples)), decoder.flush()])

@@ -1,0 +1,271 @@
+"""Train the `ReleaseNetwork` of a trained transcriber, and write its checkpoint anew with it.
+
+`python services/transcriber/recipes/train_releases.py --config services/transcriber/recipes/releases.toml --weights
+services/transcriber/weights/onsets_frames --heard corpus/piano_heard --run runs/releases`
+
+It learns from what the transcriber heard of the corpus (`hear_piano.py`): of each note that was found, when its key and
+its sound end by the labels. A step: B notes, those of MAPS and of piano-midi.de, from which MAPS plays, drawn more
+often; the sum of the losses of both hazards. The kept weights are a running average, of the step with the least loss
+on the validation clips. No title of those is in the training, in whatever edition. `choose_thresholds.py` then chooses
+the levels. A run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import re
+import time
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from note_scores import matched
+from numpy.typing import NDArray
+from stretto_shared import weights
+from stretto_shared.training import checkpoint
+from stretto_shared.training.loop import Budget, RunLog, learning_rate
+from stretto_transcriber.models.notes import Notes
+from stretto_transcriber.models.onsets_frames import NoteDecoder, OnsetsFramesConfig
+from stretto_transcriber.models.onsets_frames.release_decoding import onset_frames
+from stretto_transcriber.models.onsets_frames.releases import (
+    AFTER,
+    BEFORE,
+    KEY,
+    SOUND,
+    STRIDE,
+    ReleaseNetwork,
+    Surroundings,
+    hazard_loss,
+)
+from torch import Tensor, nn
+
+ONSET_TOLERANCE_S = 0.05
+OF_MAPS = ("MAPS", "pianomidi")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run, as its TOML file states it."""
+
+    channels: int
+    minutes: float
+    batch_size: int = 128
+    learning_rate: float = 2e-3
+    warmup_steps: int = 100
+    weight_decay: float = 0.01
+    average_decay: float = 0.998
+    maps_weight: float = 2.0
+    validate_every_s: float = 300.0
+    num_valid_notes: int = 6000
+    log_every: int = 200
+    seed: int = 0
+
+
+class HeardClip:
+    """One clip: its notes that were found and are among its labels, and what was heard around them."""
+
+    def __init__(self, path: Path, config: OnsetsFramesConfig) -> None:
+        with np.load(path) as file:
+            heads, labels = file["heads"], file["notes"].astype(np.float64)
+        frames = heads.astype(np.float32).reshape(len(heads), -1)
+        decoder = NoteDecoder(dataclasses.replace(config, release_channels=0))
+        notes = Notes.joined([decoder.push(frames), decoder.flush()])
+        pairs = matched(notes, labels[:, :4], ONSET_TOLERANCE_S)
+        found, label = (np.array([pair[side] for pair in pairs], int) for side in (0, 1))
+        self.name = path.stem
+        self.rate = config.frame_rate_hz
+        self.onset_s, self.sound_s = notes.onset_s[found], notes.offset_s[found] - notes.onset_s[found]
+        self.pitch_midi, self.velocity = notes.pitch_midi[found], notes.velocity[found]
+        self.frame = onset_frames(notes, config)[found]
+        self.ends_s = labels[label][:, [4, 1]] - self.onset_s[:, None]  # [N, 2], as KEY and SOUND
+        padded = np.zeros((BEFORE + len(heads) + AFTER + 1, *heads.shape[1:]), np.float16)
+        padded[BEFORE : BEFORE + len(heads)] = heads
+        self.around = Surroundings(padded)
+
+    def given(self, index: int) -> NDArray[np.float32]:
+        """What note `index` is told from [T, C]."""
+        first, sound_frames = int(self.frame[index]), float(self.sound_s[index] * self.rate)
+        return self.around.of_note(first, int(self.pitch_midi[index]), int(self.velocity[index]), sound_frames)
+
+
+@dataclass(frozen=True, eq=False)
+class NoteDeck:
+    """All notes of some clips, drawn one by one."""
+
+    clips: Sequence[HeardClip]
+    clip_of: NDArray[np.int64]
+    note_of: NDArray[np.int64]
+    reached: NDArray[np.float64]
+
+    @classmethod
+    def of_clips(cls, clips: Sequence[HeardClip], maps_weight: float) -> NoteDeck:
+        """Notes of MAPS and piano-midi.de `maps_weight` times as often as the others."""
+        sizes = [len(clip.frame) for clip in clips]
+        weight = [maps_weight if any(source in clip.name for source in OF_MAPS) else 1.0 for clip in clips]
+        reached = np.cumsum(np.repeat(weight, sizes))
+        clip_of = np.repeat(np.arange(len(clips)), sizes)
+        return cls(clips, clip_of, np.concatenate([np.arange(size) for size in sizes]), reached / reached[-1])
+
+    def batch(self, places: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+        """The notes at places from 0 to 1: what they are told from [N, T, C], their ends in steps [N, 2]."""
+        chosen = np.minimum(np.searchsorted(self.reached, places, "right"), len(self.reached) - 1)
+        pairs = [(self.clips[self.clip_of[i]], int(self.note_of[i])) for i in chosen]
+        given = np.stack([clip.given(index) for clip, index in pairs])
+        ends = np.stack([clip.ends_s[index] * clip.rate / STRIDE for clip, index in pairs])
+        return torch.from_numpy(given), torch.from_numpy(ends.astype(np.float32))
+
+
+def title_of(name: str) -> str:
+    """The title of a clip of MAPS or piano-midi.de, its edition left out; or its whole name."""
+    stem = name.removesuffix("_room")
+    found = re.fullmatch(r"MAPS_MUS-(.*)_[A-Za-z]+", stem) or re.fullmatch(r".*pianomidi_(.*)", stem)
+    return re.sub(r"[-_]format\d|^god_", "", found.group(1)) if found else stem
+
+
+def paths_of(heard: Path) -> tuple[list[Path], list[Path]]:
+    """The clips to learn from and those to validate on; no title is in both.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    train, valid = (sorted(heard.glob(f"{split}/*.npz")) for split in ("train", "valid"))
+    held_out = {title_of(path.stem) for path in valid}
+    train = [path for path in train if title_of(path.stem) not in held_out]
+    if not train or not valid:
+        raise ValueError(f"{heard}: expected train/NAME.npz and valid/NAME.npz. Run hear_piano.py first.")
+    return train, valid
+
+
+def losses(network: ReleaseNetwork, given: Tensor, ends: Tensor) -> Tensor:
+    """Of keys and of sounds [2]."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=network.training):
+        logits = network(given).float()
+    return torch.stack([hazard_loss(logits[..., column], ends[:, column]) for column in (KEY, SOUND)])
+
+
+class Trainer:
+    """Network, running average, optimiser and data of one run."""
+
+    def __init__(self, recipe: Recipe, config: OnsetsFramesConfig, heard: Path, folder: Path) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.folder = recipe, folder
+        self.network = ReleaseNetwork(recipe.channels)
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+        started = time.monotonic()
+        train, valid = ([HeardClip(path, config) for path in paths] for paths in paths_of(heard))
+        self.deck = NoteDeck.of_clips(train, recipe.maps_weight)
+        watched = NoteDeck.of_clips(valid, 1.0)
+        places = (np.arange(recipe.num_valid_notes) + 0.5) / recipe.num_valid_notes
+        self.valid = [watched.batch(part) for part in np.array_split(places, max(1, len(places) // 250))]
+        print(f"{len(train)} clips, {len(self.deck.reached)} notes, {time.monotonic() - started:.0f} s", flush=True)
+        self.log, self.best = RunLog(folder), float("inf")
+
+    def step(self, step: int, progress: float) -> Tensor:
+        """One optimiser step; both losses."""
+        recipe = self.recipe
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(recipe.learning_rate, step, progress, warmup_steps=recipe.warmup_steps)
+        random = np.random.default_rng((recipe.seed, step))
+        found = losses(self.network, *self.deck.batch(random.random(recipe.batch_size)))
+        self.optimizer.zero_grad(set_to_none=True)
+        found.sum().backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimizer.step()
+        decay = min(recipe.average_decay, (step + 1) / (step + 10))
+        with torch.no_grad():
+            pairs = zip(self.average.parameters(), self.network.parameters(), strict=True)
+            for kept, new in pairs:
+                kept.lerp_(new, 1 - decay)
+        return found.detach()
+
+    @torch.inference_mode()
+    def validate(self, budget: Budget) -> None:
+        """The average's losses on the validation notes; the best is kept."""
+        found = torch.stack([losses(self.average, *batch) for batch in self.valid]).mean(0)
+        means = {"valid_key": float(found[KEY]), "valid_sound": float(found[SOUND])}
+        self.log.write({"step": budget.step, "minutes": budget.elapsed_s / 60, **means})
+        state: dict[str, Any] = {"network": self.network.state_dict(), "average": self.average.state_dict()}
+        if (reached := float(found.sum())) < self.best:
+            self.best = reached
+            checkpoint.save(self.folder / "best.pt", {"average": state["average"], "step": budget.step})
+        state |= {"optimizer": self.optimizer.state_dict(), "best": self.best}
+        checkpoint.save(self.folder / "state.pt", state | {"elapsed_s": budget.elapsed_s, "step": budget.step})
+
+    def resume(self) -> Budget:
+        """The budget that is left, after reading back what `validate` kept, if anything."""
+        state = checkpoint.load(self.folder / "state.pt")
+        if state is None:
+            return Budget(self.recipe.minutes)
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.best = state["best"]
+        return Budget(self.recipe.minutes, elapsed_s=state["elapsed_s"], step=state["step"] + 1)
+
+    def run(self) -> None:
+        """Train until the budget is used."""
+        budget, sums, validated, last = self.resume(), [], time.monotonic(), False
+        while not last:
+            step, progress = budget.step, budget.progress
+            last = progress >= 1.0
+            sums.append(self.step(step, progress))
+            if (step + 1) % self.recipe.log_every == 0:
+                key, sound = torch.stack(sums).mean(0).tolist()
+                self.log.write({"step": step, "minutes": budget.elapsed_s / 60, "key": key, "sound": sound})
+                sums = []
+            if last or time.monotonic() - validated > self.recipe.validate_every_s:
+                self.validate(budget)
+                validated = time.monotonic()
+            budget.step += 1
+
+
+def write(base: Path, folder: Path, out: Path, channels: int) -> None:
+    """The checkpoint `base` with the best network of a run, in half precision."""
+    resolved = weights.resolve("default", name=base.name, default_dir=base.parent)
+    best = checkpoint.load(folder / "best.pt")
+    if best is None:
+        raise ValueError(f"{folder}: expected best.pt. Train first.")
+    kept = {k: v for k, v in weights.load_tensors(resolved).items() if not k.startswith("releases.")}
+    learned = {f"releases.{name}": value.half() for name, value in best["average"].items()}
+    stored = resolved.config
+    weights.write(
+        out,
+        kept | learned,
+        name=base.name,
+        architecture=stored["architecture"],
+        config={**stored["config"], "release_channels": channels},
+        licence=stored["licence"],
+        score=stored["score"],
+        training={**stored["training"], "release_steps": best["step"]},
+    )
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True, help="recipe, a TOML file beside this one")
+    parser.add_argument("--weights", type=Path, required=True, help="the transcriber's folder")
+    parser.add_argument("--heard", type=Path, required=True, help="what hear_piano.py wrote with those weights")
+    parser.add_argument("--run", type=Path, required=True, help="folder for the log, the state and the export")
+    parser.add_argument("--minutes", type=float, help="another budget than the recipe's")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    recipe = Recipe(**tomllib.loads(args.config.read_text()))
+    if args.minutes is not None:
+        recipe = dataclasses.replace(recipe, minutes=args.minutes)
+    resolved = weights.resolve("default", name=args.weights.name, default_dir=args.weights.parent)
+    Trainer(recipe, OnsetsFramesConfig(**resolved.config["config"]), args.heard, args.run).run()
+    write(args.weights, args.run, args.run / "export" / args.weights.name, recipe.channels)
+
+
+if __name__ == "__main__":
+    main()

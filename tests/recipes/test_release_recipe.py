@@ -1,0 +1,101 @@
+"""The recipe of releases runs end to end on a corpus made in seconds, and learns when its keys go up."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import stretto_transcriber
+from piano_tones import write_clip
+from stretto_shared import weights
+from stretto_transcriber.models.onsets_frames import build_onsets_frames, transcribe_clip
+
+RECIPES = Path(__file__).parents[2] / "services/transcriber/recipes"
+sys.path.append(str(RECIPES))
+from note_scores import matched  # noqa: E402
+from piano_clips import list_clips, read_beginning  # noqa: E402
+from train_releases import paths_of, title_of  # noqa: E402
+
+COMMITTED = Path(stretto_transcriber.__path__[0]).parent / "weights/onsets_frames"
+RECIPE = """
+channels = 8
+minutes = 0.15
+batch_size = 32
+learning_rate = 1e-2
+warmup_steps = 5
+average_decay = 0.9
+validate_every_s = 2.0
+num_valid_notes = 30
+log_every = 10
+"""
+
+
+def run(name: str, *arguments: object) -> None:
+    subprocess.run([sys.executable, str(RECIPES / name), *map(str, arguments)], check=True, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("releases")
+    for number in range(4):
+        write_clip(folder / "corpus/train", f"clip_{number}", number)
+    write_clip(folder / "corpus/valid", "clip_9", 9)
+    run("hear_piano.py", "--weights", COMMITTED, "--corpus", folder / "corpus", "--out", folder / "heard")
+    (folder / "recipe.toml").write_text(RECIPE)
+    base = ("--weights", COMMITTED, "--heard", folder / "heard")
+    run("train_releases.py", "--config", folder / "recipe.toml", *base, "--run", folder / "run")
+    return folder
+
+
+def test_the_corpus_is_heard_plainly_or_in_a_room_and_for_validation_both_ways(folder: Path) -> None:
+    train = sorted(path.stem.removesuffix("_room") for path in (folder / "heard/train").iterdir())
+    assert train == [f"clip_{number}" for number in range(4)]
+    valid = [np.load(folder / f"heard/valid/clip_9{room}.npz") for room in ("", "_room")]
+    assert valid[0]["heads"].shape == (300, 5, 88) and valid[0]["notes"].shape[1] == 5
+    assert not np.array_equal(valid[0]["heads"], valid[1]["heads"])
+
+
+def test_it_learns_and_what_it_exports_ends_keys_where_they_go_up(folder: Path) -> None:
+    log = [json.loads(line) for line in (folder / "run/log.jsonl").read_text().splitlines()]
+    losses = [line["valid_key"] for line in log if "valid_key" in line]
+    assert min(losses[1:]) < losses[0]
+
+    resolved = weights.resolve("default", name="onsets_frames", default_dir=folder / "run/export")
+    model = build_onsets_frames(resolved.config["config"], weights.load_tensors(resolved))
+    clip = list_clips(folder / "corpus/valid")[0]
+    notes = transcribe_clip(model, read_beginning(clip, clip.num_samples), "key")
+    pairs = matched(notes, clip.notes[:, :4].astype(np.float64), 0.05)
+    assert len(pairs) > 20
+    lasted_s = np.median([notes.offset_s[i] - clip.notes[j, 0] for i, j in pairs])
+    assert lasted_s == pytest.approx(0.2, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("MAPS_MUS-alb_esp2_AkPnCGdD", "alb_esp2"),
+        ("MAPS_MUS-alb_esp2_SptkBGAm_room", "alb_esp2"),
+        ("00024_salamander0_pianomidi_alb_esp2", "alb_esp2"),
+        ("MAPS_MUS-chpn-p11-format0_AkPnCGdD", "chpn-p11"),
+        ("00044_FluidR3_GM0_asap_Bach_Fugue_bwv_854_Ozaki01M", "00044_FluidR3_GM0_asap_Bach_Fugue_bwv_854_Ozaki01M"),
+    ],
+)
+def test_a_title_is_one_title_on_whatever_piano(name: str, title: str) -> None:
+    assert title_of(name) == title
+
+
+def test_no_title_is_learned_from_and_validated_on(tmp_path: Path) -> None:
+    for path in (
+        "train/MAPS_MUS-a_AkPnStgb",
+        "train/00001_x_pianomidi_a",
+        "train/00002_x_pianomidi_b",
+        "valid/MAPS_MUS-a_AkPnCGdD",
+    ):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{path}.npz").touch()
+    train, valid = paths_of(tmp_path)
+    assert [path.stem for path in train] == ["00002_x_pianomidi_b"] and len(valid) == 1
+    with pytest.raises(ValueError, match=r"expected train/NAME\.npz"):
+        paths_of(tmp_path / "train")
