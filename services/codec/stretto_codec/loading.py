@@ -30,6 +30,7 @@ from stretto_codec.models.encodec.streaming import (
 )
 from stretto_codec.models.framecodec import FrameCodec, FrameCodecConfig
 from stretto_codec.models.joining import find_max_joined
+from stretto_codec.models.packed_matrix import JOINED_CLIPS
 from stretto_codec.models.soundstream import CausalConv, SoundStream, SoundStreamConfig
 from stretto_codec.models.streaming import CausalDecoder, ClipDecoder, CodecConfig, DecodeGrid, StreamDecoder, grid_of
 
@@ -224,6 +225,12 @@ class LoadedCodec:
     architecture: Architecture
     decoder: StreamDecoder
     max_joined: int = 1
+
+    @property
+    def joined_sizes(self) -> list[int]:
+        """How many streams a step may have beside one alone: the numbers that were tried, or all up to the most."""
+        sizes = range(2, self.max_joined + 1) if self.decoder.joins_any else JOINED_CLIPS
+        return [size for size in sizes if size <= self.max_joined]
 
     def encode(self, audio: Tensor) -> tuple[Tensor, Tensor]:
         """Audio [B, C, S] to codes [B, K, T] and the loudness of each chunk [B, N]."""

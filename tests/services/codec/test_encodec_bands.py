@@ -70,9 +70,19 @@ def test_a_clip_has_its_bytes_in_any_company(kernel: NativeKernel) -> None:
     name = "encodec_32khz"
     decoder, codes = EncodecDecoder(make(name), torch.bfloat16, kernel), random_codes(name, 10, num_clips=5)
     alone = [ClipDecoder(decoder).step(clip) for clip in codes.split(1)]
-    order = [3, 0, 4]
-    together = step_together([ClipDecoder(decoder) for _ in order], codes[order])
-    assert all(torch.equal(found, alone[clip]) for found, clip in zip(together, order, strict=True))
+    for order in ([3, 0, 4], [1, 2], [4, 3, 2, 1, 0]):
+        together = step_together([ClipDecoder(decoder) for _ in order], codes[order])
+        assert all(torch.equal(found, alone[clip]) for found, clip in zip(together, order, strict=True))
+
+
+def test_any_number_of_clips_may_share_a_step_only_where_every_layer_is_the_kernels(kernel: NativeKernel) -> None:
+    model, codec = Encodec(replace(CONFIGS["encodec_32khz"], num_filters=64)).eval(), loaded("float32", None)
+    found = [
+        replace(codec, decoder=EncodecDecoder(model, torch.bfloat16, each), max_joined=6).joined_sizes
+        for each in (kernel, None)
+    ]
+    assert found == [[2, 3, 4, 5, 6], [2, 4]]
+    assert not EncodecDecoder(make("encodec_32khz"), torch.bfloat16, kernel).joins_any
 
 
 def loaded(dtype: str, kernel_dir: Path | None) -> LoadedCodec:

@@ -105,6 +105,10 @@ class EncodecDecoder:
         self._last = StreamedConv(cast(Conv, layers[-1]), torch.float32, by_tap=True, kernel=kernel, is_fine=True)
 
     @property
+    def joins_any(self) -> bool:
+        return not _matrices([self._first, self._lstm, *self._heavy, *self._light, self._last])
+
+    @property
     def lag(self) -> int:
         """Samples that wait for frames after their own."""
         lag, jump = self._first.right * self._model.config.hop_length, self._model.config.hop_length
