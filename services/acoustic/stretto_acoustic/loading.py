@@ -19,6 +19,7 @@ from stretto_shared.errors import InvalidInput, NotFound, NotReady
 from stretto_shared.features import ModelInfo
 from stretto_shared.nn.heap import giving_memory_back
 from stretto_shared.nn.lowbit import ARITHMETIC
+from stretto_shared.nn.threads import use_threads
 from stretto_shared.nn.unfilled import unfilled
 from stretto_shared.nn.weight_format import INTEGER_FORMATS, check_weight_format, fill, set_weight_format
 from torch import Tensor, nn
@@ -127,8 +128,7 @@ def load(
     """
     check_weight_format(weight_format, DTYPES[dtype])
     check_device(device, weight_format)
-    if num_threads:
-        torch.set_num_threads(num_threads)
+    use_threads(num_threads)
     resolved = weights.resolve(source, name=name, default_dir=weights_dir)
     with giving_memory_back():
         module, parameter_count = _build(resolved, weight_format, native_kernel_dir)

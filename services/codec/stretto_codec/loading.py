@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +14,8 @@ from stretto_shared.errors import NotFound, NotReady
 from stretto_shared.features import ModelInfo
 from stretto_shared.nn.convnext import ConvNeXtBlock
 from stretto_shared.nn.heap import as_single, giving_memory_back, page_out
+from stretto_shared.nn.lowbit import NativeKernel, load_bands
+from stretto_shared.nn.lowbit.bands import ARITHMETIC as BANDS_ARITHMETIC
 from torch import Tensor, nn
 
 from stretto_codec.models.encodec import Encodec, EncodecConfig
@@ -29,6 +30,7 @@ from stretto_codec.models.encodec.streaming import (
 )
 from stretto_codec.models.framecodec import FrameCodec, FrameCodecConfig
 from stretto_codec.models.joining import find_max_joined
+from stretto_codec.models.packed_matrix import JOINED_CLIPS
 from stretto_codec.models.soundstream import CausalConv, SoundStream, SoundStreamConfig
 from stretto_codec.models.streaming import CausalDecoder, ClipDecoder, CodecConfig, DecodeGrid, StreamDecoder, grid_of
 
@@ -82,7 +84,8 @@ class Architecture:
         encode: Audio [B, C, S] to codes [B, K, T] and the loudness of each chunk [B, N], N 0 where it has none.
         encoder_parts: How the module encodes a long clip.
         convert: Maps a published state dict to the module's own keys.
-        rounded_decoder: The same in bfloat16; None, or None from it, where float32 stays.
+        rounded_decoder: The same in bfloat16, by the native kernel where it has a use for it and there is one; None,
+            or None from it, where float32 stays.
     """
 
     config_class: type[Any]
@@ -92,7 +95,7 @@ class Architecture:
     encode: Callable[[Any, Tensor], tuple[Tensor, Tensor]]
     encoder_parts: Callable[[Any], EncoderParts | Segments]
     convert: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
-    rounded_decoder: Callable[[Any], StreamDecoder | None] | None = None
+    rounded_decoder: Callable[[Any, NativeKernel | None], StreamDecoder | None] | None = None
 
 
 def _encode_plainly(module: Any, audio: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,6 +105,10 @@ def _encode_plainly(module: Any, audio: Tensor) -> tuple[Tensor, Tensor]:
 def _framecodec_decoder(module: FrameCodec, dtype: torch.dtype = torch.float32) -> StreamDecoder:
     module.pack_decoder(dtype)
     return CausalDecoder(module)
+
+
+def _rounded_framecodec_decoder(module: FrameCodec, kernel: NativeKernel | None) -> StreamDecoder:
+    return _framecodec_decoder(module, torch.bfloat16)
 
 
 def _framecodec_parts(module: FrameCodec) -> EncoderParts:
@@ -171,7 +178,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         _framecodec_decoder,
         _encode_plainly,
         _framecodec_parts,
-        rounded_decoder=partial(_framecodec_decoder, dtype=torch.bfloat16),
+        rounded_decoder=_rounded_framecodec_decoder,
     ),
     "SoundStream": Architecture(
         SoundStreamConfig, SoundStream, grid_of, CausalDecoder, _encode_plainly, _soundstream_parts
@@ -219,6 +226,12 @@ class LoadedCodec:
     decoder: StreamDecoder
     max_joined: int = 1
 
+    @property
+    def joined_sizes(self) -> list[int]:
+        """How many streams a step may have beside one alone: the numbers that were tried, or all up to the most."""
+        sizes = range(2, self.max_joined + 1) if self.decoder.joins_any else JOINED_CLIPS
+        return [size for size in sizes if size <= self.max_joined]
+
     def encode(self, audio: Tensor) -> tuple[Tensor, Tensor]:
         """Audio [B, C, S] to codes [B, K, T] and the loudness of each chunk [B, N]."""
         return self.architecture.encode(self.module, audio)
@@ -247,6 +260,7 @@ def load(
     dtype: str = "float32",
     max_joined: int = 1,
     only_streams: bool = False,
+    native_kernel_dir: Path | None = None,
 ) -> LoadedCodec:
     """Find, verify and build one codec.
 
@@ -258,6 +272,7 @@ def load(
         dtype: Number format of decoding, `float32` or `bfloat16`; encoding, and so every code, is float32's.
         max_joined: Streams that may share a decoding step where a trial finds that they stay as alone.
         only_streams: Give back the memory of what only `module.decode` needs, where it is much; it is not called then.
+        native_kernel_dir: Where the kernel for EnCodec in bfloat16 is compiled to; None computes with torch alone.
 
     Raises:
         InvalidInput: If the name or the source is malformed, or the weights are pickled.
@@ -289,6 +304,7 @@ def load(
             dtype=dtype,
             max_joined=max_joined,
             only_streams=only_streams,
+            native_kernel_dir=native_kernel_dir,
         )
         if only_streams:
             kept = {each.data_ptr() for each in module.state_dict().values()}
@@ -310,11 +326,13 @@ def make_loaded(
     dtype: str = "float32",
     max_joined: int = 1,
     only_streams: bool = False,
+    native_kernel_dir: Path | None = None,
 ) -> LoadedCodec:
     """Put a module in eval mode, try how many streams may share its steps, and write down what the service says of it.
 
     A codec that decodes in another format than the checkpoint's has a digest of its own, and says so after its source,
-    so that a receipt tells formats apart; one that stays in float32 whatever was asked for says nothing.
+    so that a receipt tells formats apart, and the native kernel's roundings from torch's; one that stays in float32
+    whatever was asked for says nothing.
     """
     module.eval().requires_grad_(False)
     parameter_count = sum(tensor.numel() for tensor in module.state_dict().values())
@@ -332,11 +350,14 @@ def make_loaded(
         num_codebooks=config.num_codebooks,
         num_channels=config.num_channels,
     )
-    decoder, tokens_id = None, info.model_id
+    decoder, kernel, tokens_id = None, None, info.model_id
     if dtype != "float32" and architecture.rounded_decoder is not None:
-        decoder = architecture.rounded_decoder(module)
+        if isinstance(module, Encodec) and native_kernel_dir is not None:
+            kernel = load_bands(native_kernel_dir)
+        decoder = architecture.rounded_decoder(module, kernel)
     if decoder is not None:
-        digest = hashlib.sha256(f"{digest_sha256} {dtype}".encode()).hexdigest()
+        arithmetic = dtype if kernel is None else f"{dtype} {BANDS_ARITHMETIC}"
+        digest = hashlib.sha256(f"{digest_sha256} {arithmetic}".encode()).hexdigest()
         info = replace(info, digest_sha256=digest, source=f"{source}#{dtype}")
     decoder = decoder or architecture.decoder(module)
     grid = architecture.grid(config)

@@ -31,6 +31,7 @@ def build(context: HostContext, settings: CodecSettings | None = None) -> Servic
                 dtype=settings.dtype,
                 max_joined=settings.max_joined,
                 only_streams=True,
+                native_kernel_dir=settings.native_kernel_dir,
             )
             for name, source in sources.items()
         },

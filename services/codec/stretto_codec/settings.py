@@ -32,6 +32,9 @@ class CodecSettings(BaseSettings):
     LSTM's cells and all that adds up phases stay in float32, and so do other codecs and all encoding: codes never
     change. Another format gives other samples for the same tokens, and shows as another digest. It pays on processors
     that multiply in bfloat16."""
+    native_kernel_dir: Path = Path("~/.cache/stretto")
+    """Where the kernel for EnCodec in bfloat16 is compiled to, once, by this machine's C++ compiler. Without one, or
+    without AMX, torch computes, which rounds otherwise and takes longer: the digest tells the two apart."""
     num_threads: int = Field(default=1, ge=0, le=256)
     """CPU threads inside one operation; 0 leaves the choice to torch. One is fastest for the default models: pools of
     several model threads get in each other's way. Equal requests give equal bytes only where it is equal."""

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from stretto_shared import weights
 from stretto_shared.engine.served_models import TokenModel
 from stretto_shared.engine.stage_engine import LoadedStage
@@ -20,6 +18,7 @@ from stretto_shared.features import ModelInfo
 from stretto_shared.nn.heap import giving_memory_back
 from stretto_shared.nn.stage_lm import StageConfig, StageLM
 from stretto_shared.nn.stage_lm.config import StageCondition
+from stretto_shared.nn.threads import use_threads
 from stretto_shared.nn.weight_format import set_weight_format
 
 ARCHITECTURE = "StageLM"
@@ -67,8 +66,7 @@ def load_stage(
         InvalidInput: If the name or the source is malformed, the weights are pickled, or it is another service's stage.
         NotReady: If a file is missing or damaged, or its tensors do not fit its config.
     """
-    if num_threads:
-        torch.set_num_threads(num_threads)
+    use_threads(num_threads)
     with giving_memory_back():
         resolved = weights.resolve(source, name=name, default_dir=weights_dir)
         module = _build(resolved)

@@ -30,7 +30,7 @@ class Watched:
     def __init__(self, decoder: StreamDecoder, *, gives_nan: bool = False) -> None:
         self._decoder = decoder
         self._gives_nan = gives_nan
-        self.can_join = decoder.can_join
+        self.can_join, self.joins_any = decoder.can_join, decoder.joins_any
         self.open, self.finish, self.try_layers = decoder.open, decoder.finish, decoder.try_layers
         self.num_clips: list[int] = []
 

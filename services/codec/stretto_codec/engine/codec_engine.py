@@ -25,6 +25,7 @@ from stretto_shared.engine.clock import PlayClock
 from stretto_shared.engine.thread import ModelThread
 from stretto_shared.errors import InvalidInput, NotFound, NotReady, Overloaded
 from stretto_shared.features import ModelInfo
+from stretto_shared.nn.threads import use_threads
 from stretto_shared.tokens import MAX_CHUNK_SCALE, TokenMatrix
 
 from stretto_codec.engine.encoding import Encoded, encode_work, join
@@ -209,8 +210,7 @@ class CodecEngine:
         return sum(thread.num_queued for thread in self._threads.values())
 
     def _load(self, name: str) -> LoadedCodec:
-        if self._num_threads:
-            torch.set_num_threads(self._num_threads)
+        use_threads(self._num_threads)
         return self._loaders[name]()
 
     def _find(self, model: str, field: str) -> LoadedCodec:

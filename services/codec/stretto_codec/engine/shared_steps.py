@@ -24,7 +24,6 @@ from torch import Tensor
 
 from stretto_codec.engine.frames import Chunk
 from stretto_codec.loading import LoadedCodec
-from stretto_codec.models.packed_matrix import JOINED_CLIPS
 from stretto_codec.models.streaming import ClipDecoder, step_together
 
 ObserveRtf = Callable[[float], None]
@@ -58,7 +57,7 @@ class SharedSteps:
         self._turns: SharedTurns[_Step, Tensor] = SharedTurns(
             thread,
             kind_of=self._kind_of,
-            sizes=[count for count in JOINED_CLIPS if count <= codec.max_joined],
+            sizes=codec.joined_sizes,
             do_alone=_step_alone,
             do_together=_step_in_company,
             on_pass=self._observe,

@@ -38,6 +38,10 @@ class PackedMatrix(nn.Module):
         self._bias = None if bias is None else bias.detach().to(dtype, copy=True)
         self._weight, self._is_packed = _packed(weight.detach().to(dtype, copy=True).contiguous())
 
+    @property
+    def num_weights(self) -> int:
+        return self.num_outputs * self.num_inputs
+
     def forward(self, x: Tensor) -> Tensor:
         """[B, R, M] to [B, R, N]."""
         num_clips, num_rows = x.shape[:2]

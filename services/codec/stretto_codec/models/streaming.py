@@ -82,6 +82,11 @@ class StreamDecoder(Protocol):
     can_join: bool
     """Whether states can be joined and parted, so that clips may share a step."""
 
+    @property
+    def joins_any(self) -> bool:
+        """Whether any number of them may: none of its products has another order of sums for another number."""
+        ...
+
     def open(self) -> Any:
         """The state of one clip before its first frame."""
         ...
@@ -130,6 +135,7 @@ class CausalDecoder:
     """A `StreamDecoder` over a causal module; those of its layers that are a `PackedMatrix` are tried one by one."""
 
     can_join = True
+    joins_any = False
 
     def __init__(self, module: CausalModule) -> None:
         self._module = module

@@ -12,12 +12,12 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
-import torch
 from stretto_shared.audio import Waveform
 from stretto_shared.dsp.chroma import extract_chroma
 from stretto_shared.engine.thread import ModelThread
 from stretto_shared.errors import InvalidInput, NotFound, NotReady
 from stretto_shared.features import Chromagram, JointEmbedding, ModelInfo, TextStates
+from stretto_shared.nn.threads import use_threads
 from stretto_shared.tokens import TokenMatrix
 
 from stretto_embedding.engine.joint_lane import JointLane
@@ -196,8 +196,7 @@ class EmbeddingEngine:
         return dict(zip(loaders, await asyncio.gather(*calls), strict=True))
 
     def _load_one(self, load: Callable[[], Encoder]) -> Encoder:
-        if self._num_threads:
-            torch.set_num_threads(self._num_threads)
+        use_threads(self._num_threads)
         return load()
 
     def _joint(self, model: str) -> JointLane:

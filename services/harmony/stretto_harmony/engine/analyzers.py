@@ -14,6 +14,7 @@ import torch
 from stretto_shared.engine.thread import ModelThread
 from stretto_shared.errors import NotFound, NotReady, Overloaded
 from stretto_shared.features import ModelInfo
+from stretto_shared.nn.threads import use_threads
 
 from stretto_harmony.loading import LoadedAnalyzer
 from stretto_harmony.models.analyzer import HarmonyModules
@@ -145,8 +146,7 @@ class Analyzers:
         return await self._threads[loaded.info.name].run(timed)
 
     def _load(self, name: str) -> LoadedAnalyzer:
-        if self._num_threads:
-            torch.set_num_threads(self._num_threads)
+        use_threads(self._num_threads)
         return self._loaders[name]()
 
 

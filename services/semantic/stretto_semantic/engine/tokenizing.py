@@ -22,6 +22,7 @@ from stretto_shared.engine.shared_windows import SharedWindows
 from stretto_shared.engine.thread import ModelThread
 from stretto_shared.errors import NotFound, NotReady, Overloaded
 from stretto_shared.features import ModelInfo
+from stretto_shared.nn.threads import use_threads
 from stretto_shared.tokens import TokenMatrix
 
 from stretto_semantic.loading import LoadedTokenizer
@@ -176,8 +177,7 @@ class Tokenizing:
         return sum(thread.num_queued for thread in self._threads.values())
 
     def _load(self, name: str) -> LoadedTokenizer:
-        if self._num_threads:
-            torch.set_num_threads(self._num_threads)
+        use_threads(self._num_threads)
         return self._loaders[name]()
 
     def _ready(self) -> dict[str, LoadedTokenizer]:

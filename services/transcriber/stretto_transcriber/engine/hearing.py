@@ -13,7 +13,6 @@ from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from stretto_shared.audio import Waveform
 from stretto_shared.dsp.audio_windows import AudioWindows, Window
@@ -21,6 +20,7 @@ from stretto_shared.engine.shared_windows import SharedWindows
 from stretto_shared.engine.thread import ModelThread
 from stretto_shared.errors import InvalidInput, NotFound, NotReady, Overloaded
 from stretto_shared.features import ModelInfo
+from stretto_shared.nn.threads import use_threads
 
 from stretto_transcriber.loading import LoadedListener
 
@@ -234,8 +234,7 @@ class Hearing(Generic[L]):
                 self._meter.observe_rtf(taken_s / (len(frames) * window_s))
 
     def _load(self, name: str) -> L:
-        if self._num_threads:
-            torch.set_num_threads(self._num_threads)
+        use_threads(self._num_threads)
         return self._loaders[name]()
 
     def _ready(self) -> dict[str, L]:

@@ -1,5 +1,6 @@
 """Layers and decoders with weights of 8 or 4 bits, whose result for a row depends on no other row."""
 
+from stretto_shared.nn.lowbit.bands import BandCells, BandConvolution, PreciseConvolution, join_elu, load_bands
 from stretto_shared.nn.lowbit.decoder import (
     ARITHMETIC,
     DecoderBlock,
@@ -16,6 +17,8 @@ from stretto_shared.nn.lowbit.reference import ReferenceDecoder
 
 __all__ = [
     "ARITHMETIC",
+    "BandCells",
+    "BandConvolution",
     "DecoderBlock",
     "DecoderLayers",
     "DecoderRow",
@@ -24,8 +27,11 @@ __all__ = [
     "LowBitLinear",
     "NativeDecoder",
     "NativeKernel",
+    "PreciseConvolution",
     "ReferenceDecoder",
     "cache_bytes",
+    "join_elu",
+    "load_bands",
     "load_native_kernel",
     "quantise_int4",
     "quantise_int8",

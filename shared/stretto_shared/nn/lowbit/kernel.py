@@ -43,6 +43,10 @@ class NativeKernel:
         """Use the processor's AMX tiles from now on, or not; tell whether they are used. The bytes are the same."""
         return bool(self.library.stretto_use_tiles(int(wanted)))
 
+    def has_bands(self) -> bool:
+        """Whether the processor has what `bands` needs: AMX tiles of bfloat16."""
+        return bool(self.library.stretto_has_bands())
+
     def multiply(self, rows: Tensor, weights: Tensor, books: Tensor | None, scales: Tensor, out: Tensor) -> None:
         """Write rows [B, K] times the weights to `out` [B, N]."""
         self.library.stretto_multiply(
@@ -152,9 +156,13 @@ def _bind(path: Path) -> Any:
         "choose_codebooks": [pointer, size, pointer, pointer, count],
         "remember": [pointer, size, size, size, size, size, pointer, pointer, size],
         "decode": [pointer, pointer, pointer, size, pointer, size, pointer, count],
+        "join_elu": [pointer, pointer, size, size, pointer],
+        "convolve": [pointer, size, pointer, pointer],
+        "run_cells": [pointer, pointer],
     }.items():
         function = getattr(library, f"stretto_{name}")
         function.argtypes, function.restype = arguments, None
+    library.stretto_has_bands.restype = count
     library.stretto_use_tiles.argtypes, library.stretto_use_tiles.restype = [count], count
     return library
 

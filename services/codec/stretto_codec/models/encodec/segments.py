@@ -17,6 +17,7 @@ class SegmentDecoder:
     """
 
     can_join = False
+    joins_any = False
 
     def __init__(self, model: Encodec) -> None:
         self._model = model

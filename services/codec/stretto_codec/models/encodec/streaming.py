@@ -14,7 +14,8 @@ Clips that share a step share the layers that have more weights than a chunk has
 after the other, whose values would not fit a cache together.
 
 Number formats: in bfloat16 the matrices of the upsampler, those between the LSTM's steps, and the rows between layers
-are rounded. The first and the last convolution, the LSTM's inputs and its cells stay in float32.
+are rounded. The first and the last convolution, the LSTM's inputs and its cells stay in float32, or in pairs of
+bfloat16 that hold as much (`PreciseConvolution`), where the native kernel computes.
 
 Knows weights without a norm only (it is folded when they are loaded). Legend: B clips, T steps, C channels, S samples.
 """
@@ -26,6 +27,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
+from stretto_shared.nn.lowbit import BandConvolution, NativeKernel
 from torch import Tensor, nn
 
 from stretto_codec.models.encodec.config import EncodecConfig
@@ -40,10 +42,12 @@ from stretto_codec.models.encodec.streamed_layers import (
     StreamedLstm,
     StreamedUnit,
     StreamedUp,
-    elu,
+    after,
 )
 from stretto_codec.models.packed_matrix import PackedMatrix, try_joining
 from stretto_codec.models.streaming import DecodeGrid, StreamDecoder, grid_of, join, part
+
+PRODUCTS = (PackedMatrix, BandConvolution)
 
 
 def encodec_grid(config: EncodecConfig) -> DecodeGrid:
@@ -58,9 +62,9 @@ def encodec_decoder(model: Encodec) -> StreamDecoder:
     return EncodecDecoder(model) if model.config.segment_frames is None else SegmentDecoder(model)
 
 
-def rounded_encodec_decoder(model: Encodec) -> StreamDecoder | None:
-    """The same in bfloat16; None for segments, whose norms look at whole clips."""
-    return EncodecDecoder(model, torch.bfloat16) if model.config.segment_frames is None else None
+def rounded_encodec_decoder(model: Encodec, kernel: NativeKernel | None = None) -> StreamDecoder | None:
+    """The same in bfloat16, by the native kernel if given one; None for segments, whose norms look at whole clips."""
+    return EncodecDecoder(model, torch.bfloat16, kernel) if model.config.segment_frames is None else None
 
 
 @dataclass(frozen=True)
@@ -83,21 +87,26 @@ class EncodecDecoder:
 
     can_join = True
 
-    def __init__(self, model: Encodec, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, model: Encodec, dtype: torch.dtype = torch.float32, kernel: NativeKernel | None = None) -> None:
         self._model = model
+        self._kernel = kernel
         layers = list(model.decoder.layers)
-        self._first = StreamedConv(cast(Conv, layers[0]), torch.float32)
-        self._lstm = StreamedLstm(cast(Lstm, layers[1]), dtype)
+        self._first = StreamedConv(cast(Conv, layers[0]), torch.float32, kernel=kernel)
+        self._lstm = StreamedLstm(cast(Lstm, layers[1]), dtype, kernel)
         upsampler = [
-            StreamedUp(layer, dtype)
+            StreamedUp(layer, dtype, kernel)
             if isinstance(layer, ConvTranspose)
-            else StreamedUnit(cast(ResidualUnit, layer), dtype)
+            else StreamedUnit(cast(ResidualUnit, layer), dtype, kernel)
             for layer in layers[2:-1]
             if not isinstance(layer, nn.ELU)
         ]
         num_heavy = _num_heavy(upsampler, encodec_grid(model.config).chunk_frames)
         self._heavy, self._light = upsampler[:num_heavy], upsampler[num_heavy:]
-        self._last = StreamedConv(cast(Conv, layers[-1]), torch.float32, by_tap=True)
+        self._last = StreamedConv(cast(Conv, layers[-1]), torch.float32, by_tap=True, kernel=kernel, is_fine=True)
+
+    @property
+    def joins_any(self) -> bool:
+        return not _matrices([self._first, self._lstm, *self._heavy, *self._light, self._last])
 
     @property
     def lag(self) -> int:
@@ -155,7 +164,8 @@ class EncodecDecoder:
     ) -> tuple[Tensor, list[LayerState], ConvState]:
         """The fine end of the decoder for one clip: rows [1, T, C] to audio [1, C, S]."""
         rows, light = _run(self._light, rows, light, at_end=at_end)
-        audio, last = self._last.step(elu(rows), last, at_end=at_end)
+        joined = after(last.past, rows.to(self._last.dtype), None if self._last.bands is None else self._kernel)
+        audio, last = self._last.go_on(joined, last, at_end=at_end)
         return audio.transpose(1, 2), light, last
 
 
@@ -175,7 +185,7 @@ def _num_heavy(upsampler: Sequence[StreamedUp | StreamedUnit], chunk_frames: int
     for index, layer in enumerate(upsampler):
         num_rows *= layer.stride if isinstance(layer, StreamedUp) else 1
         num_outputs = layer.num_outputs if isinstance(layer, StreamedUp) else layer.narrow.num_outputs
-        num_weights = sum(matrix.num_inputs * matrix.num_outputs for matrix in _matrices([layer]))
+        num_weights = sum(module.num_weights for module in layer.modules() if isinstance(module, PRODUCTS))
         if num_weights > num_rows * num_outputs:
             count = index + 1
     return count

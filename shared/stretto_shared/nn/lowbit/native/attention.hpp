@@ -10,11 +10,8 @@
 namespace stretto {
 
 constexpr int kRun = 32, kMaxChunks = 4;
-constexpr int64_t kAheadInStore = 2048;  // bytes from those in use to those that are asked of the memory
 
-inline VNNI void ask_ahead(const void* at) {
-  _mm_prefetch(static_cast<const char*>(at) + kAheadInStore, _MM_HINT_T0);
-}
+inline VNNI void ask_store(const void* at) { _mm_prefetch(static_cast<const char*>(at), _MM_HINT_T0); }
 
 struct Store {
   uint8_t* keys;
@@ -56,14 +53,17 @@ struct AttentionScratch {
   int8_t* line;           // a padded head
 };
 
+// Asks the memory for the values of the steps whose keys it reads, since `mix` comes next.
 inline VNNI void score(const Store& store, const int8_t* query, int32_t query_sum, __m512 factor, int64_t start,
                        int64_t stop, float* out) {
   for (int64_t panel = start / 16; panel * 16 < stop; ++panel) {
     const uint8_t* keys = store.keys + panel * 16 * store.width;
     __m512i sum = _mm512_set1_epi32(-128 * query_sum), other = _mm512_setzero_si512();
+    const int8_t* values = store.values + panel * 16 * store.width;
+    ask_store(store.value_scales + panel * 16);
     for (int64_t word = 0; word < store.width / 4; word += 2) {
-      ask_ahead(keys + word * 64);
-      ask_ahead(keys + word * 64 + 64);
+      ask_store(values + word * 64);
+      ask_store(values + word * 64 + 64);
       sum = _mm512_dpbusd_epi32(sum, _mm512_loadu_si512(keys + word * 64), word_of(query + word * 4));
       other = _mm512_dpbusd_epi32(other, _mm512_loadu_si512(keys + word * 64 + 64), word_of(query + word * 4 + 4));
     }
@@ -74,8 +74,9 @@ inline VNNI void score(const Store& store, const int8_t* query, int32_t query_su
   }
 }
 
+// Asks the memory for the keys that `next` has where values are read here: those are read after this.
 template <int C>  // chunks of 16 values that are summed together
-VNNI void mix(const Store& store, int64_t chunk, const Reach& reach, const float* weights, __m512 total_weight,
+VNNI void mix(const Store& store, const Store& next, int64_t chunk, const Reach& reach, const float* weights, __m512 total_weight,
               int64_t head_width, float* out) {
   __m512 total[C], run[C];
   for (int c = 0; c < C; ++c) total[c] = _mm512_setzero_ps();
@@ -87,7 +88,8 @@ VNNI void mix(const Store& store, int64_t chunk, const Reach& reach, const float
       const int64_t step = i < reach.prefix ? i : reach.start + i - reach.prefix;
       const int8_t* values = store.values + step * store.width + chunk * kLanes;
       const __m512 weight = all(weights[i]);
-      ask_ahead(values);
+      ask_store(next.keys + step * store.width + chunk * kLanes);
+      if (step % kLanes == 0) ask_store(next.key_scales + step);
       for (int c = 0; c < C; ++c) {
         const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(values + c * kLanes));
         run[c] = add(run[c], mul(weight, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))));
@@ -109,8 +111,8 @@ inline VNNI void scale_by(float* weights, const float* scales, int64_t count) {
   }
 }
 
-// What `query` [head_width] hears within reach, into `out` [head_width].
-inline VNNI void attend(const Store& store, const float* query, int64_t head_width, const Reach& reach, float scale,
+// What `query` [head_width] hears within reach, into `out` [head_width]; `next` is the store that comes after this one.
+inline VNNI void attend(const Store& store, const Store& next, const float* query, int64_t head_width, const Reach& reach, float scale,
                         float* out, const AttentionScratch& scratch) {
   std::memset(scratch.line, 0, store.width + kGroup);
   const float query_scale = quantise(query, head_width, scratch.line);
@@ -138,10 +140,10 @@ inline VNNI void attend(const Store& store, const float* query, int64_t head_wid
 
   for (int64_t chunk = 0; chunk < store.width / kLanes; chunk += kMaxChunks) {
     const int64_t left = store.width / kLanes - chunk;
-    if (left >= 4) mix<4>(store, chunk, reach, scratch.weights, total_weight, head_width, out);
-    else if (left == 3) mix<3>(store, chunk, reach, scratch.weights, total_weight, head_width, out);
-    else if (left == 2) mix<2>(store, chunk, reach, scratch.weights, total_weight, head_width, out);
-    else mix<1>(store, chunk, reach, scratch.weights, total_weight, head_width, out);
+    if (left >= 4) mix<4>(store, next, chunk, reach, scratch.weights, total_weight, head_width, out);
+    else if (left == 3) mix<3>(store, next, chunk, reach, scratch.weights, total_weight, head_width, out);
+    else if (left == 2) mix<2>(store, next, chunk, reach, scratch.weights, total_weight, head_width, out);
+    else mix<1>(store, next, chunk, reach, scratch.weights, total_weight, head_width, out);
   }
 }
 

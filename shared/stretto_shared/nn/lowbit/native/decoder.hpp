@@ -60,6 +60,7 @@ struct Workspace {
   std::vector<PerThread> threads;
   std::vector<const Matrix*> products;
   std::vector<Share> shares;  // [product, thread]
+  std::vector<Share> heads;   // [self-attention and attention to a memory of each block, thread]
   Barrier barrier;
 };
 
@@ -118,36 +119,48 @@ struct Pass {
       for (int64_t item = 0; item < count * heads; ++item) remember_one(block, item / heads, item % heads);
       wait();
     }
-#pragma omp for schedule(dynamic) nowait
-    for (int64_t item = 0; item < count * heads; ++item) {
-      const int64_t r = item / heads, head = item % heads;
+    share_heads(2 * block, count * heads, [&](int64_t item, int64_t next) {
+      const int64_t r = item / heads, head = item % heads, then = next / heads;
       if (one_column) remember_one(block, r, head);
-      const Reach reach{rows[r].prefix, rows[r].start, rows[r].at + 1};
+      attend_one(rows[r].cache_of(block, head, decoder.head_width()),
+                 rows[then].cache_of(block, next % heads, decoder.head_width()), r, head, 3 * decoder.width,
+                 {rows[r].prefix, rows[r].start, rows[r].at + 1});
+    });
+  }
+  // Calls `attend(item, next)` for the heads of all rows: a thread takes those of its own in their order, each with the
+  // one that it will most likely take next, and then helps the others.
+  template <class Attend>
+  VNNI void share_heads(int64_t index, int64_t size, const Attend& attend) const {
+    const int num_threads = static_cast<int>(work.threads.size()), me = thread_number();
+    Share* shares = &work.heads[index * num_threads];
+    int64_t item;
+    while (shares[me].take_first(item)) {
       own().ahead.ask_while_resting();
-      attend_one(rows[r].cache_of(block, head, decoder.head_width()), r, head, 3 * decoder.width, reach);
+      attend(item, item + 1 < size ? item + 1 : item);
     }
+    for (int other = me + 1; other < me + num_threads; ++other)
+      while (shares[other % num_threads].take_last(item)) attend(item, item ? item - 1 : item);
     wait();
   }
   VNNI void attend_to_memory(int64_t block) const {
     const int64_t heads = decoder.num_heads, size = static_cast<int64_t>(work.hearing.size());
-#pragma omp for schedule(dynamic) nowait
-    for (int64_t item = 0; item < size * heads; ++item) {
+    share_heads(2 * block + 1, size * heads, [&](int64_t item, int64_t next) {
       const int64_t r = item / heads, head = item % heads;
-      const Row& row = rows[work.hearing[r]];
-      own().ahead.ask_while_resting();
-      attend_one(row.memory_of(block, head, decoder.head_width()), r, head, decoder.width, {0, 0, row.memory_length});
-    }
-    wait();
+      const Row &row = rows[work.hearing[r]], &then = rows[work.hearing[next / heads]];
+      attend_one(row.memory_of(block, head, decoder.head_width()),
+                 then.memory_of(block, next % heads, decoder.head_width()), r, head, decoder.width,
+                 {0, 0, row.memory_length});
+    });
   }
   VNNI void remember_one(int64_t block, int64_t r, int64_t head) const {
     const int64_t width = decoder.head_width();
     const float* key = work.projected.data() + r * 3 * decoder.width + decoder.width + head * width;
     remember(rows[r].cache_of(block, head, width), rows[r].at, key, key + decoder.width, width, own().line.data());
   }
-  VNNI void attend_one(const Store& store, int64_t r, int64_t head, int64_t query_stride, const Reach& reach) const {
+  VNNI void attend_one(const Store& store, const Store& next, int64_t r, int64_t head, int64_t query_stride, const Reach& reach) const {
     const int64_t width = decoder.head_width();
     Workspace::PerThread& mine = own();
-    attend(store, work.projected.data() + r * query_stride + head * width, width, reach, decoder.scale,
+    attend(store, next, work.projected.data() + r * query_stride + head * width, width, reach, decoder.scale,
            work.attended.data() + r * decoder.width + head * width,
            {mine.weights.data(), mine.sums.data(), mine.line.data()});
   }
@@ -204,12 +217,19 @@ inline void list_products(const Decoder& decoder, bool is_hearing, bool has_head
 }
 
 // Shares the panels of every product out among the threads.
-inline void share_work(Workspace& work) {
+inline void share_work(Workspace& work, int64_t count_heads, int64_t hearing_heads, int64_t num_blocks) {
   const int64_t count = work.products.size();
   const int num_threads = static_cast<int>(work.threads.size());
   if (static_cast<int64_t>(work.shares.size()) != count * num_threads) work.shares = std::vector<Share>(count * num_threads);
   for (int64_t index = 0; index < count; ++index)
     if (work.products[index]) share_out(*work.products[index], num_threads, &work.shares[index * num_threads]);
+  if (static_cast<int64_t>(work.heads.size()) != 2 * num_blocks * num_threads)
+    work.heads = std::vector<Share>(2 * num_blocks * num_threads);
+  for (int64_t index = 0; index < 2 * num_blocks; ++index) {
+    const int64_t size = index % 2 ? hearing_heads : count_heads;
+    for (int t = 0; t < num_threads; ++t)
+      work.heads[index * num_threads + t].set(size * t / num_threads, size * (t + 1) / num_threads);
+  }
   for (int t = 0; t < num_threads; ++t) {
     Workspace::PerThread& own = work.threads[t];
     own.stretches.clear(), own.used_before.clear();
@@ -253,7 +273,7 @@ inline VNNI void decode(const Decoder& decoder, float* x, const Row* rows, int64
     own.rows.reserve(kFewRows, widest);
   }
   list_products(decoder, !work.hearing.empty(), num_wanted > 0, work.products);
-  share_work(work);
+  share_work(work, count * decoder.num_heads, work.hearing.size() * decoder.num_heads, decoder.num_blocks);
   const Pass pass{decoder, x, rows, count, has_one_column(rows, count), work};
 #pragma omp parallel num_threads(num_threads) if (num_threads > 1)
   {

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #if defined(__x86_64__)
+#include "cells.hpp"
 #include "decoder.hpp"
 #include "quantise.hpp"
 
@@ -89,6 +90,31 @@ void stretto_decode(const Decoder* decoder, float* x, const Row* rows, int64_t c
   decode(*decoder, x, rows, count, wanted, num_wanted, logits, num_threads);
 }
 
+// Whether there are tiles of bfloat16, which the three below need.
+int stretto_has_bands() {
+#ifdef STRETTO_TILES
+  return bands_allowed();
+#else
+  return 0;
+#endif
+}
+
+#ifdef STRETTO_TILES
+BANDS void stretto_join_elu(const Band* past, const Band* x, int64_t clips, int64_t width, uint16_t* out) {
+  join_elu(*past, *x, clips, width, out);
+}
+
+BANDS void stretto_convolve(const Band* x, int64_t clips, const Convolution* conv, const Finish* finish) {
+  BandPass(*x, clips, *conv, *finish).run();
+}
+
+BANDS void stretto_run_cells(const Cells* cells, const Convolution* recurrent) { run_cells(*cells, *recurrent); }
+#else
+void stretto_join_elu() {}
+void stretto_convolve() {}
+void stretto_run_cells() {}
+#endif
+
 }  // extern "C"
 
 #else
@@ -98,4 +124,8 @@ extern "C" void stretto_multiply() {}
 extern "C" void stretto_choose_codebooks() {}
 extern "C" void stretto_remember() {}
 extern "C" void stretto_decode() {}
+extern "C" int stretto_has_bands() { return 0; }
+extern "C" void stretto_join_elu() {}
+extern "C" void stretto_convolve() {}
+extern "C" void stretto_run_cells() {}
 #endif

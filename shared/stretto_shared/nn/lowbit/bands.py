@@ -1,0 +1,207 @@
+"""Convolutions and LSTM cells of rows in bfloat16 by the native kernel's AMX tiles, ELU and residual included.
+
+A row's bytes depend on the rows that it is made of alone: sums are float32, in one order whatever stands beside it. So
+clips may be joined in any number. There is no second form of it in torch: a processor without such tiles computes with
+torch's own products, which round otherwise.
+
+Legend: B clips, T steps, C inputs, N outputs, S taps.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stretto_shared.nn.lowbit.kernel import NativeKernel, load_native_kernel
+
+ARITHMETIC = "bands-1"
+"""What is computed, to the bit; a change of bytes changes this name, and with it the identity of codecs served so."""
+_INPUTS, _OUTPUTS = 32, 16  # of a tile
+
+
+def load_bands(folder: Path) -> NativeKernel | None:
+    """The native kernel, compiled into `folder` if need be; None where it or the tiles are not to be had."""
+    kernel = load_native_kernel(folder)
+    return kernel if kernel is not None and kernel.has_bands() else None
+
+
+def fits_tiles(num_inputs: int, num_outputs: int) -> bool:
+    """Whether a convolution of this size can be a `BandConvolution` without `is_split`."""
+    return num_inputs % _INPUTS == 0 and num_outputs % _OUTPUTS == 0
+
+
+class BandConvolution(nn.Module):
+    """out[t] = bias + sum over taps of weight[:, tap] x[t + tap * dilation]; for inference.
+
+    Invariant: a clip's bytes depend on nothing but the clip (`tests/shared/nn/test_lowbit_bands.py`).
+
+    Args:
+        weight: [N, S, C], C a multiple of 32, N of 16 unless it is split.
+        bias: [N], or None.
+        kernel: One that has bands.
+        dilation: Steps from one tap to the next.
+        is_split: Hold what rounding takes off the weights in outputs of its own, for sums as exact as with weights
+            in float32; results are float32 then.
+    """
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, kernel: NativeKernel, *, dilation: int = 1, is_split: bool = False
+    ) -> None:
+        super().__init__()
+        self.num_outputs, self.num_taps, self.num_inputs = weight.shape
+        self.reach = (self.num_taps - 1) * dilation
+        self._kernel, self._is_split = kernel, is_split
+        offset = torch.zeros(self.num_outputs) if bias is None else bias.detach().float()
+        weight = weight.detach().float()
+        if is_split:
+            rest = weight - weight.bfloat16().float()
+            weight, offset = torch.cat([weight, rest]), torch.cat([offset, torch.zeros_like(offset)])
+            lacking = -len(weight) % _OUTPUTS
+            weight, offset = F.pad(weight, (0, 0, 0, 0, 0, lacking)), F.pad(offset, (0, lacking))
+        if not fits_tiles(self.num_inputs, len(weight)):
+            raise ValueError(f"expected inputs by 32 and outputs by 16, got {self.num_inputs} and {len(weight)}.")
+        tiles = weight.bfloat16().reshape(-1, _OUTPUTS, self.num_taps * self.num_inputs // _INPUTS, _INPUTS // 2, 2)
+        self.register_buffer("_weights", tiles.permute(0, 2, 3, 1, 4).contiguous(), persistent=False)
+        self.register_buffer("_bias", offset.contiguous(), persistent=False)
+        self._stored_outputs, self._dilation = len(weight), dilation
+
+    @property
+    def num_weights(self) -> int:
+        return self.num_outputs * self.num_taps * self.num_inputs
+
+    def forward(self, x: Tensor, *, skip: Tensor | None = None, elu: bool = False, is_plain: bool = False) -> Tensor:
+        """[B, T, C] to [B, T - reach, N].
+
+        Args:
+            x: bfloat16.
+            skip: Added to the sums, bfloat16 [B, T - reach, N]; not where it is split.
+            elu: Give the ELU of the results.
+            is_plain: Give float32 in place of bfloat16.
+        """
+        x, is_plain = _whole_rows(x), is_plain or self._is_split
+        num_clips, num_steps = len(x), max(0, x.shape[1] - self.reach)
+        dtype = torch.float32 if is_plain else torch.bfloat16
+        out = torch.empty(num_clips, num_steps, self._stored_outputs, dtype=dtype)
+        skip = None if skip is None else _whole_rows(skip)
+        if out.numel():
+            self._kernel.library.stretto_convolve(
+                ctypes.byref(_band(x)),
+                num_clips,
+                ctypes.byref(self.as_argument()),
+                ctypes.byref(_finish(out, skip, elu=elu)),
+            )
+        return (
+            out[..., : self.num_outputs] + out[..., self.num_outputs : 2 * self.num_outputs] if self._is_split else out
+        )
+
+    def as_argument(self) -> _Convolution:
+        """As the native kernel reads it."""
+        weights, bias = self.get_buffer("_weights"), self.get_buffer("_bias")
+        sizes = (self.num_inputs, self._stored_outputs, self.num_taps, self._dilation)
+        return _Convolution(weights.data_ptr(), bias.data_ptr(), *sizes)
+
+
+class PreciseConvolution(nn.Module):
+    """A `BandConvolution` of rows in float32, to float32.
+
+    Inputs and weights are what bfloat16 holds of them, and the rest: three products in place of one. What is left out
+    is the product of both rests, 2^-16 of a result or less.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, kernel: NativeKernel, *, dilation: int = 1) -> None:
+        super().__init__()
+        weight = weight.detach().float()
+        rounded = weight.bfloat16().float()
+        self.parts = BandConvolution(
+            torch.cat([rounded, rounded, weight - rounded], 2), bias, kernel, dilation=dilation
+        )
+
+    @property
+    def num_weights(self) -> int:
+        return self.parts.num_weights
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, T, C] to [B, T - reach, N]."""
+        rounded = x.bfloat16()
+        return cast(Tensor, self.parts(torch.cat([rounded, (x - rounded).bfloat16(), rounded], 2), is_plain=True))
+
+
+class BandCells(nn.Module):
+    """A layer of an LSTM whose gates lie in the order in, keep, out, new; C a multiple of 32.
+
+    Args:
+        recurrent: Weights [4 C, C] of its own outputs.
+        kernel: One that has bands.
+    """
+
+    def __init__(self, recurrent: Tensor, kernel: NativeKernel) -> None:
+        super().__init__()
+        self._kernel = kernel
+        self._recurrent = BandConvolution(recurrent[:, None], None, kernel)
+
+    def forward(self, gates: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Gates of the inputs [B, T, 4 C] and a state [B, C] twice, to outputs [B, T, C] and the next state."""
+        num_clips, num_steps, width = *gates.shape[:2], self._recurrent.num_inputs
+        gates, hidden, cell = gates.contiguous(), hidden.clone(), cell.clone()
+        out = torch.empty(num_clips, num_steps, width)
+        pointers = (each.data_ptr() for each in (gates, hidden, cell, out))
+        self._kernel.library.stretto_run_cells(
+            ctypes.byref(_Cells(num_clips, num_steps, width, *pointers)), ctypes.byref(self._recurrent.as_argument())
+        )
+        return out, hidden, cell
+
+
+def join_elu(kernel: NativeKernel, past: Tensor, x: Tensor) -> Tensor:
+    """`past` [B, P, C] and after it the ELU of x [B, T, C], bfloat16, C a multiple of 16."""
+    past, x = _whole_rows(past), _whole_rows(x)
+    out = torch.empty(len(x), past.shape[1] + x.shape[1], x.shape[2], dtype=torch.bfloat16)
+    if out.numel():
+        kernel.library.stretto_join_elu(
+            ctypes.byref(_band(past)), ctypes.byref(_band(x)), len(x), x.shape[2], out.data_ptr()
+        )
+    return out
+
+
+class _Band(ctypes.Structure):
+    _fields_ = (("at", ctypes.c_void_p), ("clip_stride", ctypes.c_int64), ("count", ctypes.c_int64))
+
+
+class _Convolution(ctypes.Structure):
+    _fields_ = (
+        ("weights", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("inputs", "outputs", "taps", "dilation")),
+    )
+
+
+class _Finish(ctypes.Structure):
+    _fields_ = (("skip", _Band), ("elu", ctypes.c_bool), ("rounded", ctypes.c_void_p), ("plain", ctypes.c_void_p))
+
+
+class _Cells(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("clips", "steps", "width")),
+        *((name, ctypes.c_void_p) for name in ("gates", "hidden", "cell", "out")),
+    )
+
+
+def _whole_rows(x: Tensor) -> Tensor:
+    """With each clip's rows one after the other; clips may lie apart."""
+    if x.dtype != torch.bfloat16:
+        raise ValueError(f"expected rows in bfloat16, got {x.dtype}.")
+    return x if x.stride(2) == 1 and x.stride(1) == x.shape[2] else x.contiguous()
+
+
+def _band(x: Tensor) -> _Band:
+    return _Band(x.data_ptr(), x.stride(0), x.shape[1])
+
+
+def _finish(out: Tensor, skip: Tensor | None, *, elu: bool) -> _Finish:
+    is_plain = out.dtype == torch.float32
+    at = out.data_ptr()
+    return _Finish(_Band() if skip is None else _band(skip), elu, None if is_plain else at, at if is_plain else None)

@@ -1,0 +1,127 @@
+"""Convolutions and cells by tiles of bfloat16: what torch gives for the same numbers, and every clip its own bytes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from stretto_shared.nn.lowbit import BandCells, BandConvolution, NativeKernel, PreciseConvolution, join_elu, load_bands
+from stretto_shared.nn.lowbit.kernel import COMPILERS
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> NativeKernel:
+    found = load_bands(tmp_path_factory.mktemp("kernel"))
+    if found is None:
+        info = Path("/proc/cpuinfo")
+        assert not (info.exists() and "amx_bf16" in info.read_text()) or not any(map(shutil.which, COMPILERS))
+        pytest.skip("no compiler here, or no AMX tiles of bfloat16")
+    return found
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor, dilation: int) -> Tensor:
+    """In float64; x [B, T, C], weight [N, S, C]."""
+    rows, taps = x.double().transpose(1, 2), weight.double().permute(0, 2, 1)
+    return F.conv1d(rows, taps, bias.double(), dilation=dilation).transpose(1, 2)
+
+
+# clips, steps, inputs, outputs, taps, dilation; the last has more than 1 MB of weights
+SHAPES = [
+    (1, 1, 32, 16, 1, 1),
+    (3, 40, 64, 48, 3, 2),
+    (2, 95, 32, 32, 1, 1),
+    (5, 7, 96, 16, 2, 1),
+    (3, 21, 512, 1040, 2, 1),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_sums_skips_and_elu_are_those_of_the_definition(
+    kernel: NativeKernel, shape: tuple[int, int, int, int, int, int]
+) -> None:
+    num_clips, num_steps, num_inputs, num_outputs, num_taps, dilation = shape
+    weight = normal(num_outputs, num_taps, num_inputs, seed=1) / (num_taps * num_inputs) ** 0.5
+    bias, x = normal(num_outputs, seed=2), normal(num_clips, num_steps, num_inputs).bfloat16()
+    band = BandConvolution(weight, bias, kernel, dilation=dilation)
+    exact = convolve(x, weight.bfloat16(), bias, dilation)
+    torch.testing.assert_close(band(x, is_plain=True).double(), exact, atol=2e-5, rtol=0)
+    skip = normal(*exact.shape, seed=3).bfloat16()
+    torch.testing.assert_close(band(x, skip=skip).double(), exact + skip.double(), atol=2e-3, rtol=2**-8)
+    torch.testing.assert_close(band(x, elu=True).double(), F.elu(exact), atol=2e-3, rtol=2**-8)
+    assert torch.equal(band(x).float(), band(x, is_plain=True).bfloat16().float())
+
+
+@pytest.mark.parametrize("num_inputs", [64, 1024])
+def test_a_clip_has_its_bytes_in_any_company_and_however_it_is_cut(kernel: NativeKernel, num_inputs: int) -> None:
+    band = BandConvolution(normal(1040, 2, num_inputs, seed=1), normal(1040, seed=2), kernel)
+    x = normal(5, 50, num_inputs).bfloat16()
+    alone = [band(clip) for clip in x.split(1)]
+    for order in ([0, 1, 2, 3, 4], [4, 2], [3, 0, 1]):
+        assert torch.equal(band(x[order]), torch.cat([alone[clip] for clip in order]))
+    cuts = [0, 1, 4, 33, 49]
+    parts = [band(x[:1, start : stop + 1]) for start, stop in zip(cuts, cuts[1:], strict=False)]
+    assert torch.equal(torch.cat(parts, 1), alone[0])
+
+
+def test_rows_that_do_not_lie_one_after_the_other_are_read_as_they_are_meant(kernel: NativeKernel) -> None:
+    band = BandConvolution(normal(16, 1, 32, seed=1), None, kernel)
+    x = normal(3, 32, 20).bfloat16()
+    assert torch.equal(band(x.transpose(1, 2)), band(x.transpose(1, 2).contiguous()))
+    assert torch.equal(band(x.transpose(1, 2).contiguous()[:, 5:]), band(x.transpose(1, 2))[:, 5:])
+
+
+def test_elu_is_torchs_to_the_last_digit_but_one_of_bfloat16_behind_the_past(kernel: NativeKernel) -> None:
+    bits = torch.arange(65536, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
+    x = bits[bits.isfinite()].reshape(2, -1, 16)
+    past = normal(2, 3, 16).bfloat16()
+    joined = join_elu(kernel, past, x)
+    assert torch.equal(joined[:, :3], past)
+    torch.testing.assert_close(joined[:, 3:].float(), F.elu(x.float()), atol=1e-37, rtol=2**-8)
+
+
+def test_precise_sums_are_those_of_float32(kernel: NativeKernel) -> None:
+    weight, bias, x = normal(48, 3, 64, seed=1) / 14, normal(48, seed=2), normal(2, 40, 64)
+    exact = convolve(x, weight, bias, 2)
+    error = (PreciseConvolution(weight, bias, kernel, dilation=2)(x).double() - exact).abs().max()
+    assert error < 1e-4 < (BandConvolution(weight, bias, kernel, dilation=2)(x.bfloat16()).double() - exact).abs().max()
+
+
+def test_split_weights_are_those_of_float32(kernel: NativeKernel) -> None:
+    weight, bias, x = normal(3, 7, 64, seed=1) / 21, normal(3, seed=2), normal(2, 40, 64).bfloat16()
+    found = BandConvolution(weight, bias, kernel, is_split=True)(x)
+    assert found.shape == (2, 34, 3)
+    torch.testing.assert_close(found.double(), convolve(x, weight, bias, 1), atol=5e-5, rtol=0)
+
+
+def test_cells_are_those_of_an_lstm_and_go_on_from_their_state(kernel: NativeKernel) -> None:
+    width, recurrent, gates = 64, normal(256, 64, seed=1) / 8, 2 * normal(3, 9, 256)
+    hidden, cell = normal(3, width, seed=2) / 2, normal(3, width, seed=3)
+    cells, kept = BandCells(recurrent, kernel), (hidden.clone(), cell.clone())
+    out, last_hidden, last_cell = cells(gates, hidden, cell)
+    assert torch.equal(hidden, kept[0]) and torch.equal(cell, kept[1])
+    expected = []
+    for inward in gates.unbind(1):
+        enter, keep, leave, new = (inward + hidden.bfloat16().float() @ recurrent.bfloat16().float().T).chunk(4, 1)
+        cell = keep.sigmoid() * cell + enter.sigmoid() * new.tanh()
+        hidden = leave.sigmoid() * cell.tanh()
+        expected.append(hidden)
+    torch.testing.assert_close(out, torch.stack(expected, 1), atol=5e-3, rtol=0)
+    torch.testing.assert_close(last_cell, cell, atol=5e-3, rtol=0)
+    assert torch.equal(last_hidden, out[:, -1])
+    first = cells(gates[1:2, :4], *(each[1:2] for each in kept))
+    assert torch.equal(torch.cat([first[0], cells(gates[1:2, 4:], *first[1:])[0]], 1), out[1:2])
+
+
+def test_sizes_and_formats_that_tiles_do_not_have_are_refused(kernel: NativeKernel) -> None:
+    with pytest.raises(ValueError, match="inputs by 32 and outputs by 16, got 48 and 16"):
+        BandConvolution(normal(16, 1, 48), None, kernel)
+    with pytest.raises(ValueError, match="expected rows in bfloat16"):
+        BandConvolution(normal(16, 1, 32), None, kernel)(normal(1, 4, 32))
