@@ -1,9 +1,9 @@
 """`SharedTurns`: pieces of work that wait for one model thread at the same moment, done in one pass.
 
 Who wants work done takes a turn on the thread as ever. Whoever's turn it is, the most urgent work is done, with as many
-others of its kind as the model was tried with; each is told as soon as its own is done. Nobody waits for company. That
-company changes no bit is the model's to see to, by a trial at load. Knows neither what the work is nor what comes of
-it.
+others of its kind as the model was tried with; each is told as soon as its own is done. Nobody waits for company who
+does not say that there is time. That company changes no bit is the model's to see to, by a trial at load. Knows neither
+what the work is nor what comes of it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ Made = TypeVar("Made")
 
 @dataclass(eq=False)
 class _Wish(Generic[Work, Made]):
-    """Somebody's work, whom to tell when it begins, and where what is made of it goes."""
+    """Somebody's work, whom to tell when it begins, where what is made of it goes, and whether it waits for company."""
 
     work: Work
     made: asyncio.Future[Made]
     on_start: Callable[[], None] | None = None
+    is_patient: bool = False
     outcome: Made | None = None
     error: Exception | None = None
 
@@ -74,17 +75,21 @@ class SharedTurns(Generic[Work, Made]):
         """Callers whose work nobody has begun."""
         return len(self._waiting)
 
-    async def run(self, work: Work, on_start: Callable[[], None] | None = None) -> Made:
+    async def run(self, work: Work, on_start: Callable[[], None] | None = None, *, patience_s: float = 0.0) -> Made:
         """Do a piece of work, in company if there is any; one that is cancelled before its turn is not done.
 
         Args:
             work: What is to be done.
             on_start: Told on the thread when the pass begins in which it is done first; must not raise.
+            patience_s: How long it takes no turn of its own, but may be done in another's.
         """
-        wish: _Wish[Work, Made] = _Wish(work, asyncio.get_running_loop().create_future(), on_start)
+        wish: _Wish[Work, Made] = _Wish(work, asyncio.get_running_loop().create_future(), on_start, patience_s > 0)
         with self._lock:
             self._waiting.append(wish)
         try:
+            if patience_s > 0:
+                await asyncio.wait([wish.made], timeout=patience_s)
+                wish.is_patient = False
             while not wish.made.done():  # another's work may be done in this one's turn
                 await self._take_turn(wish)
             return await wish.made
@@ -112,10 +117,14 @@ class SharedTurns(Generic[Work, Made]):
         """The most urgent wish and as many of its kind as may be joined, taken off the list."""
         with self._lock:
             waiting = sorted(self._waiting, key=lambda wish: self._urgency_of(wish.work))  # stable: equals as they came
-        if not waiting:
+        first = next((wish for wish in waiting if not wish.is_patient), None)
+        if first is None:
             return []
-        kind = self._kind_of(waiting[0].work)
-        wishes = waiting[:1] if kind is None else [wish for wish in waiting if self._kind_of(wish.work) == kind]
+        kind = self._kind_of(first.work)
+        others = [
+            wish for wish in waiting if wish is not first and kind is not None and self._kind_of(wish.work) == kind
+        ]
+        wishes = [first, *others]
         wishes = wishes[: max(size for size in self._sizes if size <= len(wishes))]
         self._forget(wishes)
         return wishes

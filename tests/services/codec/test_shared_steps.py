@@ -205,9 +205,9 @@ async def test_a_listener_who_runs_dry_is_served_before_one_who_begins_and_one_w
     monkeypatch.setattr(codec_engine, "time", SimpleNamespace(perf_counter=lambda: now_s[0]))
     step = SharedSteps.step
 
-    async def noted(steps: SharedSteps, clip: Any, chunk: Chunk, *, due_s: float = 0.0) -> Any:
+    async def noted(steps: SharedSteps, clip: Any, chunk: Chunk, *, due_s: float, patience_s: float) -> Any:
         dues.append(due_s)
-        return await step(steps, clip, chunk, due_s=due_s)
+        return await step(steps, clip, chunk, due_s=due_s, patience_s=patience_s)
 
     monkeypatch.setattr(SharedSteps, "step", noted)
     engine = CodecEngine({"framecodec": lambda: codec}, num_threads=1)

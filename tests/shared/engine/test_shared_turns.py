@@ -160,3 +160,33 @@ async def test_whoever_has_waited_for_a_thread_that_closes_is_told(thread: Model
     assert doubler.turns.num_waiting == 0
     go.set()
     await asyncio.gather(held, closing)
+
+
+async def test_patient_work_takes_no_turn_of_its_own_but_is_done_in_anothers(thread: ModelThread) -> None:
+    doubler = Doubler(thread)
+    patient = asyncio.create_task(doubler.turns.run(2, patience_s=60.0))
+    while doubler.turns.num_waiting < 1:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    assert await doubler.turns.run(3) == 6  # of another kind
+    assert not patient.done() and doubler.passes == [[3]]
+    assert await doubler.turns.run(4) == 8
+    assert await asyncio.wait_for(patient, 10) == 4
+    assert doubler.passes == [[3], [4, 2]]
+
+
+async def test_patience_ends(thread: ModelThread) -> None:
+    doubler = Doubler(thread)
+    assert await asyncio.wait_for(doubler.turns.run(2, patience_s=0.01), 10) == 4
+    assert doubler.passes == [[2]]
+
+
+async def test_who_is_cancelled_while_patient_is_not_done(thread: ModelThread) -> None:
+    doubler = Doubler(thread)
+    patient = asyncio.create_task(doubler.turns.run(2, patience_s=60.0))
+    while doubler.turns.num_waiting < 1:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    patient.cancel()
+    await asyncio.wait([patient])
+    assert doubler.turns.num_waiting == 0
+    assert await doubler.turns.run(4) == 8
+    assert doubler.passes == [[4]]

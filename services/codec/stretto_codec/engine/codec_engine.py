@@ -36,6 +36,11 @@ from stretto_codec.loading import LoadedCodec
 MAX_ENCODE_S = 600.0
 MIN_RETRY_AFTER_S = 0.1
 FIRST_AUDIO_TARGET_S = 0.4
+UNHEARD_UNDERRUN_S = 1.0
+"""A stream whose listener would have stood still for so long has none who listens as it comes."""
+PATIENCE_SHARE = 0.7
+"""What a stream may wait for company, of the time between its chunks: it stays as fast as its tokens are."""
+MAX_PATIENCE_S = 0.6
 """When a stream's first chunk is due: after those whose listeners would wait in silence."""
 T = TypeVar("T")
 
@@ -186,12 +191,17 @@ class CodecEngine:
         with self._admitted(codec):
             clip = await thread.run(partial(self._started, arrived_s, codec.open_decoder), is_next=True)
             steps, next_sample, began_s = self._steps[codec.info.name], 0, 0.0
-            clock = PlayClock(codec.config.sample_rate_hz)
+            clock, came_s = PlayClock(codec.config.sample_rate_hz), time.perf_counter()
             async for chunk in _chunks(codec, tokens):
                 if chunk is not None and chunk.index == 0:
                     began_s = time.perf_counter()
                 due_s = clock.runs_out_s if clock.has_started else began_s + FIRST_AUDIO_TARGET_S
-                waveform = await (steps.finish(clip) if chunk is None else steps.step(clip, chunk, due_s=due_s))
+                came_s, before_s = time.perf_counter(), came_s
+                patience_s = self._patience_s(codec, clock, came_s - before_s)
+                if chunk is None:
+                    waveform = await steps.finish(clip)
+                else:
+                    waveform = await steps.step(clip, chunk, due_s=due_s, patience_s=patience_s)
                 if waveform is None:
                     continue
                 clock.deliver(time.perf_counter(), waveform.num_samples)
@@ -199,6 +209,16 @@ class CodecEngine:
                     self._meter.observe_first_audio(time.perf_counter() - began_s)
                 yield DecodedChunk(waveform, next_sample, codec.info)
                 next_sample += waveform.num_samples
+
+    def _patience_s(self, codec: LoadedCodec, clock: PlayClock, apart_s: float) -> float:
+        """How long a chunk may wait for company that comes so long after the one before it.
+
+        None of a stream that a listener may hear as it comes, or that is alone. One that has stood still for longer
+        than any that is paced in real time is made as fast as its tokens come, which is slowly: so it has the time.
+        """
+        if self._num_requests[codec.info.name] < 2 or clock.underrun_s < UNHEARD_UNDERRUN_S:
+            return 0.0
+        return min(MAX_PATIENCE_S, PATIENCE_SHARE * apart_s)
 
     def _started(self, arrived_s: float, work: Callable[[], T]) -> T:
         """Do a request's first piece of work on the model thread and report how long it waited for it."""

@@ -2,8 +2,9 @@
 
 A stream that wants a chunk takes a turn on the model thread as ever. In each turn the chunk that is due first is
 decoded, and others with it, if they are of the same shape and the codec found at load that company changes no bit
-(`loading.py`). So nobody waits for company, nobody's samples depend on it, and a listener whose audio runs out is not
-kept waiting by streams that are ahead of theirs.
+(`loading.py`). So nobody's samples depend on company, and a listener whose audio runs out is not kept waiting by
+streams that are ahead of theirs. Nobody waits for company but streams to which nobody can be listening
+(`codec_engine.py`).
 
 Legend: B clips, K codebooks, T frames, C channels, S samples.
 """
@@ -69,15 +70,20 @@ class SharedSteps:
         """Streams whose chunk nobody has begun."""
         return self._turns.num_waiting
 
-    async def step(self, clip: ClipDecoder, chunk: Chunk, *, due_s: float = 0.0) -> Waveform | None:
+    async def step(
+        self, clip: ClipDecoder, chunk: Chunk, *, due_s: float = 0.0, patience_s: float = 0.0
+    ) -> Waveform | None:
         """The samples that the next chunk gives, or None if it gives none yet.
 
         Args:
             clip: The stream's decoder.
             chunk: Its next chunk.
             due_s: When it is needed, on any clock that all streams share; of two that wait the earlier goes first.
+            patience_s: How long it may wait for company; a chunk that takes none does not.
         """
-        return self._to_waveform(await self._turns.run(_Step(clip, chunk, due_s)))
+        step = _Step(clip, chunk, due_s)
+        can_join = len(self._codec.joined_sizes) > 0 and self._kind_of(step) is not None
+        return self._to_waveform(await self._turns.run(step, patience_s=patience_s if can_join else 0.0))
 
     async def finish(self, clip: ClipDecoder) -> Waveform | None:
         """The samples that were held back, or None if there are none."""
