@@ -36,12 +36,12 @@ from stretto_codec.loading import LoadedCodec
 MAX_ENCODE_S = 600.0
 MIN_RETRY_AFTER_S = 0.1
 FIRST_AUDIO_TARGET_S = 0.4
+"""When a stream's first chunk is due: after those whose listeners would wait in silence."""
 UNHEARD_UNDERRUN_S = 1.0
 """A stream whose listener would have stood still for so long has none who listens as it comes."""
 PATIENCE_SHARE = 0.7
 """What a stream may wait for company, of the time between its chunks: it stays as fast as its tokens are."""
 MAX_PATIENCE_S = 0.6
-"""When a stream's first chunk is due: after those whose listeners would wait in silence."""
 T = TypeVar("T")
 
 
