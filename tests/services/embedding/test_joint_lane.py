@@ -318,8 +318,8 @@ def test_two_encoders_of_one_name_are_refused():
 async def test_the_number_of_threads_is_set_where_each_encoder_runs(monkeypatch):
     told = []
     monkeypatch.setattr(
-        embedding_engine.torch,
-        "set_num_threads",
+        embedding_engine,
+        "use_threads",
         lambda number: told.append((number, threading.current_thread().name)),
     )
     engine = EmbeddingEngine(
