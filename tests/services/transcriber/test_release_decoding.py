@@ -156,3 +156,16 @@ def test_the_network_is_part_of_the_model_and_wants_keys_to_be_heard():
     assert isinstance(model.new_decoder("key"), ReleaseDecoder)
     with pytest.raises(ValueError, match=r"release_channels: expected 0, or more with has_key_head"):
         OnsetsFramesConfig(release_channels=8)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hop_length": 160}, r"release_channels: expected 0 at 100 frames a second, got 8"),
+        ({"key_level": 1.0}, r"key_level: expected a chance from 0 to below 1, got 1\.0"),
+        ({"sound_level": -0.1}, r"sound_level: expected a chance"),
+    ],
+)
+def test_what_the_network_cannot_read_or_keep_to_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(CONFIG, **change)

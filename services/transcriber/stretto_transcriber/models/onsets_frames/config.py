@@ -7,6 +7,8 @@ from typing import Literal
 
 LOWEST_PITCH = 21
 NUM_PITCHES = 88
+RELEASE_RATE_HZ = 50.0
+"""Frames a second of what the network of `releases.py` reads."""
 
 Front = Literal["mel", "harmonic"]
 
@@ -46,7 +48,8 @@ class OnsetsFramesConfig:
         sound_level: The same of sounds; 0 leaves their ends to the frame head.
 
     Raises:
-        ValueError: On a size below one, or a front end that is not known.
+        ValueError: On a size below one, a front end that is not known, a level that is no chance, or a network of
+            releases at another frame rate than its own or without a key head.
     """
 
     front: Front = "harmonic"
@@ -88,6 +91,14 @@ class OnsetsFramesConfig:
             raise ValueError(f"context_frames: expected at least 0, got {self.context_frames}.")
         if self.release_channels < 0 or (self.release_channels and not self.has_key_head):
             raise ValueError(f"release_channels: expected 0, or more with has_key_head, got {self.release_channels}.")
+        if self.release_channels and self.frame_rate_hz != RELEASE_RATE_HZ:
+            raise ValueError(
+                f"release_channels: expected 0 at {self.frame_rate_hz:g} frames a second, got {self.release_channels}; "
+                f"the network reads {RELEASE_RATE_HZ:g}."
+            )
+        for name in ("key_level", "sound_level"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name}: expected a chance from 0 to below 1, got {getattr(self, name)}.")
 
     @property
     def num_heads(self) -> int:
