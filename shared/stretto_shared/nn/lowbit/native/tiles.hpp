@@ -54,12 +54,12 @@ struct alignas(64) TileShapes {
 // Has what was written to memory there before the next tile is loaded: GCC's intrinsics do not say what they read.
 inline void settle(const void* written) { asm volatile("" : : "r"(written) : "memory"); }
 
-// All eight tiles: 16 rows of 64 bytes.
-inline AMX void configure_tiles() {
+// All eight tiles: 16 rows of 64 bytes; those of sums and of what they are sums of, 0 to 5, may have fewer rows.
+inline AMX void configure_tiles(int64_t rows = kTileRows) {
   TileShapes shapes;
   for (int tile = 0; tile < 8; ++tile) {
     shapes.bytes_per_row[tile] = 64;
-    shapes.rows[tile] = kTileRows;
+    shapes.rows[tile] = tile < 6 ? rows : kTileRows;
   }
   settle(&shapes);
   _tile_loadconfig(&shapes);
