@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from stretto_shared.nn.lowbit.kernel import NativeKernel, load_native_kernel
 
-ARITHMETIC = "bands-1"
+ARITHMETIC = "bands-2"
 """What is computed, to the bit; a change of bytes changes this name, and with it the identity of codecs served so."""
 _INPUTS, _OUTPUTS = 32, 16  # of a tile
 
