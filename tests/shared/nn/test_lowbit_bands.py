@@ -73,6 +73,16 @@ def test_a_clip_has_its_bytes_in_any_company_and_however_it_is_cut(kernel: Nativ
     assert torch.equal(torch.cat(parts, 1), alone[0])
 
 
+@pytest.mark.parametrize("num_early", [0, 1, 9, 40])
+def test_rows_to_add_may_lie_in_two_places(kernel: NativeKernel, num_early: int) -> None:
+    band = BandConvolution(normal(48, 1, 32, seed=1), None, kernel)
+    x, skip = normal(3, 40, 32).bfloat16(), normal(3, 45, 48, seed=3).bfloat16()
+    early, late = skip[:, :num_early], skip[:, num_early:]
+    assert torch.equal(band(x, skip=late, early=early), band(x, skip=skip[:, :40]))
+    with pytest.raises(ValueError, match="expected 40 rows or more to add, got 39"):
+        band(x, skip=skip[:, num_early:39], early=early) if num_early < 40 else band(x, skip=skip[:, :39])
+
+
 def test_rows_that_do_not_lie_one_after_the_other_are_read_as_they_are_meant(kernel: NativeKernel) -> None:
     band = BandConvolution(normal(16, 1, 32, seed=1), None, kernel)
     x = normal(3, 32, 20).bfloat16()

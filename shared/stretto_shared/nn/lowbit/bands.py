@@ -74,12 +74,21 @@ class BandConvolution(nn.Module):
     def num_weights(self) -> int:
         return self.num_outputs * self.num_taps * self.num_inputs
 
-    def forward(self, x: Tensor, *, skip: Tensor | None = None, elu: bool = False, is_plain: bool = False) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        skip: Tensor | None = None,
+        early: Tensor | None = None,
+        elu: bool = False,
+        is_plain: bool = False,
+    ) -> Tensor:
         """[B, T, C] to [B, T - reach, N].
 
         Args:
             x: bfloat16.
-            skip: Added to the sums, bfloat16 [B, T - reach, N]; not where it is split.
+            skip: Added to the sums, bfloat16 [B, T - reach, N] or more rows; not where it is split.
+            early: Rows of the same that come before those of `skip`.
             elu: Give the ELU of the results.
             is_plain: Give float32 in place of bfloat16.
         """
@@ -87,13 +96,16 @@ class BandConvolution(nn.Module):
         num_clips, num_steps = len(x), max(0, x.shape[1] - self.reach)
         dtype = torch.float32 if is_plain else torch.bfloat16
         out = torch.empty(num_clips, num_steps, self._stored_outputs, dtype=dtype)
-        skip = None if skip is None else _whole_rows(skip)
+        skip, early = (None if each is None else _whole_rows(each) for each in (skip, early))
+        num_skipped = sum(each.shape[1] for each in (skip, early) if each is not None)
+        if skip is not None and num_skipped < num_steps:
+            raise ValueError(f"expected {num_steps} rows or more to add, got {num_skipped}.")
         if out.numel():
             self._kernel.library.stretto_convolve(
                 ctypes.byref(_band(x)),
                 num_clips,
                 ctypes.byref(self.as_argument()),
-                ctypes.byref(_finish(out, skip, elu=elu)),
+                ctypes.byref(_finish(out, skip, early, elu=elu)),
             )
         return (
             out[..., : self.num_outputs] + out[..., self.num_outputs : 2 * self.num_outputs] if self._is_split else out
@@ -180,7 +192,13 @@ class _Convolution(ctypes.Structure):
 
 
 class _Finish(ctypes.Structure):
-    _fields_ = (("skip", _Band), ("elu", ctypes.c_bool), ("rounded", ctypes.c_void_p), ("plain", ctypes.c_void_p))
+    _fields_ = (
+        ("early", _Band),
+        ("skip", _Band),
+        ("elu", ctypes.c_bool),
+        ("rounded", ctypes.c_void_p),
+        ("plain", ctypes.c_void_p),
+    )
 
 
 class _Cells(ctypes.Structure):
@@ -201,7 +219,7 @@ def _band(x: Tensor) -> _Band:
     return _Band(x.data_ptr(), x.stride(0), x.shape[1])
 
 
-def _finish(out: Tensor, skip: Tensor | None, *, elu: bool) -> _Finish:
-    is_plain = out.dtype == torch.float32
-    at = out.data_ptr()
-    return _Finish(_Band() if skip is None else _band(skip), elu, None if is_plain else at, at if is_plain else None)
+def _finish(out: Tensor, skip: Tensor | None, early: Tensor | None, *, elu: bool) -> _Finish:
+    at, is_plain = out.data_ptr(), out.dtype == torch.float32
+    bands = (_Band() if each is None else _band(each) for each in (early, skip))
+    return _Finish(*bands, elu, None if is_plain else at, at if is_plain else None)

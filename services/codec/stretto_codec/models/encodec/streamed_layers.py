@@ -197,8 +197,11 @@ class StreamedUnit(nn.Module):
         x = x.to(self.dtype)
         joined = after(state.conv.past, x, self._kernel)
         hidden, conv = self.wide.go_on(joined, state.conv, at_end=at_end, then_elu=self._kernel is not None)
+        num_steps, num_early = hidden.shape[1], state.skipped.shape[1]
+        if self.narrow.bands is not None and self.shortcut is None and num_steps >= num_early:
+            following = UnitState(conv, x[:, num_steps - num_early :])
+            return cast(BandConvolution, self.narrow.bands)(hidden, skip=x, early=state.skipped), following
         skipped = torch.cat([state.skipped, x], 1)
-        num_steps = hidden.shape[1]
         direct = skipped[:, :num_steps]
         if self.shortcut is not None:
             direct = self.shortcut.matrix(direct)

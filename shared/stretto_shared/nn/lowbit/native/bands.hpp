@@ -31,7 +31,7 @@ struct Convolution {
 
 // What becomes of a sum, and where it goes: out [clips][count][outputs] without gaps, in bfloat16 or in float32.
 struct Finish {
-  Band skip;  // added, [clips][count][outputs]; null at `at` for none
+  Band early, skip;  // added, the rows of `early` and after them those of `skip`, as many outputs wide; null at `at` for none
   bool elu;
   uint16_t* rounded;  // one of the two
   float* plain;
@@ -244,7 +244,11 @@ class BandPass {
 
   BANDS void put(const Place& place, int64_t column, __m512 value) const {
     const int64_t at = (place.clip * count_ + place.t) * conv_.outputs + column;
-    if (finish_.skip.at) value = add(value, widened(finish_.skip.row(place.clip, place.t, conv_.outputs) + column));
+    if (finish_.skip.at) {
+      const bool is_early = place.t < finish_.early.count;
+      const Band& skip = is_early ? finish_.early : finish_.skip;
+      value = add(value, widened(skip.row(place.clip, is_early ? place.t : place.t - finish_.early.count, conv_.outputs) + column));
+    }
     if (finish_.elu) value = elu_of(value);
     if (finish_.plain) _mm512_storeu_ps(finish_.plain + at, value);
     else put_rounded(finish_.rounded + at, value);

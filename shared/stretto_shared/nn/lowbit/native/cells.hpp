@@ -34,7 +34,7 @@ inline BANDS void run_cells(const Cells& all_cells, const Convolution& recurrent
   for (int64_t t = 0; t < all_cells.steps; ++t) {
     for (int64_t i = 0; i < clips * width; i += kLanes) put_rounded(&rounded[i], _mm512_loadu_ps(all_cells.hidden + i));
     const Band band{rounded.data(), width, 1};
-    BandPass(band, clips, recurrent, Finish{{nullptr, 0, 0}, false, nullptr, own.data()}).run();
+    BandPass(band, clips, recurrent, Finish{{}, {}, false, nullptr, own.data()}).run();
     for (int64_t clip = 0; clip < clips; ++clip) {
       const float* from = all_cells.gates + (clip * all_cells.steps + t) * 4 * width;
       const float* back = own.data() + clip * 4 * width;
