@@ -47,13 +47,23 @@ class BandConvolution(nn.Module):
         dilation: Steps from one tap to the next.
         is_split: Hold what rounding takes off the weights in outputs of its own, for sums as exact as with weights
             in float32; results are float32 then.
+        again: So many inputs, a multiple of 32, have weights that serve as many inputs after them too, which `weight`
+            leaves out of C then.
     """
 
     def __init__(
-        self, weight: Tensor, bias: Tensor | None, kernel: NativeKernel, *, dilation: int = 1, is_split: bool = False
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        kernel: NativeKernel,
+        *,
+        dilation: int = 1,
+        is_split: bool = False,
+        again: int = 0,
     ) -> None:
         super().__init__()
-        self.num_outputs, self.num_taps, self.num_inputs = weight.shape
+        self.num_outputs, self.num_taps, num_stored = weight.shape
+        self.num_inputs, self._again = num_stored + again, again
         self.reach = (self.num_taps - 1) * dilation
         self._kernel, self._is_split = kernel, is_split
         offset = torch.zeros(self.num_outputs) if bias is None else bias.detach().float()
@@ -65,7 +75,7 @@ class BandConvolution(nn.Module):
             weight, offset = F.pad(weight, (0, 0, 0, 0, 0, lacking)), F.pad(offset, (0, lacking))
         if not fits_tiles(self.num_inputs, len(weight)):
             raise ValueError(f"expected inputs by 32 and outputs by 16, got {self.num_inputs} and {len(weight)}.")
-        tiles = weight.bfloat16().reshape(-1, _OUTPUTS, self.num_taps * self.num_inputs // _INPUTS, _INPUTS // 2, 2)
+        tiles = weight.bfloat16().reshape(-1, _OUTPUTS, self.num_taps * num_stored // _INPUTS, _INPUTS // 2, 2)
         self.register_buffer("_weights", tiles.permute(0, 2, 3, 1, 4).contiguous(), persistent=False)
         self.register_buffer("_bias", offset.contiguous(), persistent=False)
         self._stored_outputs, self._dilation = len(weight), dilation
@@ -114,7 +124,7 @@ class BandConvolution(nn.Module):
     def as_argument(self) -> _Convolution:
         """As the native kernel reads it."""
         weights, bias = self.get_buffer("_weights"), self.get_buffer("_bias")
-        sizes = (self.num_inputs, self._stored_outputs, self.num_taps, self._dilation)
+        sizes = (self.num_inputs, self._stored_outputs, self.num_taps, self._dilation, self._again)
         return _Convolution(weights.data_ptr(), bias.data_ptr(), *sizes)
 
 
@@ -129,9 +139,8 @@ class PreciseConvolution(nn.Module):
         super().__init__()
         weight = weight.detach().float()
         rounded = weight.bfloat16().float()
-        self.parts = BandConvolution(
-            torch.cat([rounded, rounded, weight - rounded], 2), bias, kernel, dilation=dilation
-        )
+        both = torch.cat([rounded, weight - rounded], 2)
+        self.parts = BandConvolution(both, bias, kernel, dilation=dilation, again=weight.shape[2])
 
     @property
     def num_weights(self) -> int:
@@ -187,7 +196,7 @@ class _Convolution(ctypes.Structure):
     _fields_ = (
         ("weights", ctypes.c_void_p),
         ("bias", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("inputs", "outputs", "taps", "dilation")),
+        *((name, ctypes.c_int64) for name in ("inputs", "outputs", "taps", "dilation", "again")),
     )
 
 

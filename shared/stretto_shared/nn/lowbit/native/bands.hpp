@@ -3,7 +3,7 @@
 //   out[t] = then(bias + sum over taps of weights[tap] x[t + tap * dilation])
 //
 // A row is summed in float32, tap by tap and 32 inputs after the other, whatever rows stand beside it, so that a clip's
-// samples do not depend on its company. Weights: [outputs / 16][taps * inputs / 32][16 pairs of inputs][16 outputs][2].
+// samples do not depend on its company. Weights: [outputs / 16][stored][16 pairs of inputs][16 outputs][2].
 #pragma once
 #include <vector>
 
@@ -24,9 +24,10 @@ struct Convolution {
   const uint16_t* weights;
   const float* bias;  // [outputs]
   int64_t inputs, outputs, taps, dilation;  // inputs a multiple of 32, outputs of 16
+  int64_t again;                            // so many first inputs' weights serve as many inputs after them too; 0 for none
 
   int64_t reach() const { return (taps - 1) * dilation; }
-  int64_t steps() const { return taps * inputs / 32; }
+  int64_t stored() const { return taps * (inputs - again) / 32; }  // tiles of 16 outputs
 };
 
 // What becomes of a sum, and where it goes: out [clips][count][outputs] without gaps, in bfloat16 or in float32.
@@ -108,7 +109,10 @@ inline BANDS __attribute__((always_inline)) void for_steps(const Slab& slab, con
                                                            const Product& product) {
   for (int64_t tap = 0; tap < conv.taps; ++tap) {
     const uint16_t* x = slab.at + tap * slab.tap_stride;
-    for (int64_t i = 0; i < conv.inputs; i += 32, x += slab.block_stride, w += 512) product(x, w);
+    for (int64_t i = 0; i < conv.inputs; i += 32, x += slab.block_stride, w += 512) {
+      if (i > 0 && i == conv.again) w -= conv.again / 32 * 512;
+      product(x, w);
+    }
   }
 }
 
@@ -119,7 +123,7 @@ inline BANDS void multiply_slab(const Slab& slab, const Convolution& conv, int64
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
-  const int64_t stride = slab.row_stride * 2, below = 16 * slab.row_stride, beside = conv.steps() * 512;
+  const int64_t stride = slab.row_stride * 2, below = 16 * slab.row_stride, beside = conv.stored() * 512;
   for_steps(slab, conv, conv.weights + column / 16 * beside, [&](const uint16_t* x, const uint16_t* w) BANDS {
     _tile_loadd(4, x, stride);
     _tile_loadd(6, w, 64);
@@ -147,7 +151,7 @@ inline BANDS void multiply_few(const Slab& slab, const Convolution& conv, int64_
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
-  const int64_t stride = slab.row_stride * 2, beside = conv.steps() * 512;
+  const int64_t stride = slab.row_stride * 2, beside = conv.stored() * 512;
   for_steps(slab, conv, conv.weights + column / 16 * beside, [&](const uint16_t* x, const uint16_t* w) BANDS {
     _tile_loadd(4, x, stride);
     _tile_loadd(6, w, 64);
@@ -178,7 +182,7 @@ class BandPass {
     if (count_ <= 0 || rows_ <= 0) return;
     const int64_t blocks = (rows_ + kBandRows - 1) / kBandRows;
     configure_tiles(rows_ < kOneTile ? rows_ : kOneTile);
-    if (conv_.steps() * 32 * conv_.outputs * 2 < kStreamed) {
+    if (conv_.stored() * 32 * conv_.outputs * 2 < kStreamed) {
       for (int64_t b = 0; b < blocks; ++b) {
         const Slab slab = slab_of(b, 0);
         for (int64_t column = 0; column < conv_.outputs;) column += compute(b, slab, column);
