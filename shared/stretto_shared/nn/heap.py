@@ -15,10 +15,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
-_PAGE_OUT = 21  # MADV_PAGEOUT of madvise(2)
+_PAGE_OUT, _HUGE_PAGE = 21, 14  # MADV_PAGEOUT and MADV_HUGEPAGE of madvise(2)
 _SMALL_BYTES = 256 << 10
 _USUAL_BYTES = 32 << 20  # where glibc's own threshold ends up in a process that frees large tensors
 
@@ -34,15 +35,30 @@ def page_out(tensors: Iterable[Tensor]) -> None:
     Nothing is lost: pages of a file are read from it again, others stay or go to swap. Where the system cannot, nothing
     is done.
     """
+    for tensor in tensors:
+        _advise(tensor, _PAGE_OUT)
+
+
+def zeros_on_huge_pages(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Zeros on the CPU, on pages of 2 MiB where the system gives such to those who ask: for what is read over and over.
+
+    The processor looks up where a page lies for every page that it comes to, and asks ahead within one only.
+    """
+    tensor = torch.empty(shape, dtype=dtype)
+    _advise(tensor, _HUGE_PAGE)  # before anything is written: a page that is there stays as small as it is
+    return tensor.zero_()
+
+
+def _advise(tensor: Tensor, advice: int) -> None:
+    """Advise the system on the whole pages of a tensor; nothing is done where it takes no advice."""
     try:
         madvise = ctypes.CDLL("libc.so.6").madvise
     except (OSError, AttributeError):
         return
-    for tensor in tensors:
-        first = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
-        last = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
-        if tensor.device.type == "cpu" and tensor.is_contiguous() and last > first:
-            madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _PAGE_OUT)
+    first = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+    last = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    if tensor.device.type == "cpu" and tensor.is_contiguous() and last > first:
+        madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), advice)
 
 
 class _Loading:

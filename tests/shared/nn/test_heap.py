@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from stretto_shared.nn import heap
-from stretto_shared.nn.heap import as_single, giving_memory_back, page_out
+from stretto_shared.nn.heap import as_single, giving_memory_back, page_out, zeros_on_huge_pages
 
 
 class FakeLibc:
@@ -101,6 +101,35 @@ def test_tensors_of_no_file_keep_their_values_when_paged_out() -> None:
     tensor, odd = torch.arange(1 << 20), torch.arange(1 << 20)[::2]
     page_out([tensor, odd, torch.zeros(0), torch.ones(3)])
     assert torch.equal(tensor, torch.arange(1 << 20)) and odd[-1] == (1 << 20) - 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what was asked of it")
+def test_huge_pages_are_asked_for_what_is_read_over_and_over() -> None:
+    tensor = zeros_on_huge_pages((3, 4 << 20), torch.uint8)
+    assert tensor.shape == (3, 4 << 20) and tensor.dtype == torch.uint8 and not tensor.any()
+    assert "hg" in flags_at(tensor.data_ptr() + (6 << 20))
+    assert "hg" not in flags_at(torch.zeros(12 << 20, dtype=torch.uint8).data_ptr() + (6 << 20))
+
+
+def test_zeros_are_zeros_where_no_huge_pages_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> Any:
+        raise OSError(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    assert torch.equal(zeros_on_huge_pages((5,), torch.float32), torch.zeros(5))
+
+
+def flags_at(address: int) -> list[str]:
+    """What the system notes of the mapping around an address."""
+    is_around = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        first, *rest = line.split()
+        if not first.endswith(":"):
+            low, high = (int(end, 16) for end in first.split("-"))
+            is_around = low <= address < high
+        elif is_around and first == "VmFlags:":
+            return rest
+    raise LookupError(f"nothing lies at {address:#x}")
 
 
 def resident_bytes(file_name: str) -> int:

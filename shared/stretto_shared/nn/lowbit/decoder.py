@@ -23,6 +23,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from stretto_shared.nn.heap import zeros_on_huge_pages
 from stretto_shared.nn.lowbit.kernel import NativeKernel
 from stretto_shared.nn.lowbit.linear import LowBitLinear
 
@@ -156,7 +157,7 @@ class NativeDecoder:
     def new_cache(self, num_rows: int, num_steps: int) -> NativeCache:
         capacity = _padded(num_steps, _PANEL_STEPS)
         num_bytes = self._layers.num_heads * capacity * _bytes_per_step(self._layers.head_dim)
-        return NativeCache(torch.zeros((len(self._layers.blocks), num_rows, num_bytes), dtype=torch.uint8), capacity)
+        return NativeCache(zeros_on_huge_pages((len(self._layers.blocks), num_rows, num_bytes), torch.uint8), capacity)
 
     def remember(self, cache: NativeCache, block: int, keys: Tensor, values: Tensor) -> None:
         layers = self._layers
