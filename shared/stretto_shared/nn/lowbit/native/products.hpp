@@ -33,19 +33,19 @@ struct Matrix {
   int64_t panel_bytes() const { return groups() * group_bytes(); }
 };
 
-// Rows as the products read them: `lines` [rows][stride], `sums` [rows][most_groups] of a line's groups, `scales` [rows].
+// Rows as the products read them: `lines` [rows][stride], `begins` [rows], where sums of products with weights that are
+// told with 128 added begin, `scales` [rows].
 struct Rows {
   std::vector<int8_t> lines;
-  std::vector<int32_t> sums;
+  std::vector<int32_t> begins;
   std::vector<float> scales;
-  int64_t stride = 0, most_groups = 0;
+  int64_t stride = 0;
 
   // Room for rows of at most `widest` inputs.
   void reserve(int64_t rows, int64_t widest) {
-    most_groups = padded(widest, 64) / kGroup;
     stride = padded(widest, 64) + kLinePadding;
     if (static_cast<int64_t>(lines.size()) < padded(rows, kTileRows) * stride) lines.resize(padded(rows, kTileRows) * stride);
-    if (static_cast<int64_t>(sums.size()) < rows * most_groups) sums.resize(rows * most_groups);
+    if (static_cast<int64_t>(begins.size()) < rows) begins.resize(rows);
     if (static_cast<int64_t>(scales.size()) < rows) scales.resize(rows);
   }
   VNNI void put(int64_t row, const float* x, int64_t inputs) {
@@ -53,8 +53,7 @@ struct Rows {
     const int64_t room = padded(inputs, 64);
     std::memset(line + inputs, 0, room - inputs);
     scales[row] = quantise(x, inputs, line);
-    for (int64_t group = 0; group < room / kGroup; ++group)
-      sums[row * most_groups + group] = sum_of(line + group * kGroup, kGroup);
+    begins[row] = -128 * sum_of(line, room);
   }
 };
 
@@ -91,16 +90,11 @@ struct Part {
   bool again;    // the panel was read for other rows a moment ago
 
   const int8_t* line(int64_t r) const { return rows.lines.data() + (first + r) * rows.stride; }
-  const int32_t* sums(int64_t r) const { return rows.sums.data() + (first + r) * rows.most_groups; }
   // What to ask of the memory while the group at `w` is used.
   const uint8_t* next(const uint8_t* w, bool is_first) const {
     return !is_first || again ? w : ahead ? ahead->take() : w + kLeastAhead;
   }
-  int32_t begin(int64_t r) const {  // weights are told with 128 added
-    int32_t sum = 0;
-    for (int64_t group = 0; group < groups; ++group) sum -= 128 * sums(r)[group];
-    return sum;
-  }
+  int32_t begin(int64_t r) const { return rows.begins[first + r]; }
   VNNI void finish_block(__m512i sum, int64_t r, int block) const {
     const int64_t lane = block * kLanes;
     finish(sum, scales + lane, rows.scales[first + r], target.row(first + r) + at + lane, left - lane, target.then);
