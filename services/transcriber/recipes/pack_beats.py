@@ -23,6 +23,7 @@ BEAT, DOWNBEAT, ONSET = 1, 2, 4
 """Flags of a frame's target."""
 STEPS_PER_UNIT = 10
 """Of the natural logarithm: a step is a tenth, .9 dB, of loud bands, less of soft ones."""
+SPECTRA = ("mel", "pitches")
 PACKED = "excerpts_{split}.npz.xz"
 
 
@@ -32,7 +33,9 @@ def spectra(stored: Tensor) -> Tensor:
 
 
 def read_shards(folder: Path, split: str) -> list[dict[str, Any]]:
-    """All shards of a split: `mel` [N, T, M], `targets` [N, T], `beats` [K, 3] of the excerpt's number, time and place.
+    """All shards of a split: `mel` [N, T, M], `pitches` [N, C, P], `targets` [N, T], `beats` [K, 3].
+
+    A row of `beats` is the excerpt's number, time and place in the bar.
 
     Raises:
         SystemExit: If the folder has neither shards nor their pack.
@@ -41,7 +44,8 @@ def read_shards(folder: Path, split: str) -> list[dict[str, Any]]:
     if packed.exists():
         with lzma.open(packed) as file:
             levels = dict(np.load(io.BytesIO(file.read())))
-        levels["mel"] = np.cumsum(levels["mel"], axis=1, dtype=np.uint8)
+        for name in SPECTRA:
+            levels[name] = np.cumsum(levels[name], axis=1, dtype=np.uint8)
         return [levels]
     paths = sorted(folder.glob(f"excerpts_{split}_*.npz"))
     if not paths:
@@ -51,14 +55,17 @@ def read_shards(folder: Path, split: str) -> list[dict[str, Any]]:
 
 def pack(shards: Sequence[dict[str, Any]], out: Path) -> None:
     """Write shards as one file; each frame as the difference from the one before."""
-    mel = np.concatenate([shard["mel"] for shard in shards]).astype(np.float32)
-    levels = np.clip(np.rint(mel * STEPS_PER_UNIT), 0, 255).astype(np.uint8)
+    steps = {}
+    for name in SPECTRA:
+        values = np.concatenate([shard[name] for shard in shards]).astype(np.float32)
+        levels = np.clip(np.rint(values * STEPS_PER_UNIT), 0, 255).astype(np.uint8)
+        steps[name] = np.diff(levels, axis=1, prepend=np.uint8(0))  # modulo 256
     first = np.cumsum([0, *(len(shard["mel"]) for shard in shards)])
     beats = [shard["beats"] + np.array([start, 0.0, 0.0]) for start, shard in zip(first, shards)]
     buffer = io.BytesIO()
     np.savez(
         buffer,
-        mel=np.diff(levels, axis=1, prepend=np.uint8(0)),  # modulo 256
+        **steps,
         targets=np.concatenate([shard["targets"] for shard in shards]),
         beats=np.concatenate(beats),
     )

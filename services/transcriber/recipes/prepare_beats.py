@@ -2,9 +2,9 @@
 
 Excerpts of performances with known beats (`beat_scores.py`), arranged and rendered anew (`beat_arranging.py`) with
 FluidSynth and the SoundFonts FluidR3 (MIT) and TimGM6mb (GPL-2). `excerpts_{split}_{shard}.npz` holds the log-mel
-spectrograms float16 [N, T, M], `targets` uint8 [N, T] (1 a beat, 2 a downbeat, 4 an onset), `beats` float64 [K, 3] of
-excerpt, time in seconds and place in the bar, and `sources` [N]. The sources take turns within a shard, so that a run
-that is stopped early has some of each.
+spectrograms float16 [N, T, M], `pitches` the semitones float16 [N, C, P], `targets` uint8 [N, T] (1 a beat, 2 a
+downbeat, 4 an onset), `beats` float64 [K, 3] of excerpt, time in seconds and place in the bar, and `sources` [N]. The
+sources take turns within a shard, so that a run that is stopped early has some of each.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from pack_beats import BEAT, DOWNBEAT, ONSET
 from stretto_shared.training.corpus.render import SOUNDFONTS, FluidSynthesizer, Synthesizer
 from stretto_transcriber.models.beat_tracker.config import BeatTrackerConfig
-from stretto_transcriber.models.beat_tracker.features import log_mel
+from stretto_transcriber.models.beat_tracker.features import log_mel, log_pitches
 
 EXCERPT_S = 36.0
 SHARD_SIZE = 20
-TURNS = ("asap", "pop909", "asap", "pop909", "asap", "groove", "asap", "pop909", "asap", "asap")
+TURNS = ("asap", "pop909", "asap", "pop909", "asap", "groove", "asap", "pop909", "asap", "pop909")
 TRAINING_FONTS = ("fluidr3", "timgm6mb")
 _READERS: dict[str, Callable[[Path, str], Iterator[beat_scores.Music]]] = {
     "asap": beat_scores.read_asap,
@@ -72,19 +72,26 @@ def write_shard(
     turns: Turns, synthesizers: Sequence[Synthesizer], config: BeatTrackerConfig, shard: int, seed: int, out: Path
 ) -> None:
     """Draw, render and write one shard in one move."""
-    mels, targets, beats, sources = [], [], [], []
+    mels, pitches, targets, beats, sources = [], [], [], [], []
     for row in range(SHARD_SIZE):
         random = np.random.default_rng([seed, shard, row])
         source, excerpt = turns.draw(shard * SHARD_SIZE + row, synthesizers, config, random)
-        mel = log_mel(torch.from_numpy(excerpt.audio)[None], config)[0]
+        audio = torch.from_numpy(excerpt.audio)[None]
+        mel = log_mel(audio, config)[0]
         mels.append(mel.half().numpy())
+        pitches.append(log_pitches(audio, config)[0].half().numpy())
         targets.append(targets_of(excerpt, len(mel), config.frame_rate_hz))
         beats.append(np.column_stack([np.full(len(excerpt.beat_s), row), excerpt.beat_s, excerpt.beat_in_bar]))
         sources.append(source)
     part = out.with_suffix(".part")
     with part.open("wb") as file:
         np.savez(
-            file, mel=np.stack(mels), targets=np.stack(targets), beats=np.concatenate(beats), sources=np.array(sources)
+            file,
+            mel=np.stack(mels),
+            pitches=np.stack(pitches),
+            targets=np.stack(targets),
+            beats=np.concatenate(beats),
+            sources=np.array(sources),
         )
     part.replace(out)
 

@@ -26,7 +26,7 @@ from stretto_shared.training.loop import Averages, Budget, RunLog, learning_rate
 from stretto_transcriber.models.beat_tracker.config import BeatTrackerConfig
 from stretto_transcriber.models.beat_tracker.decoding import detect_onsets, track_beats
 from stretto_transcriber.models.beat_tracker.features import LOG_SCALE
-from stretto_transcriber.models.beat_tracker.network import BeatTracker
+from stretto_transcriber.models.beat_tracker.network import BeatTracker, Spectra
 from stretto_transcriber.models.beat_tracker.weights import ARCHITECTURE
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -34,7 +34,7 @@ from torch.nn import functional as F
 FLAGS = (BEAT, DOWNBEAT, ONSET)
 TOLERANCES = (2, 2, 1)  # frames
 POSITIVE_WEIGHTS = (2.0, 4.0, 1.5)
-HEAD_WEIGHTS = (1.0, 1.0, 0.5)
+HEAD_WEIGHTS = (1.0, 2.0, 0.5)
 BEAT_WINDOW_S, ONSET_WINDOW_S = 0.07, 0.05
 
 
@@ -64,6 +64,8 @@ class Excerpts:
     def __init__(self, folder: Path, split: str, device: str = "cpu") -> None:
         shards = read_shards(folder, split)
         self.mel = torch.from_numpy(np.concatenate([shard["mel"] for shard in shards])).to(device)  # [N, T, M]
+        self.pitches = torch.from_numpy(np.concatenate([shard["pitches"] for shard in shards])).to(device)  # [N, C, P]
+        self.pitch_frames = -(-self.mel.shape[1] // self.pitches.shape[1])
         self.targets = torch.from_numpy(np.concatenate([shard["targets"] for shard in shards])).to(device)
         self.beats = []
         for shard in shards:
@@ -73,13 +75,44 @@ class Excerpts:
     def __len__(self) -> int:
         return len(self.mel)
 
-    def draw(self, size: int, num_frames: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Stretches [B, T, M], varied, and their flags [B, T]."""
+    def spectra(self, row: int) -> Spectra:
+        """One excerpt as it was heard, in a batch of one."""
+        return Spectra(spectra(self.mel[row])[None], spectra(self.pitches[row])[None])
+
+    def draw(self, size: int, num_frames: int, random: torch.Generator) -> tuple[Spectra, Tensor]:
+        """Stretches of spectra [B, T, M] and [B, C, P], varied, and their flags [B, T]."""
         rows = torch.randint(len(self), (size, 1), generator=random, device=random.device)
-        last = self.mel.shape[1] - num_frames
-        starts = torch.randint(last + 1, (size, 1), generator=random, device=random.device)
-        frames = starts + torch.arange(num_frames, device=random.device)
-        return varied(spectra(self.mel[rows, frames]), random), self.targets[rows, frames]
+        num_columns = num_frames // self.pitch_frames
+        last = self.pitches.shape[1] - num_columns
+        first = torch.randint(last + 1, (size, 1), generator=random, device=random.device)
+        columns = first + torch.arange(num_columns, device=random.device)
+        frames = first * self.pitch_frames + torch.arange(num_columns * self.pitch_frames, device=random.device)
+        mel, pitches = spectra(self.mel[rows, frames]), spectra(self.pitches[rows, columns])
+        return Spectra(varied(mel, random), transposed(coloured(pitches, random), random)), self.targets[rows, frames]
+
+
+def coloured(stored: Tensor, random: torch.Generator) -> Tensor:
+    """Spectrograms [B, T, M] with another colour and level, over noise."""
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand((len(stored), 1, 1), generator=random, device=stored.device)
+
+    magnitude = torch.expm1(stored) / LOG_SCALE
+    knots_db = 5 * torch.randn((len(stored), 1, 6), generator=random, device=stored.device)
+    colour_db = F.interpolate(knots_db, stored.shape[2], mode="linear", align_corners=True)
+    magnitude = magnitude * 10 ** ((colour_db + uniform(-12, 12)) / 20)
+    noise = 10 ** (uniform(-100, -60) / 20)
+    magnitude = magnitude + noise * torch.rand(stored.shape, generator=random, device=stored.device)
+    return torch.log1p(LOG_SCALE * magnitude)
+
+
+def transposed(pitches: Tensor, random: torch.Generator) -> Tensor:
+    """Semitones [B, C, P] moved by up to six; what comes in from beyond is silent."""
+    batch, _, num_pitches = pitches.shape
+    moves = torch.randint(-6, 7, (batch, 1, 1), generator=random, device=pitches.device)
+    source = torch.arange(num_pitches, device=pitches.device) - moves
+    moved = pitches.gather(2, source.clamp(0, num_pitches - 1).expand_as(pitches))
+    return moved.masked_fill((source < 0) | (source >= num_pitches), 0.0)
 
 
 def varied(mel: Tensor, random: torch.Generator) -> Tensor:
@@ -89,13 +122,7 @@ def varied(mel: Tensor, random: torch.Generator) -> Tensor:
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand((batch, 1, 1), generator=random, device=mel.device)
 
-    magnitude = torch.expm1(mel) / LOG_SCALE
-    knots_db = 5 * torch.randn((batch, 1, 6), generator=random, device=mel.device)
-    colour_db = F.interpolate(knots_db, num_bands, mode="linear", align_corners=True)
-    magnitude = magnitude * 10 ** ((colour_db + uniform(-12, 12)) / 20)
-    noise = 10 ** (uniform(-100, -60) / 20)
-    magnitude = magnitude + noise * torch.rand(mel.shape, generator=random, device=mel.device)
-    varied_mel = torch.log1p(LOG_SCALE * magnitude)
+    varied_mel = coloured(mel, random)
     band = torch.arange(num_bands, device=mel.device)
     source = band - uniform(-2.5, 2.5).round().long()  # [B, 1, M]
     varied_mel = varied_mel.gather(2, source.clamp(0, num_bands - 1).expand_as(mel))
@@ -129,10 +156,10 @@ def shift_tolerant_loss(logits: Tensor, flagged: Tensor, tolerance: int, positiv
     return loss / counts.sum()
 
 
-def losses(model: BeatTracker, mel: Tensor, targets: Tensor, recipe: Recipe) -> tuple[Tensor, dict[str, Tensor]]:
+def losses(model: BeatTracker, batch: Spectra, targets: Tensor, recipe: Recipe) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of a batch, and its parts."""
-    with torch.autocast(mel.device.type, torch.bfloat16, enabled=recipe.bf16):
-        heard = model.logits(mel)
+    with torch.autocast(targets.device.type, torch.bfloat16, enabled=recipe.bf16):
+        heard = model.logits(batch)
     heads = (heard.beat.float(), heard.downbeat.float(), heard.onset.float())
     parts = [
         shift_tolerant_loss(logits, (targets & flag) > 0, tolerance, weight)
@@ -164,8 +191,8 @@ def validate(model: BeatTracker, excerpts: Excerpts) -> dict[str, float]:
     model.eval()
     rate_hz = model.config.frame_rate_hz
     scores = []
-    for mel, targets, beats in zip(excerpts.mel, excerpts.targets, excerpts.beats):
-        heard = model(spectra(mel)[None])
+    for row, (targets, beats) in enumerate(zip(excerpts.targets, excerpts.beats)):
+        heard = model(excerpts.spectra(row))
         beat, downbeat, onset = (x[0].cpu().numpy() for x in (heard.beat, heard.downbeat, heard.onset))
         found = track_beats(beat, downbeat, rate_hz)
         onset_s = np.flatnonzero(targets.cpu().numpy() & ONSET) / rate_hz
@@ -233,11 +260,11 @@ def train(recipe: Recipe, folder: Path, run: Path, device: str = "cpu") -> None:
 
 
 def _step(
-    model: BeatTracker, optimizer: torch.optim.Optimizer, mel: Tensor, targets: Tensor, recipe: Recipe, rate: float
+    model: BeatTracker, optimizer: torch.optim.Optimizer, batch: Spectra, targets: Tensor, recipe: Recipe, rate: float
 ) -> dict[str, float]:
     for group in optimizer.param_groups:
         group["lr"] = rate
-    loss, parts = losses(model, mel, targets, recipe)
+    loss, parts = losses(model, batch, targets, recipe)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -248,7 +275,7 @@ def _step(
 def _keep_best(model: BeatTracker, valid: Excerpts, best: dict[str, Any], step: int, log: RunLog) -> dict[str, Any]:
     found = validate(model, valid)
     log.write({"step": step, **{f"valid_{name}": value for name, value in found.items()}})
-    score = found["beat_f"] + 0.5 * found["downbeat_f"] + 0.5 * found["onset_f"]
+    score = found["beat_f"] + found["downbeat_f"] + 0.5 * found["onset_f"]
     if score < best["score"]:
         return best
     kept = {name: value.detach().clone() for name, value in model.state_dict().items()}

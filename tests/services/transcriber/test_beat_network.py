@@ -11,8 +11,9 @@ from stretto_shared import weights
 from stretto_transcriber.models import beat_tracker
 from stretto_transcriber.models.beat_tracker.config import BeatTrackerConfig
 from stretto_transcriber.models.beat_tracker.decoding import track_beats
-from stretto_transcriber.models.beat_tracker.features import log_mel
-from stretto_transcriber.models.beat_tracker.network import BeatTracker
+from stretto_transcriber.models.beat_tracker.features import log_mel, log_pitches
+from stretto_transcriber.models.beat_tracker.harmony import Harmony, likeness_across, likeness_by_lag
+from stretto_transcriber.models.beat_tracker.network import BeatTracker, Spectra
 from stretto_transcriber.models.beat_tracker.weights import ARCHITECTURE, load_beat_tracker
 from torch import Tensor
 
@@ -24,7 +25,9 @@ WEIGHTS = Path(beat_tracker.__file__).parents[3] / "weights" / "beat_tracker"
 def tracker() -> BeatTracker:
     torch.manual_seed(0)
     made = BeatTracker(SMALL)
-    made.logits(torch.rand(4, 60, SMALL.num_bands) * 5)  # running statistics other than those of no data
+    made.logits(
+        Spectra(torch.rand(4, 60, SMALL.num_bands) * 5, torch.rand(4, 15, SMALL.num_pitches) * 5)
+    )  # running statistics other than those of no data
     return made.eval().requires_grad_(False)
 
 
@@ -50,8 +53,59 @@ def test_silence_is_zero_and_a_louder_sine_is_higher() -> None:
 
 @pytest.mark.parametrize("shape", [(320,), (1, 0), (1, 321)])
 def test_audio_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="multiple of 320"):
-        log_mel(torch.zeros(shape), SMALL)
+    for spectrum in (log_mel, log_pitches):
+        with pytest.raises(ValueError, match="multiple of 320"):
+            spectrum(torch.zeros(shape), SMALL)
+
+
+def test_a_column_of_semitones_is_centred_on_its_frames() -> None:
+    audio = torch.zeros(1, 38 * 320)
+    audio[0, 4 * 4 * 320 + 480] = 1.0  # the middle of frames 16 to 19
+    energy = log_pitches(audio, SMALL)[0].sum(1)
+    assert energy.shape == (10,)  # nine and a half columns
+    assert int(energy.argmax()) == 4
+    assert float(energy[3]) == pytest.approx(float(energy[5]), rel=0.02)
+
+
+@pytest.mark.parametrize("pitch_midi", [40, 57, 90])
+def test_a_sine_is_heard_at_its_semitone(pitch_midi: int) -> None:
+    hz = 440 * 2 ** ((pitch_midi - 69) / 12)
+    heard = log_pitches(0.1 * torch.sin(2 * torch.pi * hz * torch.arange(16_000) / 16_000)[None], SMALL)[0, 6]
+    assert int(heard.argmax()) == pitch_midi - SMALL.lowest_pitch_midi
+
+
+def test_likeness_is_of_the_columns_so_far_before_and_after() -> None:
+    vectors = torch.zeros(1, 60, 3)
+    vectors[0, :30, 0] = 1.0
+    vectors[0, 30:, 1] = 5.0  # another harmony, louder
+    by_lag = likeness_by_lag(vectors, 4)
+    assert by_lag.shape == (1, 60, 8)
+    assert by_lag[0, 31].tolist() == [1, 0, 0, 0, 1, 1, 1, 1]  # one before is alike, two are not
+    assert by_lag[0, 28].tolist() == [1, 1, 1, 1, 1, 0, 0, 0]
+    assert by_lag[0, 0].tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    across = likeness_across(vectors)[0]
+    assert across.shape == (60, 4)
+    assert across[30].tolist() == [0, 0, 0, 0] and across[27, 0] == pytest.approx(1.0)
+    assert 0 < across[27, 1] < 1  # three of the six after it differ
+
+
+def test_the_key_does_not_change_how_alike_harmonies_are() -> None:
+    torch.manual_seed(0)
+    harmony = Harmony(SMALL).eval()
+    with torch.no_grad():
+        harmony.plain.weight.zero_()
+        harmony.balance.zero_()
+        harmony.along.bias.zero_()
+    pitches = torch.zeros(1, 40, 60)
+    pitches[:, :, 20:40] = torch.rand(1, 40, 20)
+    assert torch.allclose(harmony(pitches), harmony(pitches.roll(5, 2)), atol=1e-4)
+    assert not torch.allclose(harmony(pitches), harmony(pitches.flip(1)), atol=1e-2)
+
+
+def test_harmony_is_heard(tracker: BeatTracker) -> None:
+    heard = tracker.features(noise(320 * 30)[None])
+    other = Spectra(heard.mel, heard.pitches.flip(1))
+    assert not torch.allclose(tracker(heard).downbeat, tracker(other).downbeat, atol=1e-5)
 
 
 def test_activations_are_probabilities_and_a_downbeat_is_part_of_a_beat(tracker: BeatTracker) -> None:
@@ -104,7 +158,13 @@ def test_no_audio_gives_no_frames(tracker: BeatTracker) -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"num_bands": 40}, "num_bands"), ({"kernel_frames": 4}, "kernel_frames"), ({"fft_length": 256}, "fft_length")],
+    [
+        ({"num_bands": 40}, "num_bands"),
+        ({"kernel_frames": 4}, "kernel_frames"),
+        ({"fft_length": 256}, "fft_length: expected at least hop"),
+        ({"pitch_channels": 3}, "pitch_channels"),
+        ({"pitch_fft_length": 1_024}, "pitch_fft_length"),
+    ],
 )
 def test_sizes_without_sense_are_refused(change: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):

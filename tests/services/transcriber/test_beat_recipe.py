@@ -37,17 +37,20 @@ def waltz(source: str = "pop909", tempo_bpm: float = 120.0, num_beats: int = 120
 def make_shard(path: Path, count: int, seed: int) -> None:
     """Excerpts as `prepare_beats` writes them, made by the synthesizer that needs no install."""
     synthesizer = SymusicSynthesizer(bundled_soundfont(), CONFIG.sample_rate_hz)
-    mels, targets, beats = [], [], []
+    mels, pitches, targets, beats = [], [], [], []
     for row in range(count):
         random = np.random.default_rng([seed, row])
         excerpt = beat_arranging.draw_excerpt(waltz(), synthesizer, 10.0, CONFIG.sample_rate_hz, random)
         assert excerpt is not None
-        mels.append(prepare_beats.log_mel(torch.from_numpy(excerpt.audio)[None], CONFIG)[0].half().numpy())
+        audio = torch.from_numpy(excerpt.audio)[None]
+        mels.append(prepare_beats.log_mel(audio, CONFIG)[0].half().numpy())
+        pitches.append(prepare_beats.log_pitches(audio, CONFIG)[0].half().numpy())
         targets.append(prepare_beats.targets_of(excerpt, 500, 50.0))
         beats.append(np.column_stack([np.full(len(excerpt.beat_s), row), excerpt.beat_s, excerpt.beat_in_bar]))
     np.savez(
         path,
         mel=np.stack(mels),
+        pitches=np.stack(pitches),
         targets=np.stack(targets),
         beats=np.concatenate(beats),
         sources=np.array(["x"] * count),
@@ -181,6 +184,35 @@ def test_variation_keeps_shape_and_silence_under_its_noise() -> None:
     assert not torch.equal(train_beats.varied(loud, torch.Generator().manual_seed(0)), loud)
 
 
+def test_semitones_are_drawn_with_the_frames_that_they_stand_for(tmp_path: Path) -> None:
+    frames = np.arange(480)
+    columns = np.arange(120)
+    np.savez(
+        tmp_path / "excerpts_train_0000.npz",
+        mel=np.broadcast_to((frames[:, None] >= 240) * 4.0, (1, 480, 64)).astype(np.float16),
+        pitches=np.broadcast_to((columns[:, None] >= 60) * 4.0, (1, 120, 60)).astype(np.float16),
+        targets=(frames >= 240).astype(np.uint8)[None],
+        beats=np.zeros((0, 3)),
+    )
+    drawn, targets = train_beats.Excerpts(tmp_path, "train").draw(16, 400, torch.Generator().manual_seed(0))
+    first = targets.argmax(1)  # flags begin where the sound does
+    assert len(first.unique()) > 4
+    assert torch.equal(drawn.pitches.sum(2).diff(dim=1).argmax(1) + 1, first // 4)
+    assert drawn.mel.shape == (16, 400, 64) and drawn.pitches.shape == (16, 100, 60)
+
+
+def test_semitones_move_whole_and_no_further_than_six() -> None:
+    pitches = torch.zeros(64, 3, 60)
+    pitches[:, :, 30] = 2.0
+    moved = train_beats.transposed(pitches, torch.Generator().manual_seed(0))
+    places = moved.argmax(2)
+    assert torch.equal(moved.sum(2), pitches.sum(2)) and bool((places == places[:, :1]).all())
+    assert set(places[:, 0].tolist()) <= set(range(24, 37)) and len(places[:, 0].unique()) > 6
+    pitches[:, :, 30] = 0.0
+    pitches[:, :, 59] = 2.0
+    assert float(train_beats.transposed(pitches, torch.Generator().manual_seed(0))[:, 0, :30].sum()) == 0.0
+
+
 def test_packed_excerpts_are_those_of_the_shards_within_half_a_step(tmp_path: Path) -> None:
     for number, count in enumerate((2, 1)):
         make_shard(tmp_path / f"excerpts_train_{number:04d}.npz", count, number)
@@ -190,7 +222,8 @@ def test_packed_excerpts_are_those_of_the_shards_within_half_a_step(tmp_path: Pa
     packed, plain = (train_beats.Excerpts(folder, "train") for folder in (tmp_path / "packed", tmp_path))
 
     assert len(packed) == len(plain) == 3
-    difference = pack_beats.spectra(packed.mel) - pack_beats.spectra(plain.mel)
-    assert float(difference.abs().max()) <= 0.5 / pack_beats.STEPS_PER_UNIT + 1e-3
+    for ours, theirs in ((packed.mel, plain.mel), (packed.pitches, plain.pitches)):
+        difference = pack_beats.spectra(ours) - pack_beats.spectra(theirs)
+        assert float(difference.abs().max()) <= 0.5 / pack_beats.STEPS_PER_UNIT + 1e-3
     assert torch.equal(packed.targets, plain.targets)
     assert all(np.array_equal(one, other) for one, other in zip(packed.beats, plain.beats, strict=True))
