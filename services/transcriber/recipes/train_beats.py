@@ -36,6 +36,7 @@ TOLERANCES = (2, 2, 1)  # frames
 POSITIVE_WEIGHTS = (2.0, 4.0, 1.5)
 HEAD_WEIGHTS = (1.0, 2.0, 0.5)
 BEAT_WINDOW_S, ONSET_WINDOW_S = 0.07, 0.05
+SCORES = ("beat_f", "downbeat_f", "onset_f", "numerator")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Excerpts:
         self.pitch_frames = -(-self.mel.shape[1] // self.pitches.shape[1])
         self.targets = torch.from_numpy(np.concatenate([shard["targets"] for shard in shards])).to(device)
         self.beats = []
+        self.sources = [str(name) for shard in shards for name in shard.get("sources", ["?"] * len(shard["mel"]))]
         for shard in shards:
             rows = shard["beats"]
             self.beats += [rows[rows[:, 0] == n, 1:] for n in range(len(shard["mel"]))]
@@ -186,8 +188,8 @@ def f_measure(found_s: np.ndarray, true_s: np.ndarray, window_s: float) -> float
 
 
 @torch.inference_mode()
-def validate(model: BeatTracker, excerpts: Excerpts) -> dict[str, float]:
-    """Mean F-measures of decoded excerpts, and the share whose metre is named."""
+def excerpt_scores(model: BeatTracker, excerpts: Excerpts) -> np.ndarray:
+    """F-measures of each decoded excerpt, and whether its metre is named [N, 4], in the order of `SCORES`."""
     model.eval()
     rate_hz = model.config.frame_rate_hz
     scores = []
@@ -204,9 +206,14 @@ def validate(model: BeatTracker, excerpts: Excerpts) -> dict[str, float]:
                 float(found.numerator == beats[:, 1].max()),
             )
         )
+    return np.array(scores)
+
+
+def validate(model: BeatTracker, excerpts: Excerpts) -> dict[str, float]:
+    """Means over excerpts of `SCORES`."""
+    means = excerpt_scores(model, excerpts).mean(0)
     model.train()
-    means = np.mean(scores, axis=0)
-    return dict(zip(("beat_f", "downbeat_f", "onset_f", "numerator"), (float(mean) for mean in means)))
+    return dict(zip(SCORES, (float(mean) for mean in means)))
 
 
 def export(model: BeatTracker, recipe: Recipe, run: Path, training: dict[str, Any], score: str) -> None:
@@ -255,7 +262,7 @@ def train(recipe: Recipe, folder: Path, run: Path, device: str = "cpu") -> None:
     best = _keep_best(model, valid, best, budget.step, log)
     model.load_state_dict(best["model"])
     training = {"recipe": "train_beats.py", "steps": best["step"], "minutes": recipe.minutes, "excerpts": len(excerpts)}
-    words = ", ".join(f"{name} {best[name]:.3f}" for name in ("beat_f", "downbeat_f", "onset_f", "numerator"))
+    words = ", ".join(f"{name} {best[name]:.3f}" for name in SCORES)
     export(model, recipe, run, training, f"{words} on {len(valid)} validation excerpts")
 
 

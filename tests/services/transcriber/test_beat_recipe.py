@@ -17,6 +17,7 @@ import beat_arranging  # noqa: E402
 import beat_scores  # noqa: E402
 import pack_beats  # noqa: E402
 import prepare_beats  # noqa: E402
+import score_beats  # noqa: E402
 import train_beats  # noqa: E402
 from stretto_transcriber.models.beat_tracker.config import BeatTrackerConfig  # noqa: E402
 from stretto_transcriber.models.beat_tracker.weights import load_beat_tracker  # noqa: E402
@@ -57,7 +58,7 @@ def make_shard(path: Path, count: int, seed: int) -> None:
     )
 
 
-def test_the_recipe_learns_exports_and_goes_on(tmp_path: Path) -> None:
+def test_the_recipe_learns_exports_and_is_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_shard(tmp_path / "excerpts_train_0000.npz", 6, 0)
     make_shard(tmp_path / "excerpts_valid_0000.npz", 2, 1)
     options = ["--excerpts", str(tmp_path), "--run", str(tmp_path / "run"), "--config"]
@@ -67,6 +68,17 @@ def test_the_recipe_learns_exports_and_goes_on(tmp_path: Path) -> None:
     tracker = load_beat_tracker(tmp_path / "run" / "export" / "beat_tracker")
     heard = tracker.hear(torch.zeros(320 * 30))
     assert len(heard.beat) == 30 and bool(torch.isfinite(heard.beat).all())
+    capsys.readouterr()
+    score_beats.main(["--weights", str(tmp_path / "run" / "export" / "beat_tracker"), "--excerpts", str(tmp_path)])
+    heading, of_source, of_all = capsys.readouterr().out.splitlines()
+    assert heading.startswith("source excerpts beat_f") and of_source.split()[:2] == ["x", "2"]
+    assert of_all.split()[1:] == of_source.split()[1:]
+
+
+def test_scores_are_told_by_source() -> None:
+    scores = np.array([[1.0, 0.0, 0.5, 1.0], [0.5, 0.0, 0.5, 0.0], [0.0, 0.3, 0.5, 1.0]])
+    lines = score_beats.table(scores, ["a", "b", "a"]).splitlines()[1:]
+    assert lines == ["a 2 0.500 0.150 0.500 1.000", "b 1 0.500 0.000 0.500 0.000", "all 3 0.500 0.100 0.500 0.667"]
 
 
 def test_the_loss_falls_when_it_is_followed() -> None:
