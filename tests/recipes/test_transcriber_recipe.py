@@ -1,5 +1,6 @@
 """The transcriber's recipe runs end to end on a corpus made in seconds, and what it exports is heard with."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,7 +11,12 @@ import soundfile
 import torch
 from piano_tones import write_clip
 from stretto_shared import weights
-from stretto_transcriber.models.onsets_frames import OnsetsFrames, build_onsets_frames, transcribe_clip
+from stretto_transcriber.models.onsets_frames import (
+    OnsetsFrames,
+    OnsetsFramesConfig,
+    build_onsets_frames,
+    transcribe_clip,
+)
 
 RECIPES = Path(__file__).parents[2] / "services/transcriber/recipes"
 
@@ -62,6 +68,24 @@ def test_a_run_that_starts_from_an_export_trains_only_what_its_recipe_says(corpu
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert {"network.key_head.weight", "network.sustain_branch.near.1.running_mean"} <= changed
     assert all(name.startswith(("network.sustain_branch.", "network.key_head.")) for name in changed)
+
+
+def test_a_run_keeps_the_network_of_releases_of_the_export_it_starts_from(corpus: Path, tmp_path: Path) -> None:
+    train(corpus, tmp_path / "first", "max_steps=1")
+    plain = exported(tmp_path / "first")
+    config = dataclasses.asdict(plain.config) | {"release_channels": 4, "key_level": 0.7}
+    telling = OnsetsFrames(OnsetsFramesConfig(**config))
+    tensors = {name: value.half() for name, value in telling.state_dict().items() if value.dtype.is_floating_point}
+    start = tmp_path / "told" / "onsets_frames_debug"
+    weights.write(
+        start, tensors, name=start.name, architecture="OnsetsFrames", config=config, licence="x", score="", training={}
+    )
+    train(corpus, tmp_path / "second", "max_steps=1", start=start)
+
+    went_on = exported(tmp_path / "second")
+    assert (went_on.config.release_channels, went_on.config.key_level) == (4, 0.7)
+    releases = {name: value for name, value in went_on.state_dict().items() if name.startswith("releases.")}
+    assert len(releases) == 28 and all(torch.equal(value, tensors[name].float()) for name, value in releases.items())
 
 
 def test_what_cannot_be_gone_on_from_is_refused(

@@ -49,6 +49,9 @@ from torch.nn import functional as F
 END_SHARE = 1 / 3
 """What F1 with ends, of sounds or of keys, and F1 of frames by either count beside note F1."""
 
+OF_RELEASES = ("release_channels", "key_level", "sound_level")
+"""What a run that starts from an export keeps of its configuration: `train_releases.py` is who changes it."""
+
 ENDS = ("valid_offset_f1", "valid_key_f1", "valid_frame_f1", "valid_key_frame_f1")
 
 
@@ -187,13 +190,14 @@ def beginnings(folder: Path, seconds: float, count: int) -> tuple[Tensor, list[N
 
 
 def started(export: Path, config: OnsetsFramesConfig) -> OnsetsFrames:
-    """The network of `config` with the weights of an export.
+    """The network of `config` with the weights of an export, and its network of releases as it is, if it has one.
 
     Raises:
         ValueError: If the export is of another size; its thresholds and its grid of windows do not matter.
     """
     resolved = weights.resolve("default", name=export.name, default_dir=export.parent)
-    return build_onsets_frames(dataclasses.asdict(config), weights.load_tensors(resolved))
+    kept = {name: value for name, value in resolved.config["config"].items() if name in OF_RELEASES}
+    return build_onsets_frames(dataclasses.asdict(config) | kept, weights.load_tensors(resolved))
 
 
 def train_only(model: OnsetsFrames, prefixes: Sequence[str]) -> None:
@@ -228,8 +232,9 @@ class Trainer:
     ) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.folder, self.device = recipe, folder, device
-        self.config = OnsetsFramesConfig(**recipe.model)
-        model = OnsetsFrames(self.config) if start is None else started(start, self.config)
+        config = OnsetsFramesConfig(**recipe.model)
+        model = OnsetsFrames(config) if start is None else started(start, config)
+        self.config = model.config
         model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model: OnsetsFrames = model
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)

@@ -8,7 +8,7 @@ Departures from Beat This!:
       recording is resampled once; what cymbals add above 8 kHz is also heard below it.
     - Dilated convolutions over time in place of transformers: a tenth of a million weights learn in minutes.
     - A second input: semitones, at a quarter of the rate, and how alike they are over time (`harmony.py`). Mel bands
-      alone left one POP909 song in four with its bars on another beat.
+      alone left a third of the POP909 songs of validation with their bars on another beat.
     - A head for onsets, which costs a row of weights, and the decoder of `decoding.py` in place of peak picking.
 
 The network is not causal. A recording is heard in windows of a fixed grid, each with context on both sides and silence
