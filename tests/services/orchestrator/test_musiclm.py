@@ -327,10 +327,13 @@ async def test_five_minutes_are_the_longest_piece_and_half_a_minute_for_musicgen
 async def test_an_extra_cascade_asks_for_its_own_models(house_with, request_music):
     models = {"semantic_model": "other", "joint_model": "mulan", "kind": "musiclm"}
     async with house_with(extra_cascades={"mine": models}) as house:
+        call = house.stub.GenerateMusic(request_music(cascade="mine"))
+        await first_chunk(call)
+        call.cancel()
+        assert house.semantic.watched.requests[0].model == "other"
         house.acoustic.refining.clear()
         error = await failure(house.stub.GenerateMusic(request_music(cascade="mine")))
         assert error.code() is grpc.StatusCode.NOT_FOUND and "got 'musiclm_" in error.details()
-        assert house.semantic.watched.requests[0].model == "other"
 
 
 async def test_a_text_encoder_is_no_joint_one(house_with, request_music):
