@@ -38,7 +38,7 @@ def read_shards(folder: Path, split: str) -> list[dict[str, Any]]:
     A row of `beats` is the excerpt's number, time and place in the bar.
 
     Raises:
-        SystemExit: If the folder has neither shards nor their pack.
+        SystemExit: If the folder has neither shards nor their pack, or shards of before there were semitones.
     """
     packed = folder / PACKED.format(split=split)
     if packed.exists():
@@ -50,7 +50,13 @@ def read_shards(folder: Path, split: str) -> list[dict[str, Any]]:
     paths = sorted(folder.glob(f"excerpts_{split}_*.npz"))
     if not paths:
         raise SystemExit(f"No excerpts_{split}_*.npz in {folder}. Run prepare_beats.py first.")
-    return [dict(np.load(path)) for path in paths]
+    shards = [dict(np.load(path)) for path in paths]
+    for path, shard in zip(paths, shards, strict=True):
+        if lacking := [name for name in SPECTRA if name not in shard]:
+            raise SystemExit(
+                f"{path}: expected {' and '.join(SPECTRA)}, got no {lacking[0]}. Run prepare_beats.py anew."
+            )
+    return shards
 
 
 def pack(shards: Sequence[dict[str, Any]], out: Path) -> None:
@@ -68,6 +74,7 @@ def pack(shards: Sequence[dict[str, Any]], out: Path) -> None:
         **steps,
         targets=np.concatenate([shard["targets"] for shard in shards]),
         beats=np.concatenate(beats),
+        sources=np.concatenate([shard["sources"] for shard in shards]),
     )
     out.write_bytes(lzma.compress(buffer.getvalue(), preset=2))
 

@@ -213,6 +213,12 @@ def test_semitones_are_drawn_with_the_frames_that_they_stand_for(tmp_path: Path)
     assert drawn.mel.shape == (16, 400, 64) and drawn.pitches.shape == (16, 100, 60)
 
 
+def test_shards_without_semitones_are_refused_by_name(tmp_path: Path) -> None:
+    np.savez(tmp_path / "excerpts_train_0007.npz", mel=np.zeros((1, 8, 64)))
+    with pytest.raises(SystemExit, match=r"excerpts_train_0007\.npz: .* got no pitches\. Run prepare_beats\.py anew"):
+        train_beats.Excerpts(tmp_path, "train")
+
+
 def test_semitones_move_whole_and_no_further_than_six() -> None:
     pitches = torch.zeros(64, 3, 60)
     pitches[:, :, 30] = 2.0
@@ -237,5 +243,5 @@ def test_packed_excerpts_are_those_of_the_shards_within_half_a_step(tmp_path: Pa
     for ours, theirs in ((packed.mel, plain.mel), (packed.pitches, plain.pitches)):
         difference = pack_beats.spectra(ours) - pack_beats.spectra(theirs)
         assert float(difference.abs().max()) <= 0.5 / pack_beats.STEPS_PER_UNIT + 1e-3
-    assert torch.equal(packed.targets, plain.targets)
+    assert torch.equal(packed.targets, plain.targets) and packed.sources == plain.sources == ["x", "x", "x"]
     assert all(np.array_equal(one, other) for one, other in zip(packed.beats, plain.beats, strict=True))

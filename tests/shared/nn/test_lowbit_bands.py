@@ -81,6 +81,8 @@ def test_rows_to_add_may_lie_in_two_places(kernel: NativeKernel, num_early: int)
     assert torch.equal(band(x, skip=late, early=early), band(x, skip=skip[:, :40]))
     with pytest.raises(ValueError, match="expected 40 rows or more to add, got 39"):
         band(x, skip=skip[:, num_early:39], early=early) if num_early < 40 else band(x, skip=skip[:, :39])
+    with pytest.raises(ValueError, match="early: expected none without skip"):
+        band(x, early=skip)
 
 
 def test_rows_that_do_not_lie_one_after_the_other_are_read_as_they_are_meant(kernel: NativeKernel) -> None:

@@ -110,6 +110,8 @@ class BandConvolution(nn.Module):
         num_skipped = sum(each.shape[1] for each in (skip, early) if each is not None)
         if skip is not None and num_skipped < num_steps:
             raise ValueError(f"expected {num_steps} rows or more to add, got {num_skipped}.")
+        if skip is None and early is not None:
+            raise ValueError(f"early: expected none without skip, got {num_skipped} rows. Give them as skip.")
         if out.numel():
             self._kernel.library.stretto_convolve(
                 ctypes.byref(_band(x)),
