@@ -215,7 +215,7 @@ def test_semitones_are_drawn_with_the_frames_that_they_stand_for(tmp_path: Path)
 
 def test_shards_without_semitones_are_refused_by_name(tmp_path: Path) -> None:
     np.savez(tmp_path / "excerpts_train_0007.npz", mel=np.zeros((1, 8, 64)))
-    with pytest.raises(SystemExit, match=r"excerpts_train_0007\.npz: .* got no pitches\. Prepare them anew"):
+    with pytest.raises(SystemExit, match=r"excerpts_train_0007\.npz: .* got no pitches\. Prepare them anew\."):
         train_beats.Excerpts(tmp_path, "train")
 
 
