@@ -53,9 +53,7 @@ def read_shards(folder: Path, split: str) -> list[dict[str, Any]]:
     shards = [dict(np.load(path)) for path in paths]
     for path, shard in zip(paths, shards, strict=True):
         if lacking := [name for name in SPECTRA if name not in shard]:
-            raise SystemExit(
-                f"{path}: expected {' and '.join(SPECTRA)}, got no {lacking[0]}. Run prepare_beats.py anew."
-            )
+            raise SystemExit(f"{path}: expected {' and '.join(SPECTRA)}, got no {lacking[0]}. Prepare them anew.")
     return shards
 
 
