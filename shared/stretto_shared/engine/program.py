@@ -25,7 +25,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stretto_shared.engine.device_sampling import sample_on_device
+from stretto_shared.engine.native_sampling import Rows, can_draw, sample_natively
 from stretto_shared.engine.sampling import Sampling, sample
+from stretto_shared.nn.lowbit import NativeKernel
 
 Condition = TypeVar("Condition")
 ConditionIn = TypeVar("ConditionIn", contravariant=True)
@@ -152,12 +154,12 @@ class Program:
             raise ValueError(f"the known frames hold the end token {request.end_token}: nothing follows it.")
         self._request = request
         self._stage = stage
-        self._delays = np.array(delays, dtype=np.int64)
-        self._special_token = special_token
+        self._delays = tuple(delays)
         self._max_delay = max(delays)
-        self._codebooks = np.arange(len(delays), dtype=np.int64)
-        self._codes = np.full((len(delays), request.num_frames), special_token, dtype=np.int64)
-        self._codes[:, : known.shape[1]] = known
+        num_columns = 1 + request.num_frames + self._max_delay
+        self._columns = np.full((len(delays), num_columns), special_token, dtype=np.int64)  # delayed, as they are read
+        for own, codes, delay in zip(self._columns, known, delays, strict=True):
+            own[1 + delay : 1 + delay + len(codes)] = codes
         self._num_known = request.num_known_frames
         self._num_given = request.num_known_frames
         self._num_steps_done = 0
@@ -220,33 +222,33 @@ class Program:
 
     def next_column(self) -> NDArray[np.int64]:
         """Return the column [K] that the model reads next."""
-        return self._column(self._num_steps_done)
+        return self._columns[:, self._num_steps_done].copy()
 
     def next_columns(self, count: int) -> NDArray[np.int64]:
         """Return the next `count` columns [K, count]; at most `num_readable_columns`."""
         if not 1 <= count <= self.num_readable_columns:
             raise ValueError(f"expected 1 to {self.num_readable_columns} columns, got {count}.")
-        return np.stack([self._column(self._num_steps_done + i) for i in range(count)], axis=1)
+        return self._columns[:, self._num_steps_done : self._num_steps_done + count].copy()
 
     def read(self, logits: Tensor | None, num_columns: int = 1) -> Draw | None:
         """Move on by the columns that were read, and say what is to be drawn from the logits [K, V] after the last.
 
         What is to be drawn has to be settled before the program is asked for anything else.
         """
-        self._num_steps_done += num_columns - 1
-        frames = self._num_steps_done - self._delays
-        self._num_steps_done += 1
-        is_unknown = (frames >= self._num_known) & (frames < self._num_frames)
-        if logits is None or not is_unknown.any():
+        self._num_steps_done += num_columns
+        step = self._num_steps_done - 1  # that of the last column
+        if logits is None:
             return None
-        rows = self._codebooks[is_unknown]
-        return Draw(self, logits, frames[rows], rows)
+        unknown = [k for k, delay in enumerate(self._delays) if self._num_known <= step - delay < self._num_frames]
+        return Draw(self, logits, [step - self._delays[k] for k in unknown], unknown) if unknown else None
 
-    def settle(self, draw: Draw, tokens: NDArray[np.int64]) -> None:
-        """Take the tokens [R] that were drawn."""
-        self._codes[draw.codebooks, draw.frames] = tokens
+    def settle(self, draw: Draw, tokens: Sequence[int]) -> None:
+        """Take the tokens [R] that were drawn: all of them belong to the next column."""
+        column = self._columns[:, self._num_steps_done]
+        for codebook, token in zip(draw.codebooks, tokens, strict=True):
+            column[codebook] = token
         if draw.codebooks[0] == 0 and tokens[0] == self._request.end_token:
-            self._num_frames = int(draw.frames[0]) + 1
+            self._num_frames = draw.frames[0] + 1
 
     def advance(self, logits: Tensor | None, num_columns: int = 1) -> None:
         """Read, and draw for this program alone."""
@@ -254,36 +256,46 @@ class Program:
         if draw is not None:
             draw_all([draw])
 
-    def _column(self, step: int) -> NDArray[np.int64]:
-        frames = step - 1 - self._delays
-        is_code = (frames >= 0) & (frames < self._num_frames)
-        codes = self._codes[self._codebooks, frames.clip(0, self._request.num_frames - 1)]
-        return np.where(is_code, codes, self._special_token)
-
     def take_frames(self) -> TokenBlock:
         """Give the complete frames that were not given before."""
-        start = self._num_given
-        self._num_given += self.num_frames_ready
-        return TokenBlock(self._codes[:, start : self._num_given].astype(np.int32), start)
+        start, count = self._num_given, self.num_frames_ready
+        self._num_given += count
+        firsts = [1 + delay + start for delay in self._delays]
+        codes = [own[first : first + count] for own, first in zip(self._columns, firsts, strict=True)]
+        return TokenBlock(np.stack(codes).astype(np.int32), start)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Draw:
     """What a program has to draw: guided logits [K, V], and frames [R] and codebooks [R] of its unknown entries."""
 
     program: Program
     logits: Tensor
-    frames: NDArray[np.int64]
-    codebooks: NDArray[np.int64]
+    frames: list[int]
+    codebooks: list[int]
+
+    @property
+    def noise_frames(self) -> list[int]:
+        """Where its frames lie for the noise."""
+        offset = self.program.noise_offset
+        return [offset + frame for frame in self.frames]
 
 
-def draw_all(draws: Sequence[Draw]) -> None:
-    """Draw and settle for any number of programs: once for all that draw in the same way, which gives each the same."""
+def draw_all(draws: Sequence[Draw], kernel: NativeKernel | None = None) -> None:
+    """Draw and settle for any number of programs: once for all that draw in the same way, which gives each the same.
+
+    Args:
+        draws: Of each program one.
+        kernel: Draws what it can; None where there is none, for the same tokens.
+    """
     on_device: dict[int, list[Draw]] = defaultdict(list)
+    natively: dict[tuple[int, int], list[Draw]] = defaultdict(list)
     alike: dict[tuple[Sampling, int], list[Draw]] = defaultdict(list)
     for draw in draws:
         sampling, stage = draw.program.sampling, draw.program.stage
-        if _is_on_device(draw.logits) and sampling.top_p == 1:
+        if kernel is not None and can_draw(draw.logits, sampling):
+            natively[stage, draw.logits.shape[-1]].append(draw)
+        elif _is_on_device(draw.logits) and sampling.top_p == 1:
             on_device[stage].append(draw)
         else:
             alike[sampling, stage].append(draw)
@@ -291,6 +303,17 @@ def draw_all(draws: Sequence[Draw]) -> None:
         _draw_on_device(group, stage)
     for (sampling, stage), group in alike.items():
         _draw_alike(group, sampling, stage)
+    for (stage, _), group in natively.items():
+        if kernel is not None:
+            _draw_natively(group, stage, kernel)
+
+
+def _draw_natively(group: Sequence[Draw], stage: int, kernel: NativeKernel) -> None:
+    rows = [
+        Rows(draw.logits, draw.codebooks, draw.noise_frames, draw.program.sampling, draw.program.seed) for draw in group
+    ]
+    for draw, tokens in zip(group, sample_natively(kernel, rows, stage), strict=True):
+        draw.program.settle(draw, tokens)
 
 
 def _is_on_device(logits: Tensor) -> bool:
@@ -302,7 +325,7 @@ def _draw_on_device(group: Sequence[Draw], stage: int) -> None:
     num_codebooks = group[0].logits.shape[0]
     frames = np.zeros((len(group), num_codebooks), dtype=np.int64)
     for row, draw in zip(frames, group, strict=True):
-        row[draw.codebooks] = draw.program.noise_offset + draw.frames
+        row[draw.codebooks] = draw.noise_frames
     samplings = [draw.program.sampling for draw in group]
     tokens = sample_on_device(
         torch.cat([draw.logits for draw in group]),
@@ -314,7 +337,7 @@ def _draw_on_device(group: Sequence[Draw], stage: int) -> None:
         codebooks=np.tile(np.arange(num_codebooks, dtype=np.int64), len(group)),
     )
     for draw, own in zip(group, tokens.reshape(frames.shape), strict=True):
-        draw.program.settle(draw, own[draw.codebooks])
+        draw.program.settle(draw, own[draw.codebooks].tolist())
 
 
 def _draw_alike(group: Sequence[Draw], sampling: Sampling, stage: int) -> None:
@@ -323,14 +346,14 @@ def _draw_alike(group: Sequence[Draw], sampling: Sampling, stage: int) -> None:
         sampling,
         seed=np.concatenate([np.full(len(draw.frames), draw.program.seed, dtype=np.uint64) for draw in group]),
         stage=stage,
-        frames=np.concatenate([draw.program.noise_offset + draw.frames for draw in group]),
-        codebooks=np.concatenate([draw.codebooks for draw in group]),
+        frames=np.concatenate([draw.noise_frames for draw in group]).astype(np.int64),
+        codebooks=np.concatenate([draw.codebooks for draw in group]).astype(np.int64),
     )
     ends = np.cumsum([len(draw.frames) for draw in group])
     for draw, own in zip(group, np.split(tokens, ends[:-1]), strict=True):
-        draw.program.settle(draw, own)
+        draw.program.settle(draw, own.tolist())
 
 
 def _rows_to_draw(draw: Draw) -> Tensor:
     is_all = len(draw.codebooks) == draw.logits.shape[0]
-    return draw.logits if is_all else draw.logits[draw.codebooks.tolist()]
+    return draw.logits if is_all else draw.logits[draw.codebooks]

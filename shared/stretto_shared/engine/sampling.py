@@ -6,9 +6,8 @@ token is drawn by the Gumbel-max trick: the argmax of `logit / temperature - log
 top-k and top-p leave. So a token depends on the seed, on its place and on its logits; never on what was drawn before
 it, on other requests, or on a generator that somebody shares. Temperature 0 takes the argmax and needs no noise.
 
-Order, as in `transformers`: guidance, temperature, top-k, top-p, draw. Ties in the logits go to the lower index of what
-`torch.topk` returns first, which is the same on every run of one machine class. `device_sampling` draws the same on a
-GPU.
+Order, as in `transformers`: guidance, temperature, top-k, top-p, draw. Of equal logits at top-k's limit those of lower
+index stay. `native_sampling` draws the same by the native kernel, `device_sampling` on a GPU.
 
 Legend: R rows (usually the K codebooks of one step), V vocabulary, n entries kept.
 """
@@ -116,12 +115,20 @@ def sample(
 
 
 def _largest(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The largest entries [R, n] on the CPU, and where they are; the largest first."""
-    if logits.device.type == "cpu":
-        values, indices = torch.topk(logits, count, dim=-1)
-        return values, indices
-    values, indices = torch.sort(logits, dim=-1, descending=True, stable=True)  # one outcome, whoever is beside it
-    return values[:, :count].cpu(), indices[:, :count].cpu()
+    """The largest entries [R, n] on the CPU, and where they are; the largest first, of equal ones the first."""
+    if logits.device.type != "cpu":
+        values, indices = _first_of_sorted(logits, count)  # one outcome, whoever is beside it
+        return values.cpu(), indices.cpu()
+    values, indices = torch.topk(logits, count, dim=-1)
+    is_tied = (logits >= values[:, -1:]).sum(dim=-1) > count  # torch takes any of those that are equal
+    if is_tied.any():
+        values[is_tied], indices[is_tied] = _first_of_sorted(logits[is_tied], count)
+    return values, indices
+
+
+def _first_of_sorted(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    values, indices = torch.sort(logits, dim=-1, descending=True, stable=True)
+    return values[:, :count], indices[:, :count]
 
 
 def guide(conditional: Tensor, unconditional: Tensor, guidance_scale: float | Tensor) -> Tensor:

@@ -14,10 +14,12 @@ from torch import Tensor
 
 from stretto_shared.engine.config import TokenEngineConfig
 from stretto_shared.engine.meter import TokenMeter
+from stretto_shared.engine.native_sampling import OnKernel
 from stretto_shared.engine.program import Draw, StepModel, TokenBlock, draw_all
 from stretto_shared.engine.scheduler import Scheduler, Turn
 from stretto_shared.engine.slots import Stream
 from stretto_shared.engine.step_times import StepTimes
+from stretto_shared.nn.lowbit import NativeKernel
 
 Condition = TypeVar("Condition")
 State = TypeVar("State")
@@ -38,6 +40,7 @@ class StepLoop(Generic[Condition, State]):
         meter: TokenMeter,
     ) -> None:
         self._model = model
+        self._kernel = model.kernel if isinstance(model, OnKernel) else None
         self._config = config
         self._scheduler = scheduler
         self._times = step_times
@@ -73,7 +76,7 @@ class StepLoop(Generic[Condition, State]):
             else:
                 _fail(turns[0].stream, error, events)
             return
-        faults = _draw(turns, logits)
+        faults = _draw(turns, logits, self._kernel)
         num_rows = sum(turn.num_rows for turn in turns)
         elapsed_s = time.perf_counter() - start_s  # a device is waited for when its tokens are read
         self._times.observe(num_rows, elapsed_s)
@@ -140,19 +143,21 @@ class StepLoop(Generic[Condition, State]):
         stream.was_paused = False
 
 
-def _draw(turns: Sequence[Turn], logits: Sequence[Tensor | None]) -> list[Exception | None]:
+def _draw(
+    turns: Sequence[Turn], logits: Sequence[Tensor | None], kernel: NativeKernel | None
+) -> list[Exception | None]:
     """Draw for all at once, or one by one where that fails; what each raised for whom nothing can be drawn."""
     draws = [turn.stream.program.read(row, turn.num_columns) for turn, row in zip(turns, logits, strict=True)]
     try:
-        draw_all([draw for draw in draws if draw is not None])
+        draw_all([draw for draw in draws if draw is not None], kernel)
     except Exception:
-        return [_draw_alone(draw) for draw in draws]
+        return [_draw_alone(draw, kernel) for draw in draws]
     return [None] * len(turns)
 
 
-def _draw_alone(draw: Draw | None) -> Exception | None:
+def _draw_alone(draw: Draw | None, kernel: NativeKernel | None) -> Exception | None:
     try:
-        draw_all([draw] if draw is not None else [])
+        draw_all([draw] if draw is not None else [], kernel)
     except Exception as error:
         return error
     return None

@@ -1,6 +1,7 @@
 """Layers and decoders with weights of 8 or 4 bits, whose result for a row depends on no other row."""
 
 from stretto_shared.nn.lowbit.bands import BandCells, BandConvolution, PreciseConvolution, join_elu, load_bands
+from stretto_shared.nn.lowbit.columns import ColumnEmbedding, guided_rows
 from stretto_shared.nn.lowbit.decoder import (
     ARITHMETIC,
     DecoderBlock,
@@ -19,6 +20,7 @@ __all__ = [
     "ARITHMETIC",
     "BandCells",
     "BandConvolution",
+    "ColumnEmbedding",
     "DecoderBlock",
     "DecoderLayers",
     "DecoderRow",
@@ -30,6 +32,7 @@ __all__ = [
     "PreciseConvolution",
     "ReferenceDecoder",
     "cache_bytes",
+    "guided_rows",
     "join_elu",
     "load_bands",
     "load_native_kernel",

@@ -16,6 +16,7 @@ V outputs of the heads.
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -33,6 +34,7 @@ Cache = TypeVar("Cache")
 _PANEL_STEPS = 16
 _LANES = 16
 _SCALE_BYTES = 8  # of a key and of a value
+_ROW = struct.Struct("=QqqqqqQqqq")  # `Row` in `native/decoder.hpp`
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +75,7 @@ class DecoderLayers:
         return [norm for norm in (*found, self.norm) if norm is not None]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)  # not frozen, which makes many of them slowly
 class DecoderRow(Generic[Cache]):
     """One row of a pass.
 
@@ -119,15 +121,23 @@ def cache_bytes(num_blocks: int, num_rows: int, num_steps: int, *, num_heads: in
     return num_blocks * num_rows * num_heads * _padded(num_steps, _PANEL_STEPS) * _bytes_per_step(head_dim)
 
 
-@dataclass(frozen=True, eq=False)
 class NativeCache:
-    """Stores as `native/attention.hpp` lays them out: bytes [blocks, B, H * store]."""
+    """Stores as `native/attention.hpp` lays them out.
 
-    stores: Tensor
-    capacity: int
+    Args:
+        stores: Bytes [blocks, B, H * store], which nobody moves.
+        capacity: Steps that each store has room for.
+    """
+
+    def __init__(self, stores: Tensor, capacity: int) -> None:
+        self.stores = stores
+        self.capacity = capacity
+        self.first = stores.data_ptr()
+        self.block_bytes = stores.stride(0)
+        self.row_bytes = stores.stride(1)
 
     def address(self, block: int, row: int) -> int:
-        return self.stores.data_ptr() + block * self.stores.stride(0) + row * self.stores.stride(1)
+        return self.first + block * self.block_bytes + row * self.row_bytes
 
 
 class NativeDecoder:
@@ -170,8 +180,8 @@ class NativeDecoder:
             self._kernel.decode(
                 self._decoder,
                 x.contiguous(),
-                (_Row * len(rows))(*map(_row, rows)),
-                torch.tensor(wanted, dtype=torch.int32),
+                b"".join(map(_row, rows)),
+                struct.pack(f"={len(wanted)}i", *wanted),
                 logits,
             )
         return logits
@@ -232,15 +242,6 @@ class _Decoder(ctypes.Structure):
     )
 
 
-class _Row(ctypes.Structure):
-    _fields_ = (
-        ("cache", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("cache_capacity", "cache_block_bytes", "at", "prefix", "start")),
-        ("memory", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("memory_capacity", "memory_block_bytes", "memory_length")),
-    )
-
-
 def _block(block: DecoderBlock) -> Any:
     matrices = (block.qkv, block.self_out, block.cross_q, block.cross_out, block.ffn_in, block.ffn_out)
     return _Block(*map(_norm, (block.norm_self, block.norm_cross, block.norm_ffn)), *map(_matrix, matrices))
@@ -265,11 +266,20 @@ def _matrix(layer: LowBitLinear | None) -> Any:
     )
 
 
-def _row(row: DecoderRow[NativeCache]) -> Any:
+def _row(row: DecoderRow[NativeCache]) -> bytes:
     cache, memory = row.cache, row.memory
-    of_memory: tuple[int | None, int, int, int] = (None, 0, 0, 0)
-    if memory is not None:
-        of_memory = (memory.address(0, 0), memory.capacity, memory.stores.stride(0), row.memory_length)
-    return _Row(
-        cache.address(0, row.row), cache.capacity, cache.stores.stride(0), row.at, row.prefix, row.start, *of_memory
+    first = cache.address(0, row.row)
+    if memory is None:
+        return _ROW.pack(first, cache.capacity, cache.block_bytes, row.at, row.prefix, row.start, 0, 0, 0, 0)
+    return _ROW.pack(
+        first,
+        cache.capacity,
+        cache.block_bytes,
+        row.at,
+        row.prefix,
+        row.start,
+        memory.first,
+        memory.capacity,
+        memory.block_bytes,
+        row.memory_length,
     )

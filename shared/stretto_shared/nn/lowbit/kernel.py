@@ -83,15 +83,29 @@ class NativeKernel:
             keys.stride(0),
         )
 
-    def decode(self, decoder: Any, x: Tensor, rows: Any, wanted: Tensor, logits: Tensor) -> None:
+    def embed(self, table: Any, columns: bytes, out: Tensor) -> bool:
+        """Write the sums of columns' embeddings to `out` [N, D]; False if a position or code is out of range."""
+        return bool(self.library.stretto_embed(ctypes.byref(table), columns, out.shape[0], out.data_ptr()))
+
+    def guide(self, logits: int, size: int, scale: float, out: int) -> None:
+        """Write what lies beyond conditional logits, seen from the unconditional ones that follow; addresses."""
+        self.library.stretto_guide(logits, size, scale, out)
+
+    def draw(self, places: bytes, count: int, num_entries: int) -> list[int]:
+        """Draw a token for each of the places, as `native/drawing.hpp` lays them out; -1 where numpy has to."""
+        tokens = (ctypes.c_int64 * count)()
+        self.library.stretto_draw(places, count, num_entries, tokens)
+        return list(tokens)
+
+    def decode(self, decoder: Any, x: Tensor, rows: bytes, wanted: bytes, logits: Tensor) -> None:
         """Run one pass: rows x [N, D], changed in place, and the int32 rows `wanted` [M] into `logits` [M, V]."""
         self.library.stretto_decode(
             ctypes.byref(decoder),
             x.data_ptr(),
             rows,
             x.shape[0],
-            wanted.data_ptr(),
-            wanted.shape[0],
+            wanted,
+            logits.shape[0],
             logits.data_ptr(),
             torch.get_num_threads(),
         )
@@ -156,6 +170,8 @@ def _bind(path: Path) -> Any:
         "choose_codebooks": [pointer, size, pointer, pointer, count],
         "remember": [pointer, size, size, size, size, size, pointer, pointer, size],
         "decode": [pointer, pointer, pointer, size, pointer, size, pointer, count],
+        "guide": [pointer, size, ctypes.c_float, pointer],
+        "draw": [pointer, size, size, pointer],
         "join_elu": [pointer, pointer, size, size, pointer],
         "convolve": [pointer, size, pointer, pointer],
         "run_cells": [pointer, pointer],
@@ -163,6 +179,7 @@ def _bind(path: Path) -> Any:
         function = getattr(library, f"stretto_{name}")
         function.argtypes, function.restype = arguments, None
     library.stretto_has_bands.restype = count
+    library.stretto_embed.argtypes, library.stretto_embed.restype = [pointer, pointer, size, pointer], count
     library.stretto_use_tiles.argtypes, library.stretto_use_tiles.restype = [count], count
     return library
 

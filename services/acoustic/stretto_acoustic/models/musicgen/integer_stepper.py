@@ -20,17 +20,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from stretto_shared.engine.program import StateCost
-from stretto_shared.engine.sampling import guide
 from stretto_shared.engine.self_test import joins_exactly
 from stretto_shared.nn.lowbit import (
+    ColumnEmbedding,
     DecoderBlock,
     DecoderLayers,
     DecoderRow,
     IntegerDecoder,
     LowBitLinear,
     NativeDecoder,
+    NativeKernel,
     ReferenceDecoder,
     cache_bytes,
+    guided_rows,
 )
 from torch import Tensor
 
@@ -68,9 +70,10 @@ class IntegerState:
 
 @dataclass(eq=False)
 class _Plan:
-    """The rows of a pass, and which of them are wanted by whom."""
+    """The rows of a pass, the position and the codes of each, and which of them are wanted."""
 
     rows: list[DecoderRow[Any]] = field(default_factory=list)
+    columns: list[list[int]] = field(default_factory=list)
     wanted: list[int] = field(default_factory=list)
 
 
@@ -88,9 +91,12 @@ class IntegerStepper(OfMusicGen):
     def __init__(self, model: MusicGenLM, *, joins: bool = True) -> None:
         self._model = model
         self._joins = joins
-        layers, kernel = _decoder_layers(model), _integers(model.heads).kernel
+        layers, self._kernel = _decoder_layers(model), _integers(model.heads).kernel
         self._decoder: IntegerDecoder[Any] = (
-            ReferenceDecoder(layers) if kernel is None else NativeDecoder(layers, kernel)
+            ReferenceDecoder(layers) if self._kernel is None else NativeDecoder(layers, self._kernel)
+        )
+        self._columns = ColumnEmbedding(
+            model.embeddings.weight, model.position_table, model.config.num_codebooks, self._kernel
         )
 
     @classmethod
@@ -106,6 +112,11 @@ class IntegerStepper(OfMusicGen):
     @property
     def min_rows(self) -> int:
         return 1
+
+    @property
+    def kernel(self) -> NativeKernel | None:
+        """What draws the tokens as well."""
+        return self._kernel
 
     def cost(self, condition: MusicGenCondition, *, num_steps: int, guidance_scale: float) -> StateCost:
         """Rows of a request, and bytes of its caches: its steps, its prefix and its text."""
@@ -150,18 +161,18 @@ class IntegerStepper(OfMusicGen):
         self, states: Sequence[IntegerState], columns: Sequence[NDArray[np.int64]], wants_logits: Sequence[bool]
     ) -> list[Tensor | None]:
         """Read columns [K, c] for each state in one pass; return guided float32 logits [K, V] where they are wanted."""
-        plan, embedded = _Plan(), []
+        plan = _Plan()
         for state, codes, wants in zip(states, columns, wants_logits, strict=True):
             num_columns = codes.shape[1]
             if state.num_steps + num_columns > state.max_steps:
                 raise ValueError(f"the state holds {state.max_steps} steps and all are used; allocate more.")
-            for column in range(num_columns):
+            position = state.first_position + state.num_steps
+            for column, numbers in enumerate(codes.T.tolist()):
                 plan.rows += self._rows_of(state, state.num_steps + column)
+                plan.columns += [[position + column, *numbers]] * state.num_rows
             if wants:
                 plan.wanted += range(len(plan.rows) - state.num_rows, len(plan.rows))
-            x = self._model.embed_columns(torch.from_numpy(codes), state.first_position + state.num_steps)
-            embedded.append(x.repeat_interleave(state.num_rows, dim=0))
-        logits = self._decoder.read(torch.cat(embedded), plan.rows, plan.wanted)
+        logits = self._decoder.read(self._columns.rows(plan.columns), plan.rows, plan.wanted)
         for state, codes in zip(states, columns):
             state.num_steps += codes.shape[1]
         return self._guided(states, wants_logits, logits)
@@ -187,17 +198,11 @@ class IntegerStepper(OfMusicGen):
     def _guided(
         self, states: Sequence[IntegerState], wants_logits: Sequence[bool], logits: Tensor
     ) -> list[Tensor | None]:
-        results: list[Tensor | None] = []
-        shaped = logits.view(-1, self._model.config.num_codebooks, self.cardinality)
-        at = 0
-        for state, wants in zip(states, wants_logits):
-            if not wants:
-                results.append(None)
-                continue
-            guided = state.num_rows == 2
-            results.append(guide(shaped[at], shaped[at + 1], state.guidance_scale) if guided else shaped[at])
-            at += state.num_rows
-        return results
+        wanting = [state for state, wants in zip(states, wants_logits) if wants]
+        scales = [state.guidance_scale if state.num_rows == 2 else None for state in wanting]
+        shape = self._model.config.num_codebooks, self.cardinality
+        rows = iter([row.view(shape) for row in guided_rows(logits, scales, self._kernel)])
+        return [next(rows) if wants else None for wants in wants_logits]
 
     def _fill_memory(self, state: IntegerState, text: Tensor) -> None:
         """Keys and values of the projected text [L, D] in every block."""

@@ -4,7 +4,9 @@
 
 #if defined(__x86_64__)
 #include "cells.hpp"
+#include "columns.hpp"
 #include "decoder.hpp"
+#include "drawing.hpp"
 #include "quantise.hpp"
 
 namespace {
@@ -90,6 +92,16 @@ void stretto_decode(const Decoder* decoder, float* x, const Row* rows, int64_t c
   decode(*decoder, x, rows, count, wanted, num_wanted, logits, num_threads);
 }
 
+// Rows out [count, width] of columns, a position and its codes each; 0 if one of them is out of range.
+int stretto_embed(const Embedding* table, const int64_t* columns, int64_t count, float* out) {
+  return embed(*table, columns, count, out);
+}
+
+void stretto_guide(const float* logits, int64_t size, float scale, float* out) { guide(logits, size, scale, out); }
+
+// Tokens [count] of logits of `size` entries each; -1 where numpy has to draw.
+void stretto_draw(const ToDraw* rows, int64_t count, int64_t size, int64_t* tokens) { draw(rows, count, size, tokens); }
+
 // Whether there are tiles of bfloat16, which the three below need.
 int stretto_has_bands() {
 #ifdef STRETTO_TILES
@@ -124,6 +136,9 @@ extern "C" void stretto_multiply() {}
 extern "C" void stretto_choose_codebooks() {}
 extern "C" void stretto_remember() {}
 extern "C" void stretto_decode() {}
+extern "C" int stretto_embed() { return 0; }
+extern "C" void stretto_guide() {}
+extern "C" void stretto_draw() {}
 extern "C" int stretto_has_bands() { return 0; }
 extern "C" void stretto_join_elu() {}
 extern "C" void stretto_convolve() {}
