@@ -20,6 +20,7 @@ from torch import Tensor
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 _PAGE_OUT, _HUGE_PAGE = 21, 14  # MADV_PAGEOUT and MADV_HUGEPAGE of madvise(2)
+_HUGE_PAGE_BYTES = 2 << 20
 _SMALL_BYTES = 256 << 10
 _USUAL_BYTES = 32 << 20  # where glibc's own threshold ends up in a process that frees large tensors
 
@@ -47,6 +48,49 @@ def zeros_on_huge_pages(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     tensor = torch.empty(shape, dtype=dtype)
     _advise(tensor, _HUGE_PAGE)  # before anything is written: a page that is there stays as small as it is
     return tensor.zero_()
+
+
+class HugePages:
+    """Room on pages of 2 MiB, where the system gives such, for tensors on the CPU that are read one after another.
+
+    A page is taken when something is first copied to it, so who copies and frees in turn holds little twice.
+
+    Args:
+        num_bytes: Of all copies together, each rounded up to `ALIGNMENT`.
+    """
+
+    ALIGNMENT = 64
+
+    def __init__(self, num_bytes: int) -> None:
+        room = torch.empty(num_bytes + _HUGE_PAGE_BYTES, dtype=torch.uint8)
+        _advise(room, _HUGE_PAGE)
+        first = -room.data_ptr() % _HUGE_PAGE_BYTES
+        self._room = room[first : first + num_bytes]
+        self._num_used = 0
+
+    @classmethod
+    def size(cls, tensor: Tensor) -> int:
+        """Bytes that a copy takes."""
+        return -(-tensor.nbytes // cls.ALIGNMENT) * cls.ALIGNMENT
+
+    def copy(self, tensor: Tensor) -> Tensor:
+        """The same numbers in the next place.
+
+        Raises:
+            ValueError: If there is no room for them.
+        """
+        first, last = self._num_used, self._num_used + tensor.nbytes
+        if last > self._room.numel():
+            raise ValueError(f"expected at most {self._room.numel() - first} more bytes, got {tensor.nbytes}.")
+        self._num_used += self.size(tensor)
+        return self._room[first:last].view(tensor.dtype).view(tensor.shape).copy_(tensor)
+
+
+def on_huge_pages(tensor: Tensor) -> Tensor:
+    """A copy of a large tensor on huge pages, contiguous; a small one, which they would not serve, as it is."""
+    if tensor.nbytes < 2 * _HUGE_PAGE_BYTES:
+        return tensor.contiguous()
+    return HugePages(HugePages.size(tensor)).copy(tensor)
 
 
 def _advise(tensor: Tensor, advice: int) -> None:

@@ -13,7 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from stretto_shared.nn import heap
-from stretto_shared.nn.heap import as_single, giving_memory_back, page_out, zeros_on_huge_pages
+from stretto_shared.nn.heap import (
+    HugePages,
+    as_single,
+    giving_memory_back,
+    on_huge_pages,
+    page_out,
+    zeros_on_huge_pages,
+)
 
 
 class FakeLibc:
@@ -117,6 +124,29 @@ def test_zeros_are_zeros_where_no_huge_pages_can_be_asked_for(monkeypatch: pytes
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
     assert torch.equal(zeros_on_huge_pages((5,), torch.float32), torch.zeros(5))
+
+
+def test_copies_lie_one_after_another_on_huge_pages() -> None:
+    tensors = [torch.arange(700_000), torch.ones(3, 5, dtype=torch.uint8), torch.randn(4, 9).t()]
+    pages = HugePages(sum(map(HugePages.size, tensors)))
+    copies = [pages.copy(tensor) for tensor in tensors]
+    assert all(torch.equal(copy, tensor) and copy.is_contiguous() for copy, tensor in zip(copies, tensors, strict=True))
+    addresses = [copy.data_ptr() for copy in copies]
+    assert addresses[0] % (2 << 20) == 0
+    assert addresses[1:] == [addresses[0] + 5_600_000, addresses[0] + 5_600_064]
+    if sys.platform == "linux":
+        assert "hg" in flags_at(addresses[0] + (1 << 20))
+    with pytest.raises(ValueError, match="at most 0 more bytes"):
+        pages.copy(torch.ones(1))
+
+
+def test_a_large_tensor_alone_goes_to_huge_pages_and_a_small_one_stays() -> None:
+    large, small = torch.randn(1200, 1000).t(), torch.randn(30, 40).t()
+    copies = [on_huge_pages(tensor) for tensor in (large, small)]
+    assert all(torch.equal(*pair) for pair in zip(copies, (large, small), strict=True))
+    assert all(copy.is_contiguous() for copy in copies)
+    assert copies[0].data_ptr() % (2 << 20) == 0
+    assert on_huge_pages(copies[1]).data_ptr() == copies[1].data_ptr()
 
 
 def flags_at(address: int) -> list[str]:

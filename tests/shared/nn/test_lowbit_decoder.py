@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stretto_shared.nn.heap import HugePages
 from stretto_shared.nn.lowbit import (
     DecoderBlock,
     DecoderLayers,
@@ -303,3 +304,18 @@ def test_norms_that_the_kernel_would_not_compute_are_refused() -> None:
     plain = DecoderLayers(layers.blocks, nn.LayerNorm(64, elementwise_affine=False), layers.heads, layers.num_heads)
     with pytest.raises(ValueError, match="weight and bias"):
         ReferenceDecoder(plain)
+
+
+def test_what_a_pass_reads_lies_in_its_order_and_stays_there(kernel: NativeKernel) -> None:
+    layers_of.cache_clear()  # layers that no decoder had before
+    layers = layers_of(SHAPES[0], "int4", kernel)
+    NativeDecoder(layers, kernel)
+    addresses = [part.data_ptr() for matrix in layers.matrices() for part in matrix.panels or () if part is not None]
+    assert len(addresses) == 3 * 13 and addresses == sorted(addresses)
+    assert addresses[-1] - addresses[0] < sum(matrix.moved_bytes for matrix in layers.matrices())
+    NativeDecoder(layers, kernel)  # another one of the same layers leaves the first what it reads
+    assert addresses == [
+        part.data_ptr() for each in layers.matrices() for part in each.panels or () if part is not None
+    ]
+    with pytest.raises(ValueError, match="not moved yet"):
+        layers.heads.move_to(HugePages(1 << 20))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stretto_shared.nn.heap import on_huge_pages
 from stretto_shared.nn.lowbit.kernel import NativeKernel, load_native_kernel
 
 ARITHMETIC = "bands-2"
@@ -76,7 +77,7 @@ class BandConvolution(nn.Module):
         if not fits_tiles(self.num_inputs, len(weight)):
             raise ValueError(f"expected inputs by 32 and outputs by 16, got {self.num_inputs} and {len(weight)}.")
         tiles = weight.bfloat16().reshape(-1, _OUTPUTS, self.num_taps * num_stored // _INPUTS, _INPUTS // 2, 2)
-        self.register_buffer("_weights", tiles.permute(0, 2, 3, 1, 4).contiguous(), persistent=False)
+        self.register_buffer("_weights", on_huge_pages(tiles.permute(0, 2, 3, 1, 4)), persistent=False)
         self.register_buffer("_bias", offset.contiguous(), persistent=False)
         self._stored_outputs, self._dilation = len(weight), dilation
 

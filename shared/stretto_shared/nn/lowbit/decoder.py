@@ -24,7 +24,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from stretto_shared.nn.heap import zeros_on_huge_pages
+from stretto_shared.nn.heap import HugePages, zeros_on_huge_pages
 from stretto_shared.nn.lowbit.kernel import NativeKernel
 from stretto_shared.nn.lowbit.linear import LowBitLinear
 
@@ -68,6 +68,15 @@ class DecoderLayers:
     @property
     def head_dim(self) -> int:
         return self.dim // self.num_heads
+
+    def matrices(self) -> list[LowBitLinear]:
+        """Every matrix, in the order in which they are read."""
+        found = [
+            matrix
+            for block in self.blocks
+            for matrix in (block.qkv, block.self_out, block.cross_q, block.cross_out, block.ffn_in, block.ffn_out)
+        ]
+        return [matrix for matrix in (*found, self.heads) if matrix is not None]
 
     def norms(self) -> list[nn.LayerNorm]:
         """Every layer norm, in the order in which they are used."""
@@ -150,6 +159,7 @@ class NativeDecoder:
 
     def __init__(self, layers: DecoderLayers, kernel: NativeKernel) -> None:
         check_layers(layers)
+        _move_together(layers.matrices())
         self._layers = layers
         self._kernel = kernel
         self._blocks = (_Block * len(layers.blocks))(*(_block(block) for block in layers.blocks))
@@ -198,6 +208,17 @@ def check_layers(layers: DecoderLayers) -> None:
             raise ValueError(f"expected layer norms in float32 with weight and bias, got {norm}.")
         if norm.eps != layers.norm.eps:
             raise ValueError(f"expected one eps for all layer norms, got {norm.eps} and {layers.norm.eps}.")
+
+
+def _move_together(matrices: Sequence[LowBitLinear]) -> None:
+    """Lay what the kernel reads of the matrices side by side on huge pages, in order; those that lie so stay there.
+
+    A pass reads all of it once, and what it asks of the memory ahead comes later where pages have to be looked up.
+    """
+    moving = [matrix for matrix in matrices if not matrix.is_moved]
+    pages = HugePages(sum(matrix.moved_bytes for matrix in moving))
+    for matrix in moving:
+        matrix.move_to(pages)
 
 
 def _padded(size: int, to: int) -> int:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from stretto_shared.nn.heap import HugePages
 from stretto_shared.nn.lowbit.codebooks import GROUP_SIZE
 from stretto_shared.nn.lowbit.formats import MAX_INT8, IntegerMatrix
 from stretto_shared.nn.lowbit.kernel import NativeKernel
@@ -44,6 +45,7 @@ class LowBitLinear(nn.Module):
         self.out_features, self.in_features = matrix.values.shape
         self.num_bits = matrix.num_bits
         self._kernel = kernel
+        self._is_moved = False
         # Plain attributes: moving a model to another number format must not touch them.
         self._weights, self._books, self._scales = (
             (matrix.values.float().t().contiguous(), None, matrix.scales) if kernel is None else _panels(matrix)
@@ -68,6 +70,26 @@ class LowBitLinear(nn.Module):
     def panels(self) -> tuple[Tensor, Tensor | None, Tensor] | None:
         """Weights, codebooks of groups, and scales as the native kernel reads them; None without it."""
         return None if self._kernel is None else (self._weights, self._books, self._scales)
+
+    @property
+    def is_moved(self) -> bool:
+        """Whether `move_to` was called: what the kernel reads stays where it is from then on."""
+        return self._is_moved
+
+    @property
+    def moved_bytes(self) -> int:
+        """Room that `move_to` takes."""
+        parts = (self._weights, self._books, self._scales)
+        return sum(HugePages.size(part) for part in parts if part is not None)
+
+    def move_to(self, pages: HugePages) -> None:
+        """Move what a product reads to the next places of these pages; once, before anybody asks where it lies."""
+        if self._is_moved:
+            raise ValueError("expected a layer that was not moved yet: somebody may hold its addresses.")
+        self._weights = pages.copy(self._weights)
+        self._books = None if self._books is None else pages.copy(self._books)
+        self._scales = pages.copy(self._scales)
+        self._is_moved = True
 
     @property
     def num_bytes(self) -> int:
