@@ -29,7 +29,7 @@ from piano_performances import (
     with_pedal,
 )
 from piano_recording import recorded
-from sampled_piano import read_samples, soundfont
+from sampled_piano import Stroke, read_layers, soundfont
 
 CONFIG = OnsetsFramesConfig()
 
@@ -299,15 +299,45 @@ def test_a_soundfont_of_samples_names_every_key_once(tmp_path):
         tone = np.sin(2 * np.pi * hz * np.arange(48_000) / 48_000) * np.exp(-np.arange(48_000) / 9_000)
         audio = np.concatenate([np.zeros(960), tone])
         soundfile.write(tmp_path / f"{name}.ogg", np.stack([audio, audio], 1), 48_000)
-    samples = read_samples(tmp_path)
-    made = soundfont(samples, "Test")
+    layers = read_layers(tmp_path)
+    made = soundfont(layers, "Test")
 
-    assert sorted(samples) == [57, 63]
-    assert abs(len(samples[57][0]) - 48_000) < 200
+    assert list(layers) == [10] and sorted(layers[10]) == [57, 63]
+    assert abs(len(layers[10][57].samples) - 48_000) < 200
     assert made[:4] == b"RIFF" and struct.unpack("<I", made[4:8])[0] == len(made) - 8
     at = made.index(b"igen") + 8
-    ranges = [struct.unpack("<HBB", made[at + 16 * i : at + 16 * i + 4])[1:] for i in range(2)]
+    ranges = [struct.unpack("<HBB", made[at + 20 * i : at + 20 * i + 4])[1:] for i in range(2)]
     assert ranges == [(0, 60), (61, 127)]
+
+
+def test_strokes_of_several_strengths_share_the_velocities_and_keep_their_loudness():
+    layers = {
+        strength: {pitch: Stroke(np.full(1000, strength, np.int16), 22_050) for pitch in (60, 72)}
+        for strength in (3, 9, 12)
+    }
+    made = soundfont(layers, "Test")
+
+    at = made.index(b"igen") + 8
+    zones = [struct.unpack("<HBBHBBHhHHHH", made[at + 20 * i : at + 20 * i + 20]) for i in range(6)]
+    assert [zone[1:3] + zone[4:6] for zone in zones] == [
+        (low, high, *velocities) for velocities in ((0, 42), (43, 84), (85, 127)) for low, high in ((0, 66), (67, 127))
+    ]
+    assert [zone[-1] for zone in zones] == list(range(6))
+    at = made.index(b"imod") + 8
+    assert struct.unpack("<HHhHH", made[at : at + 10]) == (0x0502, 48, 0, 0, 0)  # velocity does not attenuate
+    bags = made[made.index(b"ibag") + 8 :][: 4 * 8]
+    assert struct.unpack("<16H", bags) == (0, 0, *(x for i in range(7) for x in (5 * i, 1)))
+    assert b"EOI" + bytes(17) + struct.pack("<H", 7) in made
+    one = soundfont({9: layers[9]}, "Test")
+    assert one[one.index(b"imod") + 8 :][:10] == bytes(10)
+
+
+def test_a_folder_of_other_samples_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="expected samples such as"):
+        read_layers(tmp_path)
+    soundfile.write(tmp_path / "piano.ogg", np.zeros(100), 48_000)
+    with pytest.raises(ValueError, match=r"piano\.ogg: expected a name"):
+        read_layers(tmp_path)
 
 
 def test_clips_are_listed_only_once_they_have_labels(tmp_path):

@@ -53,13 +53,13 @@ class Voice:
     share: float
 
 
-def voices(salamander: Path) -> list[Voice]:
-    """The pianos of the corpus."""
+def voices(salamander: Path, share: float) -> list[Voice]:
+    """The pianos of the corpus; `share` is how often the Salamander plays, against .65 of the others together."""
     fluid = Path("/usr/share/sounds/sf2/FluidR3_GM.sf2")
     muse = Path("/usr/share/sounds/sf3/MuseScore_General.sf3")
     tim = Path("/usr/share/sounds/sf2/TimGM6mb.sf2")
     return [
-        Voice(salamander, 0, 0.35),
+        Voice(salamander, 0, share),
         Voice(muse, 0, 0.25),
         Voice(fluid, 0, 0.17),
         Voice(fluid, 1, 0.08),
@@ -157,10 +157,10 @@ def convert_maps(source: Path, symbolic: Path, out: Path) -> float:
     return total / SAMPLE_RATE_HZ / 3600
 
 
-def render_all(symbolic: Path, salamander: Path, out: Path, hours: float, seed: int) -> None:
+def render_all(symbolic: Path, choices: list[Voice], out: Path, hours: float, seed: int) -> None:
     """Excerpts of all pieces in turn, each round by other voices, until there are enough hours."""
     random = np.random.default_rng(seed)
-    pieces, choices = list_pieces(symbolic), voices(salamander)
+    pieces = list_pieces(symbolic)
     synths = {voice: PianoSynthesizer(voice.soundfont, voice.program) for voice in choices}
     shares = np.array([voice.share for voice in choices])
     started, total_s, number = time.monotonic(), 0.0, 0
@@ -183,6 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--salamander", type=Path, required=True, help="what sampled_piano.py wrote")
+    parser.add_argument("--salamander-share", type=float, default=0.35, help="against .65 of the others")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--hours", type=float, default=24.0, help="of renders, besides MAPS")
     parser.add_argument("--seed", type=int, default=0)
@@ -190,7 +191,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         symbolic = unpacked(args.data / "symbolic", Path(folder))
         print(f"MAPS: {convert_maps(args.data / 'maps' / 'train', symbolic, args.out):.2f} h", flush=True)
-        render_all(symbolic, args.salamander, args.out, args.hours, args.seed)
+        render_all(symbolic, voices(args.salamander, args.salamander_share), args.out, args.hours, args.seed)
 
 
 if __name__ == "__main__":
