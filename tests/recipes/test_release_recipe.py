@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import stretto_transcriber
+import torch
 from piano_tones import write_clip
 from stretto_shared import weights
-from stretto_transcriber.models.onsets_frames import build_onsets_frames, transcribe_clip
+from stretto_transcriber.models.onsets_frames import OnsetsFramesConfig, build_onsets_frames, transcribe_clip
 
 RECIPES = Path(__file__).parents[2] / "services/transcriber/recipes"
 sys.path.append(str(RECIPES))
+from heard_notes import NoteDeck, read_clips  # noqa: E402
 from note_scores import matched  # noqa: E402
 from piano_clips import list_clips, read_beginning  # noqa: E402
 from train_releases import paths_of, title_of  # noqa: E402
@@ -55,6 +57,37 @@ def test_the_corpus_is_heard_plainly_or_in_a_room_and_for_validation_both_ways(f
     valid = [np.load(folder / f"heard/valid/clip_9{room}.npz") for room in ("", "_room")]
     assert valid[0]["heads"].shape == (300, 5, 88) and valid[0]["notes"].shape[1] == 5
     assert not np.array_equal(valid[0]["heads"], valid[1]["heads"])
+
+
+def test_a_batch_tells_of_each_note_what_its_reader_is_told(folder: Path) -> None:
+    paths = sorted((folder / "heard/train").iterdir())
+    config = OnsetsFramesConfig(
+        **weights.resolve("default", name="onsets_frames", default_dir=COMMITTED.parent).config["config"]
+    )
+    clips = read_clips(paths, config, 2)
+    deck, num_notes = NoteDeck(clips, 1.0, torch.device("cpu")), sum(len(clip.notes) for clip in clips)
+    assert len(deck) == num_notes > 40
+
+    given, ends = deck.batch((np.arange(num_notes) + 0.5) / num_notes)
+    alone, labels = [], []
+    for clip in clips:
+        for first, pitch, velocity, sound, *ended in clip.notes.tolist():
+            alone.append(clip.around.of_note(int(first), int(pitch), int(velocity), sound))
+            labels.append(ended)
+    assert np.array_equal(given.numpy(), np.stack(alone))
+    assert np.array_equal(ends.numpy(), np.array(labels, np.float32))
+
+
+def test_notes_of_the_repertoire_of_maps_are_drawn_more_often(folder: Path) -> None:
+    config = OnsetsFramesConfig(
+        **weights.resolve("default", name="onsets_frames", default_dir=COMMITTED.parent).config["config"]
+    )
+    clips = read_clips(sorted((folder / "heard/train").iterdir())[:2], config, 1)
+    clips[0].name, clips[0].notes[:, 4], clips[1].notes[:, 4] = "MAPS_MUS-x_Y", 1.0, 0.0
+    deck = NoteDeck(clips, 3.0, torch.device("cpu"))
+    share = float(deck.batch((np.arange(1000) + 0.5) / 1000)[1][:, 0].mean())
+    first, second = (len(clip.notes) for clip in clips)
+    assert share == pytest.approx(3 * first / (3 * first + second), abs=0.01)
 
 
 def test_it_learns_and_what_it_exports_ends_keys_where_they_go_up(folder: Path) -> None:

@@ -18,35 +18,19 @@ import dataclasses
 import re
 import time
 import tomllib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from note_scores import matched
-from numpy.typing import NDArray
+from heard_notes import NoteDeck, read_clips
 from stretto_shared import weights
 from stretto_shared.training import checkpoint
 from stretto_shared.training.loop import Budget, RunLog, learning_rate
-from stretto_transcriber.models.notes import Notes
-from stretto_transcriber.models.onsets_frames import NoteDecoder, OnsetsFramesConfig
-from stretto_transcriber.models.onsets_frames.release_decoding import onset_frames
-from stretto_transcriber.models.onsets_frames.releases import (
-    AFTER,
-    BEFORE,
-    KEY,
-    SOUND,
-    STRIDE,
-    ReleaseNetwork,
-    Surroundings,
-    hazard_loss,
-)
+from stretto_transcriber.models.onsets_frames import OnsetsFramesConfig
+from stretto_transcriber.models.onsets_frames.releases import KEY, SOUND, ReleaseNetwork, hazard_loss
 from torch import Tensor, nn
-
-ONSET_TOLERANCE_S = 0.05
-OF_MAPS = ("MAPS", "pianomidi")
 
 
 @dataclass(frozen=True)
@@ -65,60 +49,6 @@ class Recipe:
     num_valid_notes: int = 6000
     log_every: int = 200
     seed: int = 0
-
-
-class HeardClip:
-    """One clip: its notes that were found and are among its labels, and what was heard around them."""
-
-    def __init__(self, path: Path, config: OnsetsFramesConfig) -> None:
-        with np.load(path) as file:
-            heads, labels = file["heads"], file["notes"].astype(np.float64)
-        frames = heads.astype(np.float32).reshape(len(heads), -1)
-        decoder = NoteDecoder(dataclasses.replace(config, release_channels=0))
-        notes = Notes.joined([decoder.push(frames), decoder.flush()])
-        pairs = matched(notes, labels[:, :4], ONSET_TOLERANCE_S)
-        found, label = (np.array([pair[side] for pair in pairs], int) for side in (0, 1))
-        self.name = path.stem
-        self.rate = config.frame_rate_hz
-        self.onset_s, self.sound_s = notes.onset_s[found], notes.offset_s[found] - notes.onset_s[found]
-        self.pitch_midi, self.velocity = notes.pitch_midi[found], notes.velocity[found]
-        self.frame = onset_frames(notes, config)[found]
-        self.ends_s = labels[label][:, [4, 1]] - self.onset_s[:, None]  # [N, 2], as KEY and SOUND
-        padded = np.zeros((BEFORE + len(heads) + AFTER + 1, *heads.shape[1:]), np.float16)
-        padded[BEFORE : BEFORE + len(heads)] = heads
-        self.around = Surroundings(padded)
-
-    def given(self, index: int) -> NDArray[np.float32]:
-        """What note `index` is told from [T, C]."""
-        first, sound_frames = int(self.frame[index]), float(self.sound_s[index] * self.rate)
-        return self.around.of_note(first, int(self.pitch_midi[index]), int(self.velocity[index]), sound_frames)
-
-
-@dataclass(frozen=True, eq=False)
-class NoteDeck:
-    """All notes of some clips, drawn one by one."""
-
-    clips: Sequence[HeardClip]
-    clip_of: NDArray[np.int64]
-    note_of: NDArray[np.int64]
-    reached: NDArray[np.float64]
-
-    @classmethod
-    def of_clips(cls, clips: Sequence[HeardClip], maps_weight: float) -> NoteDeck:
-        """Notes of MAPS and piano-midi.de `maps_weight` times as often as the others."""
-        sizes = [len(clip.frame) for clip in clips]
-        weight = [maps_weight if any(source in clip.name for source in OF_MAPS) else 1.0 for clip in clips]
-        reached = np.cumsum(np.repeat(weight, sizes))
-        clip_of = np.repeat(np.arange(len(clips)), sizes)
-        return cls(clips, clip_of, np.concatenate([np.arange(size) for size in sizes]), reached / reached[-1])
-
-    def batch(self, places: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
-        """The notes at places from 0 to 1: what they are told from [N, T, C], their ends in steps [N, 2]."""
-        chosen = np.minimum(np.searchsorted(self.reached, places, "right"), len(self.reached) - 1)
-        pairs = [(self.clips[self.clip_of[i]], int(self.note_of[i])) for i in chosen]
-        given = np.stack([clip.given(index) for clip, index in pairs])
-        ends = np.stack([clip.ends_s[index] * clip.rate / STRIDE for clip, index in pairs])
-        return torch.from_numpy(given), torch.from_numpy(ends.astype(np.float32))
 
 
 def title_of(name: str) -> str:
@@ -144,7 +74,7 @@ def paths_of(heard: Path) -> tuple[list[Path], list[Path]]:
 
 def losses(network: ReleaseNetwork, given: Tensor, ends: Tensor) -> Tensor:
     """Of keys and of sounds [2]."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=network.training):
+    with torch.autocast(given.device.type, torch.bfloat16, enabled=network.training):
         logits = network(given).float()
     return torch.stack([hazard_loss(logits[..., column], ends[:, column]) for column in (KEY, SOUND)])
 
@@ -152,21 +82,22 @@ def losses(network: ReleaseNetwork, given: Tensor, ends: Tensor) -> Tensor:
 class Trainer:
     """Network, running average, optimiser and data of one run."""
 
-    def __init__(self, recipe: Recipe, config: OnsetsFramesConfig, heard: Path, folder: Path) -> None:
+    def __init__(
+        self, recipe: Recipe, config: OnsetsFramesConfig, heard: Path, folder: Path, device: torch.device, jobs: int
+    ) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.folder = recipe, folder
-        self.network = ReleaseNetwork(recipe.channels)
+        started = time.monotonic()
+        train, valid = (read_clips(paths, config, jobs) for paths in paths_of(heard))
+        self.network = ReleaseNetwork(recipe.channels).to(device)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
         )
-        started = time.monotonic()
-        train, valid = ([HeardClip(path, config) for path in paths] for paths in paths_of(heard))
-        self.deck = NoteDeck.of_clips(train, recipe.maps_weight)
-        watched = NoteDeck.of_clips(valid, 1.0)
+        self.deck, watched = NoteDeck(train, recipe.maps_weight, device), NoteDeck(valid, 1.0, device)
         places = (np.arange(recipe.num_valid_notes) + 0.5) / recipe.num_valid_notes
         self.valid = [watched.batch(part) for part in np.array_split(places, max(1, len(places) // 250))]
-        print(f"{len(train)} clips, {len(self.deck.reached)} notes, {time.monotonic() - started:.0f} s", flush=True)
+        print(f"{len(train)} clips, {len(self.deck)} notes, {time.monotonic() - started:.0f} s", flush=True)
         self.log, self.best = RunLog(folder), float("inf")
 
     def step(self, step: int, progress: float) -> Tensor:
@@ -235,7 +166,7 @@ def write(base: Path, folder: Path, out: Path, channels: int) -> None:
     if best is None:
         raise ValueError(f"{folder}: expected best.pt. Train first.")
     kept = {k: v for k, v in weights.load_tensors(resolved).items() if not k.startswith("releases.")}
-    learned = {f"releases.{name}": value.half() for name, value in best["average"].items()}
+    learned = {f"releases.{name}": value.half().cpu() for name, value in best["average"].items()}
     stored = resolved.config
     weights.write(
         out,
@@ -257,13 +188,16 @@ def main() -> None:
     parser.add_argument("--heard", type=Path, required=True, help="what hear_piano.py wrote with those weights")
     parser.add_argument("--run", type=Path, required=True, help="folder for the log, the state and the export")
     parser.add_argument("--minutes", type=float, help="another budget than the recipe's")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that read what was heard")
     args = parser.parse_args()
     torch.set_num_threads(1)
     recipe = Recipe(**tomllib.loads(args.config.read_text()))
     if args.minutes is not None:
         recipe = dataclasses.replace(recipe, minutes=args.minutes)
     resolved = weights.resolve("default", name=args.weights.name, default_dir=args.weights.parent)
-    Trainer(recipe, OnsetsFramesConfig(**resolved.config["config"]), args.heard, args.run).run()
+    config, device = OnsetsFramesConfig(**resolved.config["config"]), torch.device(args.device)
+    Trainer(recipe, config, args.heard, args.run, device, args.jobs).run()
     write(args.weights, args.run, args.run / "export" / args.weights.name, recipe.channels)
 
 

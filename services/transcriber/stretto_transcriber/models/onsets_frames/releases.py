@@ -50,6 +50,8 @@ Floats = NDArray[np.float32]
 class Surroundings:
     """What is heard of all pitches in consecutive frames, as notes are read with it.
 
+    `planes` [T, 3, P + 2 * REACH]: onsets, keys and frames with silent neighbours; `sums` [T, 3] over pitch.
+
     Args:
         heads: [T + 1, heads, P], of any precision, which is kept: the frame after the last one is needed, too.
     """
@@ -57,9 +59,9 @@ class Surroundings:
     def __init__(self, heads: NDArray[np.floating[Any]]) -> None:
         onset = np.maximum(heads[:-1, _ONSET], heads[1:, _ONSET])  # of both frames of a step that begins here
         planes = np.stack([onset, heads[:-1, _KEY_DOWN], heads[:-1, _FRAME]], 1)
-        self._planes = np.zeros((len(planes), 3, NUM_PITCHES + 2 * REACH), heads.dtype)
-        self._planes[:, :, REACH:-REACH] = planes
-        self._sums = planes.sum(2) / 8.0
+        self.planes = np.zeros((len(planes), 3, NUM_PITCHES + 2 * REACH), heads.dtype)
+        self.planes[:, :, REACH:-REACH] = planes
+        self.sums = planes.sum(2) / 8.0
 
     def of_note(self, first: int, pitch_midi: int, velocity: int, sound_frames: float) -> Floats:
         """What a note is told from [T, C].
@@ -72,12 +74,12 @@ class Surroundings:
         """
         steps = slice(first, first + BEFORE + AFTER, STRIDE)
         key = pitch_midi - LOWEST_PITCH
-        planes = self._planes[steps, :, key : key + NEIGHBOURS]
+        planes = self.planes[steps, :, key : key + NEIGHBOURS]
         given = np.zeros((NUM_STEPS, NUM_INPUTS), np.float32)
         given[:, :NEIGHBOURS] = planes[:, 0]
         given[:, NEIGHBOURS : 2 * NEIGHBOURS] = planes[:, 1]
         given[:, 2 * NEIGHBOURS] = planes[:, 2, REACH]
-        given[:, 2 * NEIGHBOURS + 1 : 2 * NEIGHBOURS + 4] = self._sums[steps]
+        given[:, 2 * NEIGHBOURS + 1 : 2 * NEIGHBOURS + 4] = self.sums[steps]
         since = (np.arange(NUM_STEPS) * STRIDE - BEFORE).astype(np.float32)  # frames after the onset
         lasts = np.clip((np.float32(sound_frames) - since) / STRIDE, 0.0, 1.0)
         given[:, -5] = np.where(since >= 0, lasts, 0.0)

@@ -15,19 +15,22 @@ from stretto_transcriber.models.onsets_frames.network import OnsetsFrames
 
 
 @torch.inference_mode()
-def hear_clip(model: OnsetsFrames, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The heads of a clip [S] at the model's rate, frame by frame [T, P], T = ceil(S / hop_length)."""
-    config = model.config
+def hear_clip(model: OnsetsFrames, samples: NDArray[np.float32], batch_size: int = 1) -> NDArray[np.float32]:
+    """The heads of a clip [S] at the model's rate, frame by frame [T, P], T = ceil(S / hop_length).
+
+    On the model's device, `batch_size` windows at once.
+    """
+    config, device = model.config, next(model.parameters()).device
     hop, window, context = config.hop_length, config.window_frames, config.context_frames
     num_frames = -(-len(samples) // hop)
     num_windows = -(-num_frames // window)
     padded = np.zeros((num_windows * window + 2 * context) * hop, np.float32)
     padded[context * hop : context * hop + len(samples)] = samples
-    heads = []
-    for index in range(num_windows):
-        start = index * window * hop
-        audio = torch.from_numpy(padded[start : start + (window + 2 * context) * hop])
-        heads.append(model.window_heads(audio[None]).stacked()[0].numpy())
+    windows = torch.from_numpy(padded).unfold(0, (window + 2 * context) * hop, window * hop)
+    heads = [
+        model.window_heads(part.to(device)).stacked().flatten(0, 1).cpu().numpy()
+        for part in (torch.split(windows, batch_size) if num_windows else ())
+    ]
     return np.concatenate(heads)[:num_frames] if heads else np.zeros((0, config.num_heads * NUM_PITCHES), np.float32)
 
 
