@@ -9,7 +9,7 @@ namespace stretto {
 
 constexpr int64_t kLine = 64;
 // Bytes from the weights in use to those that are asked for: at least so many, and so many after a rest, in a core's own L2.
-constexpr int64_t kLeastAhead = 8192, kMostAhead = 384 * 1024;
+constexpr int64_t kLeastAhead = 32768, kMostAhead = 384 * 1024;
 
 inline void ask_for(const uint8_t* line) { _mm_prefetch(reinterpret_cast<const char*>(line), _MM_HINT_T1); }
 

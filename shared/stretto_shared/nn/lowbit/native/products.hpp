@@ -209,24 +209,74 @@ inline AMX void multiply_tiles(const int8_t* x, int64_t x_stride, const uint8_t*
   _tile_dpbsud(3, 4, 5);
 }
 
-// Two groups of 32 inputs as int8 panels lie: words of four blocks. A group that is not there leaves what was there,
-// which inputs of nought make nothing of.
-inline VNNI void unpack(const Part& p, const Codebooks& codebooks, int64_t group, uint8_t* to) {
+// The tiles of two groups of 32 inputs, one for each block. All four lie in one page: a load of a tile would wait for a
+// store at the same place of another page.
+constexpr int64_t kTileBytes = kTileRows * 64;
+struct alignas(4096) Unpacked {
+  uint8_t tiles[kBlocks][kTileBytes];
+};
+
+// What to ask of the memory while two groups are used.
+struct Asked {
+  const uint8_t* of[2];
+};
+
+inline VNNI Asked asked_for(const Part& p, int64_t group) {
+  const int64_t bytes = kGroup * kPanel / 2;
+  const uint8_t* first = p.next(p.weights + group * bytes, true);
+  return {{first, group + 1 < p.groups ? p.next(p.weights + (group + 1) * bytes, true) : first}};
+}
+
+// One block's part of two groups, as a tile. A group that is not there leaves what was there, which inputs of nought make
+// nothing of.
+inline VNNI void unpack(const Part& p, const Codebooks& codebooks, int64_t group, int block, const Asked& asked, uint8_t* to) {
   for (int half = 0; half < 2 && group + half < p.groups; ++half) {
-    const uint8_t* next = p.next(p.weights + (group + half) * kGroup * kPanel / 2, true);
-    for (int block = 0; block < kBlocks; ++block) {
-      const uint8_t* w = p.weights + (((group + half) * kBlocks + block) * 4) * 64;
-      const __m512i books = codebooks.books_of(p.books + (group + half) * kPanel + block * kLanes);
-      uint8_t* word = to + half * 8 * kPanel * 4 + block * 64;
-      for (int pair = 0; pair < 4; ++pair, word += 2 * kPanel * 4) {
-        const __m512i both = _mm512_loadu_si512(w + pair * 64);
-        ask_for(next);
-        next += 64;
-        _mm512_store_si512(word, codebooks.even(both, books));
-        _mm512_store_si512(word + kPanel * 4, codebooks.odd(both, books));
-      }
+    const int64_t at = (group + half) * kBlocks + block;
+    const uint8_t* w = p.weights + at * 4 * 64;
+    const __m512i books = codebooks.books_of(p.books + at * kLanes);
+    for (int pair = 0; pair < 4; ++pair, to += 2 * 64) {
+      const __m512i both = _mm512_loadu_si512(w + pair * 64);
+      ask_for(asked.of[half] + (block * 4 + pair) * 64);
+      _mm512_store_si512(to, codebooks.even(both, books));
+      _mm512_store_si512(to + 64, codebooks.odd(both, books));
     }
   }
+}
+
+// While a tile is made, the one before the last is multiplied: by then it is in the cache.
+inline AMX void multiply_unpacked(const Part& p) {
+  static thread_local Unpacked unpacked;
+  uint8_t(*tiles)[kTileBytes] = unpacked.tiles;
+  const Codebooks codebooks;
+  const int8_t* x = p.line(0);
+  for (int64_t group = 0; group < p.groups; group += 2, x += 2 * kGroup) {
+    const Asked asked = asked_for(p, group);
+    unpack(p, codebooks, group, 0, asked, tiles[0]);
+    settle(tiles);
+    if (group) {
+      _tile_loadd(5, tiles[2], 64);
+      _tile_dpbsud(2, 4, 5);
+    }
+    unpack(p, codebooks, group, 1, asked, tiles[1]);
+    settle(tiles);
+    if (group) {
+      _tile_loadd(6, tiles[3], 64);
+      _tile_dpbsud(3, 4, 6);
+    }
+    _tile_loadd(4, x, p.rows.stride);
+    unpack(p, codebooks, group, 2, asked, tiles[2]);
+    settle(tiles);
+    _tile_loadd(7, tiles[0], 64);
+    _tile_dpbsud(0, 4, 7);
+    unpack(p, codebooks, group, 3, asked, tiles[3]);
+    settle(tiles);
+    _tile_loadd(5, tiles[1], 64);
+    _tile_dpbsud(1, 4, 5);
+  }
+  _tile_loadd(5, tiles[2], 64);
+  _tile_dpbsud(2, 4, 5);
+  _tile_loadd(6, tiles[3], 64);
+  _tile_dpbsud(3, 4, 6);
 }
 
 inline AMX void tiles_panel(const Part& p, int count) {
@@ -236,14 +286,7 @@ inline AMX void tiles_panel(const Part& p, int count) {
   _tile_zero(2);
   _tile_zero(3);
   if (p.books) {
-    alignas(64) static thread_local uint8_t unpacked[2][64 * kPanel];  // one is read while the other is made
-    const Codebooks codebooks;
-    unpack(p, codebooks, 0, unpacked[0]);
-    for (int64_t group = 0; group < p.groups; group += 2) {
-      if (group + 2 < p.groups) unpack(p, codebooks, group + 2, unpacked[(group / 2 + 1) % 2]);
-      settle(unpacked);
-      multiply_tiles(p.line(0) + group * kGroup, p.rows.stride, unpacked[group / 2 % 2]);
-    }
+    multiply_unpacked(p);
   } else {
     const uint8_t* w = p.weights;
     for (int64_t input = 0; input < p.groups * kGroup; input += 64, w += 64 * kPanel) {
