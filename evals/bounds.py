@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import torch
 from stretto_acoustic.models.musicgen import MusicGenCondition, MusicGenConfig, MusicGenLM, MusicGenStepper
 from stretto_shared.nn.lowbit import cache_bytes as integer_cache_bytes
-from stretto_shared.nn.weight_format import INTEGER_FORMATS
+from stretto_shared.nn.weight_format import INTEGER_FORMATS, cache_bits_of
 from torch import nn
 
 FLOAT_BYTES = 4
 GROUP = 32  # weights of int4 that share a byte for their codebook
 BYTES_PER_WEIGHT = {"as_dtype": 4.0, "fp32": 4.0, "bf16": 2.0, "int8": 1.0, "int4": 0.5 + 1 / GROUP}
+BYTES_PER_WEIGHT["int4_kv4"] = BYTES_PER_WEIGHT["int4"]
 _ONCE_A_PIECE = ".cross_kv"
 
 
@@ -59,7 +60,11 @@ def cache_bytes(
     """Bytes of the attention caches of guided pieces that run at once, as the service itself counts them."""
     if weight_format in INTEGER_FORMATS:
         num_steps = round(duration_s * config.frame_rate_hz) + max(config.delays)
-        shape = {"num_heads": config.num_heads, "head_dim": config.head_dim}
+        shape = {
+            "num_heads": config.num_heads,
+            "head_dim": config.head_dim,
+            "cache_bits": cache_bits_of(weight_format),
+        }
         own = integer_cache_bytes(config.num_layers, 2, num_steps, **shape)
         return num_pieces * (own + integer_cache_bytes(config.num_layers, 1, num_text_tokens, **shape))
     with torch.device("meta"):

@@ -38,7 +38,7 @@ from stretto_shared.metrics.bootstrap import bootstrap_mean
 DEFAULT_CLIPS = 48
 BATCH_SIZE = 4
 REFERENCE = "fp32"
-FORMATS = ("bf16", "int8", "int4")
+FORMATS = ("bf16", "int8", "int4", "int4_kv4")
 
 PROTOCOL = (
     "Teacher forced on clips of the test split, each with one caption of a held-out template, chosen by seed. KL in "

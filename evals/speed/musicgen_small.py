@@ -322,7 +322,9 @@ def options() -> argparse.Namespace:
     """The command line; `--quick` overrides what makes a run long."""
     made = parser(__doc__)
     made.set_defaults(threads=2)
-    made.add_argument("--weight-format", choices=("fp32", "bf16", "int8", "int4"), default="int4", help="of ours")
+    made.add_argument(
+        "--weight-format", choices=("fp32", "bf16", "int8", "int4", "int4_kv4"), default="int4", help="of ours"
+    )
     made.add_argument("--codec-threads", type=int, default=1, help="of the server's codec")
     made.add_argument(
         "--codec-dtype", choices=("float32", "bfloat16"), default="bfloat16", help="of the server's codec"

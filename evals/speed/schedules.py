@@ -8,7 +8,7 @@ that reaches less far than its pieces. A schedule brings 2 to 8 requests, of 1 t
 For each format two processes play one half of the schedules each. Both make every piece alone, in opposite order, and
 their digests are compared: same bytes across processes.
 
-    python evals/speed/schedules.py [--limit 1000] [--formats fp32 bf16 int8 int4]
+    python evals/speed/schedules.py [--limit 1000] [--formats fp32 bf16 int8 int4 int4_kv4]
 
 Cost: about 5 minutes on two cores; `--limit 40` is the quick check. How busy the machine is changes which pieces meet,
 and must not change a byte.
@@ -53,7 +53,7 @@ from stretto_shared.engine.config import TokenEngineConfig
 
 DEFAULT_SCHEDULES = 1000
 NUM_PIECES = 48
-FORMATS = ("fp32", "bf16", "int8", "int4")
+FORMATS = ("fp32", "bf16", "int8", "int4", "int4_kv4")
 NUM_PROCESSES = 2
 LARGEST = TokenEngineConfig(max_slots=MAX_SLOTS, prefill_columns=MAX_PREFILL_COLUMNS)
 SMALL = MusicGenConfig(

@@ -34,6 +34,8 @@ def test_caches_hold_both_rows_of_every_piece_with_their_text() -> None:
 def test_integer_caches_take_a_byte_a_number_and_two_scales_a_step_and_head() -> None:
     one = cache_bytes(SMALL, "int4", duration_s=10.0, num_text_tokens=8, num_pieces=1)
     assert one == 24 * 16 * (2 * 64 + 8) * (2 * 512 + 16)  # steps in panels of 16, the text for one row alone
+    half = cache_bytes(SMALL, "int4_kv4", duration_s=10.0, num_text_tokens=8, num_pieces=1)
+    assert half == 24 * 16 * (2 * 32 + 8) * (2 * 512 + 16)
 
 
 def test_a_step_takes_as_long_as_its_bytes_are_read() -> None:

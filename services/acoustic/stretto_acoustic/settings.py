@@ -58,12 +58,14 @@ class AcousticSettings(BaseSettings):
     dtype: Literal["float32", "bfloat16"] = Field(default_factory=_dtype_of)
     """Number format of weights and caches: float32 on a CPU unless set, bfloat16 on a GPU. Another format gives other
     bytes for the same seed."""
-    weight_format: Literal["as_dtype", "fp32", "bf16", "int8", "int4"] = Field(default_factory=_weight_format_of)
+    weight_format: Literal["as_dtype", "fp32", "bf16", "int8", "int4", "int4_kv4"] = Field(
+        default_factory=_weight_format_of
+    )
     """How the matrices of the transformer are held, made from the same checkpoint when it is loaded: `int8` on a CPU in
     float32 unless set, else `as_dtype`, as they are. `fp32`, `bf16`: four and two bytes a weight; norms, embeddings,
     attention and caches keep `dtype`. `int8`, `int4`: one byte and half a byte, caches of one byte, and every row's
-    result its own. Each gives other bytes for the same seed, and shows as another digest. On `cuda` there are
-    `as_dtype` and `fp32` only."""
+    result its own; `int4_kv4`: caches of half a byte too. Each gives other bytes for the same seed, and shows as
+    another digest. On `cuda` there are `as_dtype` and `fp32` only."""
     native_kernel_dir: Path = Path("~/.cache/stretto")
     """Where the kernel for int8 and int4 is compiled to, once, by this machine's C++ compiler. Without one, or without
     AVX-512 VNNI, the same bytes come from torch, many times more slowly: set `fp32` there for a model of any size."""

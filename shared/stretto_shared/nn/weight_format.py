@@ -6,6 +6,7 @@
 | `bf16` | 2 | as torch's bfloat16 product does | weights rounded to bfloat16; rows too, on their way in |
 | `int8` | 1 | itself | `lowbit`: a scale per output, rows rounded to int8 with a scale each |
 | `int4` | 0.53 | itself | `lowbit`: 16 levels, of one of eight codebooks for each 32 weights |
+| `int4_kv4` | 0.53 | itself | as `int4`; keys and values of attention in four bits too, where the others have eight |
 
 Only linear layers without a bias are replaced: those of a transformer's blocks and heads. Speed and the choice:
 `docs/adr/0007-weights-of-eight-and-four-bits.md`; quality: `evals/quality/weight_formats.py`.
@@ -24,9 +25,9 @@ from stretto_shared.errors import InvalidInput
 from stretto_shared.nn.lowbit import LowBitLinear, load_native_kernel, quantise_int4, quantise_int8
 from stretto_shared.nn.packed_linear import pack_linears
 
-WeightFormat = Literal["as_dtype", "fp32", "bf16", "int8", "int4"]
+WeightFormat = Literal["as_dtype", "fp32", "bf16", "int8", "int4", "int4_kv4"]
 WEIGHT_FORMATS: tuple[str, ...] = get_args(WeightFormat)
-INTEGER_FORMATS = ("int8", "int4")
+INTEGER_FORMATS = ("int8", "int4", "int4_kv4")
 
 
 class Bf16Linear(nn.Module):
@@ -42,11 +43,16 @@ class Bf16Linear(nn.Module):
         return nn.functional.linear(x.bfloat16(), self._weight).to(x.dtype)
 
 
+def cache_bits_of(weight_format: str) -> int:
+    """Bits of a number in the attention caches of a model whose weights are integers."""
+    return 4 if weight_format == "int4_kv4" else 8
+
+
 def check_weight_format(weight_format: str, dtype: torch.dtype) -> None:
     """Refuse what cannot be served.
 
     Raises:
-        InvalidInput: If there is no such format, or `fp32`, `int8` or `int4`, whose arithmetic beside the matrices is
+        InvalidInput: If there is no such format, or `fp32` or one of integers, whose arithmetic beside the matrices is
             float32, meet a model of another number format.
     """
     if weight_format not in WEIGHT_FORMATS:
@@ -110,7 +116,8 @@ def _replacement(weight_format: str, native_kernel_dir: Path | None) -> Callable
     kernel = None if native_kernel_dir is None else load_native_kernel(native_kernel_dir)
     if weight_format == "int8":
         return lambda linear: LowBitLinear(quantise_int8(linear.weight), kernel)
-    return lambda linear: LowBitLinear(quantise_int4(linear.weight, kernel), kernel)
+    bits = cache_bits_of(weight_format)
+    return lambda linear: LowBitLinear(quantise_int4(linear.weight, kernel), kernel, cache_bits=bits)
 
 
 def _replace(module: nn.Module, make: Callable[[nn.Linear], nn.Module]) -> int:

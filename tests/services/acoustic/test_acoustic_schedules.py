@@ -24,7 +24,7 @@ from stretto_shared.engine.sampling import Sampling
 from stretto_shared.engine.thread import ModelThread
 from stretto_shared.engine.token_engine import TokenEngine, TokenEngineConfig
 
-FORMATS = ("float32", "float32-unpacked", "bfloat16", "bf16", "int8", "int4", "int8-torch")
+FORMATS = ("float32", "float32-unpacked", "bfloat16", "bf16", "int8", "int4", "int4_kv4", "int8-torch")
 K, NUM_PIECES = 4, 12
 NONE = np.zeros((K, 0), dtype=np.int32)
 Request = TokenRequest[MusicGenCondition]
@@ -55,7 +55,7 @@ def stepper(number_format: str) -> Stepper:
         model,
         digest_sha256="a" * 64,
         dtype=number_format if number_format == "bfloat16" else "float32",
-        weight_format=weight_format if weight_format in ("bf16", "int8", "int4") else "as_dtype",
+        weight_format=weight_format if weight_format in ("bf16", "int8", "int4", "int4_kv4") else "as_dtype",
         native_kernel_dir=None if computed_by == "torch" else kernel_dir(),
     )
     return make_stepper(loaded, TokenEngineConfig(max_slots=4, prefill_columns=8), joins=True)
@@ -172,6 +172,6 @@ def test_the_pieces_differ_so_that_a_mix_up_would_show() -> None:
     assert len({codes.tobytes() for codes in pieces if codes.shape[1] > 2}) == sum(c.shape[1] > 2 for c in pieces)
 
 
-@pytest.mark.parametrize("number_format", ["bfloat16", "int8", "int4"])
+@pytest.mark.parametrize("number_format", ["bfloat16", "int8", "int4", "int4_kv4"])
 def test_formats_whose_rows_are_their_own_join(number_format: str) -> None:
     assert stepper(number_format).is_row_invariant

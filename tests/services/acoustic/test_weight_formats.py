@@ -22,7 +22,7 @@ from stretto_shared.grpc.setting_errors import InvalidSetting, named_settings
 from stretto_shared.nn.weight_format import WEIGHT_FORMATS
 
 CONFIG = dataclasses.replace(PRESETS["tiny"], codec_id="framecodec@0123456789ab")
-FORMATS = ("bf16", "int8", "int4")
+FORMATS = ("bf16", "int8", "int4", "int4_kv4")
 
 
 def tiny_model() -> MusicGenLM:
@@ -72,7 +72,7 @@ def test_each_format_is_loaded_from_the_same_checkpoint_and_identifies_itself(fo
     assert info(weight_format="fp32") == plain
     others = [info(weight_format=name) for name in FORMATS] + [info(dtype="bfloat16", weight_format="bf16")]
     assert [other.source for other in others] == [*(f"default#{n}" for n in FORMATS), "default#bfloat16+bf16"]
-    assert len({other.model_id for other in [plain, *others]}) == 5
+    assert len({other.model_id for other in [plain, *others]}) == 6
     assert {other.parameter_count for other in others} == {plain.parameter_count}
     assert info(weight_format="int8") == others[1]
 

@@ -24,11 +24,19 @@ from stretto_shared.nn.lowbit import (
     quantise_int4,
     quantise_int8,
 )
-from stretto_shared.nn.lowbit.reference import exponential, gelu, halving_sum, layer_norm
+from stretto_shared.nn.lowbit.reference import (
+    exponential,
+    gelu,
+    halving_sum,
+    layer_norm,
+    mixed,
+    quantise_to_four_bits,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 FORMATS = {"int8": quantise_int8, "int4": quantise_int4}
+CACHE_BITS = pytest.mark.parametrize("cache_bits", [8, 4])
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,7 @@ def norm_of(dim: int, seed: int) -> nn.LayerNorm:
 
 
 @functools.lru_cache
-def layers_of(shape: Shape, weight_format: str, kernel: NativeKernel | None) -> DecoderLayers:
+def layers_of(shape: Shape, weight_format: str, kernel: NativeKernel | None, cache_bits: int = 8) -> DecoderLayers:
     made = {name: LowBitLinear(FORMATS[weight_format](w), kernel) for name, w in floats_of(shape).items()}
     blocks = []
     for block in range(2):
@@ -108,7 +116,7 @@ def layers_of(shape: Shape, weight_format: str, kernel: NativeKernel | None) -> 
                 own["cross_out"] if shape.has_memory else None,
             )
         )
-    return DecoderLayers(blocks, norm_of(shape.dim, 50), made["heads"], shape.num_heads)
+    return DecoderLayers(blocks, norm_of(shape.dim, 50), made["heads"], shape.num_heads, cache_bits)
 
 
 @dataclass(frozen=True)
@@ -200,14 +208,14 @@ def together(decoder: Any, shape: Shape, together_pieces: list[Piece]) -> list[T
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("weight_format", FORMATS)
+@pytest.mark.parametrize(("weight_format", "cache_bits"), [("int8", 8), ("int4", 8), ("int4", 4)])
 @settings(max_examples=8, deadline=None)
 @given(several=st.lists(pieces, min_size=1, max_size=4), has_tiles=st.booleans())
 def test_the_kernel_gives_the_bytes_of_the_reference_in_any_company(
-    kernel: NativeKernel, shape: Shape, weight_format: str, several: list[Piece], has_tiles: bool
+    kernel: NativeKernel, shape: Shape, weight_format: str, cache_bits: int, several: list[Piece], has_tiles: bool
 ) -> None:
-    native = NativeDecoder(layers_of(shape, weight_format, kernel), kernel)
-    reference = ReferenceDecoder(layers_of(shape, weight_format, None))
+    native = NativeDecoder(layers_of(shape, weight_format, kernel, cache_bits), kernel)
+    reference = ReferenceDecoder(layers_of(shape, weight_format, None, cache_bits))
     kernel.use_tiles(has_tiles)
     for piece, logits in zip(several, together(native, shape, several)):
         assert torch.equal(logits, alone(reference, shape, piece))
@@ -215,16 +223,20 @@ def test_the_kernel_gives_the_bytes_of_the_reference_in_any_company(
 
 
 @pytest.mark.parametrize("weight_format", FORMATS)
+@CACHE_BITS
 @settings(max_examples=8, deadline=None)
 @given(several=st.lists(pieces, min_size=2, max_size=3))
-def test_the_reference_too_gives_a_row_its_own_bytes_in_any_company(weight_format: str, several: list[Piece]) -> None:
-    reference = ReferenceDecoder(layers_of(SHAPES[0], weight_format, None))
+def test_the_reference_too_gives_a_row_its_own_bytes_in_any_company(
+    weight_format: str, cache_bits: int, several: list[Piece]
+) -> None:
+    reference = ReferenceDecoder(layers_of(SHAPES[0], weight_format, None, cache_bits))
     for piece, logits in zip(several, together(reference, SHAPES[0], several)):
         assert torch.equal(logits, alone(reference, SHAPES[0], piece))
 
 
-def test_threads_change_no_byte(kernel: NativeKernel) -> None:
-    decoder = NativeDecoder(layers_of(SHAPES[0], "int4", kernel), kernel)
+@CACHE_BITS
+def test_threads_change_no_byte(kernel: NativeKernel, cache_bits: int) -> None:
+    decoder = NativeDecoder(layers_of(SHAPES[0], "int4", kernel, cache_bits), kernel)
     several = [Piece(seed, 30, seed, 100, 3 * seed, (7,)) for seed in range(4)]
     threads, found = torch.get_num_threads(), []
     for num_threads in (1, 2, 3):
@@ -274,9 +286,26 @@ def by_floats(shape: Shape, piece: Piece) -> Tensor:
 )
 def test_results_are_near_those_of_the_same_decoder_in_float64(shape: Shape, piece: Piece) -> None:
     exact = by_floats(shape, piece)
-    for weight_format, most in (("int8", 0.03), ("int4", 0.25)):
-        found = alone(ReferenceDecoder(layers_of(shape, weight_format, None)), shape, piece)
+    for weight_format, cache_bits, most in (("int8", 8, 0.03), ("int8", 4, 0.12), ("int4", 8, 0.25), ("int4", 4, 0.3)):
+        found = alone(ReferenceDecoder(layers_of(shape, weight_format, None, cache_bits)), shape, piece)
         assert 0 < (found - exact).norm() / exact.norm() < most
+
+
+def test_numbers_of_four_bits_are_the_nearest_odd_fifteenths_of_the_largest() -> None:
+    rows = torch.stack([torch.linspace(-3, 3, 33), torch.zeros(33), torch.full((33,), float("inf"))])
+    integers, scales = quantise_to_four_bits(rows)
+    assert integers[0].unique().tolist() == list(range(-15, 16, 2))
+    assert ((integers[0] * scales[0] - rows[0]).abs() <= scales[0] * 1.0001).all()
+    assert (integers[1] * scales[1]).abs().max() == 0 and scales[2].isnan().all()
+
+
+def test_what_is_heard_is_a_mean_by_weights_of_fourteen_bits() -> None:
+    weights, values = randn(3, 40, seed=4).exp(), randn(3, 40, 5, seed=5).mul(60).round()
+    exact = (weights.double()[..., None] * values.double()).sum(1)
+    bound = weights.amax(1) / 16383 / 2 * values.abs().sum(1).amax(1)
+    error = (mixed(weights, values) - exact).abs().amax(1)
+    assert (0 < error).all() and (error <= bound * 1.01).all()
+    assert mixed(torch.zeros(1, 4), torch.ones(1, 4, 2)).tolist() == [[0, 0]]
 
 
 def test_the_parts_are_what_they_are_called() -> None:
@@ -289,11 +318,16 @@ def test_the_parts_are_what_they_are_called() -> None:
     assert torch.allclose(layer_norm(rows, norm_of(100, 3)), norm_of(100, 3)(rows), atol=1e-5)
 
 
-def test_a_cache_takes_the_bytes_that_it_says(kernel: NativeKernel) -> None:
-    shape = SHAPES[1]
-    decoder = NativeDecoder(layers_of(shape, "int8", kernel), kernel)
-    stores = decoder.new_cache(2, 17).stores
-    assert stores.nbytes == cache_bytes(2, 2, 17, num_heads=shape.num_heads, head_dim=shape.dim // shape.num_heads)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_cache_takes_the_bytes_that_it_says(kernel: NativeKernel, shape: Shape) -> None:
+    sizes = {}
+    for cache_bits in (8, 4):
+        decoder = NativeDecoder(layers_of(shape, "int8", kernel, cache_bits), kernel)
+        sizes[cache_bits] = decoder.new_cache(2, 17).stores.nbytes
+        assert sizes[cache_bits] == cache_bytes(
+            2, 2, 17, num_heads=shape.num_heads, head_dim=shape.dim // shape.num_heads, cache_bits=cache_bits
+        )
+    assert sizes[4] <= sizes[8]
 
 
 def test_norms_that_the_kernel_would_not_compute_are_refused() -> None:
@@ -304,6 +338,8 @@ def test_norms_that_the_kernel_would_not_compute_are_refused() -> None:
     plain = DecoderLayers(layers.blocks, nn.LayerNorm(64, elementwise_affine=False), layers.heads, layers.num_heads)
     with pytest.raises(ValueError, match="weight and bias"):
         ReferenceDecoder(plain)
+    with pytest.raises(ValueError, match="8 or 4, got 5"):
+        ReferenceDecoder(layers_of(SHAPES[0], "int8", None, 5))
 
 
 def test_what_a_pass_reads_lies_in_its_order_and_stays_there(kernel: NativeKernel) -> None:

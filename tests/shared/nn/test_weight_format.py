@@ -13,7 +13,14 @@ from stretto_shared.nn.packed_linear import PackedLinear
 from stretto_shared.nn.weight_format import WEIGHT_FORMATS, Bf16Linear, check_weight_format, fill, set_weight_format
 from torch import Tensor, nn
 
-KINDS = {"as_dtype": PackedLinear, "fp32": PackedLinear, "bf16": Bf16Linear, "int8": LowBitLinear, "int4": LowBitLinear}
+KINDS = {
+    "as_dtype": PackedLinear,
+    "fp32": PackedLinear,
+    "bf16": Bf16Linear,
+    "int8": LowBitLinear,
+    "int4": LowBitLinear,
+    "int4_kv4": LowBitLinear,
+}
 
 
 def small_model() -> nn.Sequential:
@@ -31,7 +38,9 @@ def test_layers_without_a_bias_are_replaced_and_results_stay_near(weight_format:
     assert set_weight_format(model, weight_format) == 2
     assert type(model[0]) is type(model[2][1]) is KINDS[weight_format]
     assert type(model[1]) is nn.Linear
-    assert (model(rows) - expected).norm() / expected.norm() < {"int4": 0.2, "int8": 0.03}.get(weight_format, 0.01)
+    assert (model(rows) - expected).norm() / expected.norm() < {"int4": 0.2, "int4_kv4": 0.2, "int8": 0.03}.get(
+        weight_format, 0.01
+    )
 
 
 @torch.inference_mode()
@@ -43,7 +52,7 @@ def test_moving_a_model_to_bfloat16_leaves_integer_weights_alone() -> None:
 
 
 def test_an_unknown_format_is_refused_with_the_choices() -> None:
-    with pytest.raises(InvalidInput, match=r"as_dtype, fp32, bf16, int8, int4.*got 'int3'") as caught:
+    with pytest.raises(InvalidInput, match=r"as_dtype, fp32, bf16, int8, int4, int4_kv4.*got 'int3'") as caught:
         check_weight_format("int3", torch.float32)
     assert caught.value.field == "weight_format"
 

@@ -3,8 +3,8 @@
 `NativeDecoder` runs a pass in one call of the native kernel; `reference.ReferenceDecoder` is the same arithmetic in
 torch, slow, for machines without it. Both give the same bytes (`tests/shared/nn/test_lowbit_decoder.py`), and a row's
 bytes depend on its own request alone: products are those of `linear`, and attention is computed for each row and head
-by itself, over keys and values of eight bits with a scale for each step and head. Norms, softmax, GELU and residuals
-are float32, each with the one order of roundings that `native/numerics.hpp` and `native/attention.hpp` state.
+by itself, over keys and values of eight or four bits with a scale for each step and head. Norms, softmax, GELU and
+residuals are float32, each with the one order of roundings that `native/numerics.hpp` and `native/attention.hpp` state.
 
 Blocks are pre-norm without biases in their matrices: self-attention, attention to a memory where a block has it, a GELU
 feed-forward layer. Positions, embeddings and masks are the caller's. Knows nothing of requests and sampling.
@@ -28,7 +28,7 @@ from stretto_shared.nn.heap import HugePages, zeros_on_huge_pages
 from stretto_shared.nn.lowbit.kernel import NativeKernel
 from stretto_shared.nn.lowbit.linear import LowBitLinear
 
-ARITHMETIC = "lowbit-2"
+ARITHMETIC = "lowbit-3"
 """What is computed, to the bit; a change of bytes changes this name, and with it the identity of models served so."""
 Cache = TypeVar("Cache")
 _PANEL_STEPS = 16
@@ -54,12 +54,13 @@ class DecoderBlock:
 
 @dataclass(frozen=True, eq=False)
 class DecoderLayers:
-    """A whole decoder: its blocks, the norm after them, and the heads."""
+    """A whole decoder: its blocks, the norm after them, and the heads; keys and values are held in 8 or 4 bits."""
 
     blocks: Sequence[DecoderBlock]
     norm: nn.LayerNorm
     heads: LowBitLinear
     num_heads: int
+    cache_bits: int = 8
 
     @property
     def dim(self) -> int:
@@ -125,9 +126,11 @@ class IntegerDecoder(Protocol[Cache]):
         ...
 
 
-def cache_bytes(num_blocks: int, num_rows: int, num_steps: int, *, num_heads: int, head_dim: int) -> int:
-    """Bytes that a cache takes: two of eight bits for each number, and two scales for each step and head."""
-    return num_blocks * num_rows * num_heads * _padded(num_steps, _PANEL_STEPS) * _bytes_per_step(head_dim)
+def cache_bytes(
+    num_blocks: int, num_rows: int, num_steps: int, *, num_heads: int, head_dim: int, cache_bits: int = 8
+) -> int:
+    """Bytes that a cache takes: keys and values, and two scales for each step and head."""
+    return num_blocks * num_rows * num_heads * _padded(num_steps, _PANEL_STEPS) * _bytes_per_step(head_dim, cache_bits)
 
 
 class NativeCache:
@@ -172,17 +175,20 @@ class NativeDecoder:
             _matrix(layers.heads),
             layers.norm.eps,
             layers.head_dim**-0.5,
+            layers.cache_bits,
         )
 
     def new_cache(self, num_rows: int, num_steps: int) -> NativeCache:
         capacity = _padded(num_steps, _PANEL_STEPS)
-        num_bytes = self._layers.num_heads * capacity * _bytes_per_step(self._layers.head_dim)
+        num_bytes = self._layers.num_heads * capacity * _bytes_per_step(self._layers.head_dim, self._layers.cache_bits)
         return NativeCache(zeros_on_huge_pages((len(self._layers.blocks), num_rows, num_bytes), torch.uint8), capacity)
 
     def remember(self, cache: NativeCache, block: int, keys: Tensor, values: Tensor) -> None:
         layers = self._layers
         store = cache.address(block, 0)
-        self._kernel.remember(store, cache.capacity, layers.num_heads, layers.head_dim, 0, keys, values)
+        self._kernel.remember(
+            store, cache.capacity, layers.cache_bits, layers.num_heads, layers.head_dim, 0, keys, values
+        )
 
     def read(self, x: Tensor, rows: Sequence[DecoderRow[NativeCache]], wanted: Sequence[int]) -> Tensor:
         logits = torch.empty((len(wanted), self._layers.heads.out_features))
@@ -201,8 +207,11 @@ def check_layers(layers: DecoderLayers) -> None:
     """Refuse what a decoder cannot compute.
 
     Raises:
-        ValueError: If a norm has no weight or bias, is not float32, or has another eps than the last one.
+        ValueError: If a norm has no weight or bias, is not float32, or has another eps than the last one, or caches
+            are of neither 8 nor 4 bits.
     """
+    if layers.cache_bits not in (8, 4):
+        raise ValueError(f"expected cache_bits of 8 or 4, got {layers.cache_bits}.")
     for norm in layers.norms():
         if norm.weight is None or norm.bias is None or norm.weight.dtype != torch.float32:
             raise ValueError(f"expected layer norms in float32 with weight and bias, got {norm}.")
@@ -225,8 +234,8 @@ def _padded(size: int, to: int) -> int:
     return -(-size // to) * to
 
 
-def _bytes_per_step(head_dim: int) -> int:
-    return 2 * _padded(head_dim, _LANES) + _SCALE_BYTES
+def _bytes_per_step(head_dim: int, cache_bits: int) -> int:
+    return 2 * _padded(head_dim, _LANES * 8 // cache_bits) * cache_bits // 8 + _SCALE_BYTES
 
 
 class _Norm(ctypes.Structure):
@@ -260,6 +269,7 @@ class _Decoder(ctypes.Structure):
         ("heads", _Matrix),
         ("eps", ctypes.c_float),
         ("scale", ctypes.c_float),
+        ("cache_bits", ctypes.c_int64),
     )
 
 

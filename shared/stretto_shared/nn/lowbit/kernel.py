@@ -68,12 +68,21 @@ class NativeKernel:
         )
 
     def remember(
-        self, store: int, capacity: int, num_heads: int, head_dim: int, first: int, keys: Tensor, values: Tensor
+        self,
+        store: int,
+        capacity: int,
+        bits: int,
+        num_heads: int,
+        head_dim: int,
+        first: int,
+        keys: Tensor,
+        values: Tensor,
     ) -> None:
         """Write keys and values [n, H * E], parts of one tensor perhaps, as steps from `first` on, to `store`."""
         self.library.stretto_remember(
             store,
             capacity,
+            bits,
             num_heads,
             head_dim,
             first,
@@ -168,7 +177,7 @@ def _bind(path: Path) -> Any:
     for name, arguments in {
         "multiply": [pointer, size, size, size, pointer, pointer, pointer, pointer, count],
         "choose_codebooks": [pointer, size, pointer, pointer, count],
-        "remember": [pointer, size, size, size, size, size, pointer, pointer, size],
+        "remember": [pointer, size, count, size, size, size, size, pointer, pointer, size],
         "decode": [pointer, pointer, pointer, size, pointer, size, pointer, count],
         "guide": [pointer, size, ctypes.c_float, pointer],
         "draw": [pointer, size, size, pointer],

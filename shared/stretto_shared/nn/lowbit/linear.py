@@ -38,10 +38,12 @@ class LowBitLinear(nn.Module):
     Args:
         matrix: The weights [N, K].
         kernel: The native kernel, or None for torch.
+        cache_bits: Of the keys and values of the decoder that it is a layer of, 8 or 4; the layer itself asks for none.
     """
 
-    def __init__(self, matrix: IntegerMatrix, kernel: NativeKernel | None = None) -> None:
+    def __init__(self, matrix: IntegerMatrix, kernel: NativeKernel | None = None, *, cache_bits: int = 8) -> None:
         super().__init__()
+        self.cache_bits = cache_bits
         self.out_features, self.in_features = matrix.values.shape
         self.num_bits = matrix.num_bits
         self._kernel = kernel
@@ -109,13 +111,13 @@ class LowBitLinear(nn.Module):
         return (sums.float() * self._scales) * row_scales
 
 
-def quantise_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+def quantise_rows(rows: Tensor, most_integer: int = MAX_INT8) -> tuple[Tensor, Tensor]:
     """Integers [B, K], as float32, and scales [B, 1] of float32 rows [B, K], as the module's docstring says."""
     magnitudes = rows.abs().amax(1, keepdim=True)
     is_finite = magnitudes <= _MAX_FLOAT
     is_heard = is_finite & (magnitudes >= _LEAST_MAGNITUDE)
     safe = torch.where(is_heard, magnitudes, 1.0)
-    most = torch.full_like(safe, MAX_INT8)  # a tensor: torch may multiply by the reciprocal of a plain number
+    most = torch.full_like(safe, most_integer)  # a tensor: torch may multiply by the reciprocal of a plain number
     integers = torch.where(is_heard, (rows * (most / safe)).round(), 0.0)
     scales = torch.where(is_heard, safe / most, torch.where(is_finite, 0.0, torch.nan))
     return integers, scales

@@ -15,31 +15,35 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from stretto_shared.nn.lowbit.codebooks import halving_sum
 from stretto_shared.nn.lowbit.decoder import DecoderLayers, DecoderRow, check_layers
 from stretto_shared.nn.lowbit.linear import quantise_rows
 
-_RUN = 32  # steps whose values are summed before the sums are
+_MOST_WEIGHT = 16383  # of 14 bits
+_LOW_PART = 128
+_MOST_PLACE = 15  # of 4 bits; a place q stands for 2 q - 15
+_LEAST_MAGNITUDE = 1e-30
 _EXP_TERMS = (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
 _ERFC_TERMS = (-1.453152027, 1.421413741, -0.284496736, 0.254829592)
 
 
 @dataclass(frozen=True, eq=False)
 class ReferenceCache:
-    """Keys and values, int8 as float32 [blocks, B, H, S, E], and their scales [blocks, B, H, S]."""
+    """Keys and values, integers as float32 [blocks, B, H, S, E], and their scales [blocks, B, H, S]."""
 
     keys: Tensor
     values: Tensor
     key_scales: Tensor
     value_scales: Tensor
+    bits: int
 
     def put(self, block: int, row: int, at: int, keys: Tensor, values: Tensor) -> None:
         """Write keys and values [n, H, E] from step `at` on."""
         steps = slice(at, at + keys.shape[0])
         for numbers, integers, scales in ((keys, self.keys, self.key_scales), (values, self.values, self.value_scales)):
-            rounded, scale = quantise_rows(numbers.flatten(0, 1))
+            flat = numbers.flatten(0, 1)
+            rounded, scale = quantise_rows(flat) if self.bits == 8 else quantise_to_four_bits(flat)
             integers[block, row, :, steps] = rounded.view(numbers.shape).transpose(0, 1)
             scales[block, row, :, steps] = scale.view(numbers.shape[:2]).t()
 
@@ -55,7 +59,8 @@ class ReferenceDecoder:
         layers = self._layers
         shape = (len(layers.blocks), num_rows, layers.num_heads, num_steps)
         whole = (*shape, layers.head_dim)
-        return ReferenceCache(torch.zeros(whole), torch.zeros(whole), torch.zeros(shape), torch.zeros(shape))
+        numbers = [torch.zeros(size) for size in (whole, whole, shape, shape)]
+        return ReferenceCache(*numbers, layers.cache_bits)
 
     def remember(self, cache: ReferenceCache, block: int, keys: Tensor, values: Tensor) -> None:
         cache.put(block, 0, 0, self._heads(keys), self._heads(values))
@@ -102,26 +107,33 @@ class ReferenceDecoder:
         weights = exponential(scores - scores.amax(1, keepdim=True))  # [H, S]
         total = halving_sum(weights)
         weights = weights * cache.value_scales[block, row][:, steps]
-        return in_runs(weights, values) / total[:, None]
+        return mixed(weights, values) / total[:, None]
 
     def _heads(self, x: Tensor) -> Tensor:
         """[N, D] as [N, H, E]."""
         return x.reshape(x.shape[0], self._layers.num_heads, -1)
 
 
-def in_runs(weights: Tensor, values: Tensor) -> Tensor:
-    """Sum weights [H, S] times values [H, S, E] over S one by one in runs, then run by run: [H, E]."""
-    num_runs = -(-values.shape[1] // _RUN)
-    missing = num_runs * _RUN - values.shape[1]
-    terms = F.pad(weights[..., None] * values, (0, 0, 0, missing))
-    terms = terms.view(values.shape[0], num_runs, _RUN, values.shape[2])
-    runs = torch.zeros_like(terms[:, :, 0])
-    for at in range(_RUN):
-        runs = runs + terms[:, :, at]
-    total = torch.zeros_like(runs[:, 0])
-    for at in range(num_runs):
-        total = total + runs[:, at]
-    return total
+def quantise_to_four_bits(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Odd integers from -15 to 15 [B, K], as float32, and scales [B, 1] of float32 rows [B, K]."""
+    magnitudes = rows.abs().amax(1, keepdim=True)
+    is_finite = magnitudes <= torch.finfo(torch.float32).max
+    is_heard = is_finite & (magnitudes >= _LEAST_MAGNITUDE)
+    safe = torch.where(is_heard, magnitudes, 1.0)
+    half = torch.full_like(safe, _MOST_PLACE / 2)
+    places = (rows * (half / safe) + half).round().clamp(0, _MOST_PLACE)
+    scales = torch.where(is_heard, safe / (2 * half), torch.where(is_finite, 0.0, torch.nan))
+    return torch.where(is_heard, 2 * places - _MOST_PLACE, -_MOST_PLACE), scales
+
+
+def mixed(weights: Tensor, values: Tensor) -> Tensor:
+    """Sum weights [H, S] times integers [H, S, E] over S, the weights as integers of 14 bits: [H, E]."""
+    integers, unit = quantise_rows(weights, _MOST_WEIGHT)
+    high = (integers / _LOW_PART).floor()
+    upper, lower = (
+        (part.double()[..., None] * values.double()).sum(1).float() for part in (high, integers - _LOW_PART * high)
+    )
+    return (upper * _single(_LOW_PART, values) + lower) * unit
 
 
 def exponential(x: Tensor) -> Tensor:

@@ -4,8 +4,8 @@ For a `MusicGenLM` whose matrices are `LowBitLinear`. What it knows of MusicGen 
 out: embeddings and positions, which rows a request has, what each of them hears. The null row of guidance has no text
 and no melody, so it hears no memory and no prefix, which gives what MusicGen's null text and null melody give: nothing.
 
-Caches are eight bits, a quarter of float32's. Rows never depend on each other, so any requests and any number of
-columns share a pass.
+Caches are of eight bits or four, a quarter or an eighth of float32's. Rows never depend on each other, so any requests
+and any number of columns share a pass.
 
 Legend: N rows of a pass, K codebooks, C columns of a request, D width, P prefix frames, L text tokens, V cardinality.
 """
@@ -226,7 +226,14 @@ class IntegerStepper(OfMusicGen):
 
     def _cache_bytes(self, num_rows: int, num_steps: int) -> int:
         config = self._model.config
-        return cache_bytes(config.num_layers, num_rows, num_steps, num_heads=config.num_heads, head_dim=config.head_dim)
+        return cache_bytes(
+            config.num_layers,
+            num_rows,
+            num_steps,
+            num_heads=config.num_heads,
+            head_dim=config.head_dim,
+            cache_bits=_integers(self._model.heads).cache_bits,
+        )
 
 
 def is_integer(model: MusicGenLM) -> bool:
@@ -237,7 +244,11 @@ def is_integer(model: MusicGenLM) -> bool:
 def _decoder_layers(model: MusicGenLM) -> DecoderLayers:
     """The layers of a MusicGen model as the integer decoder takes them."""
     return DecoderLayers(
-        [_decoder_block(block) for block in model.blocks()], model.norm, _integers(model.heads), model.config.num_heads
+        [_decoder_block(block) for block in model.blocks()],
+        model.norm,
+        _integers(model.heads),
+        model.config.num_heads,
+        _integers(model.heads).cache_bits,
     )
 
 

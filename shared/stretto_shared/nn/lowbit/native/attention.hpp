@@ -1,45 +1,105 @@
-// Attention of one query over keys and values of eight bits, for one head.
+// Attention of one query over keys and values of eight or four bits, for one head.
 //
-// A store of one head, E its width padded to 16, C its capacity in steps, a multiple of 16:
-//   keys    uint8 [C / 16][E / 4][16 steps][4], value + 128; values int8 [C][E]; float32 scales of keys [C], of values [C].
-// Every step has a scale of its own. Scores are exact sums of integers and two multiplications; weights times values are
-// summed one by one in runs of 32 steps, then run by run.
+// A store of one head, E its width padded to 16 (to 32 at four bits), C its capacity in steps, a multiple of 16:
+//   keys [C / 16][E / 4][16 steps][4], values [C / 4][E / 16][16][4 steps], float32 scales of keys [C], of values [C].
+// At eight bits a byte is a number + 128. At four bits a number is 2 q - 15, and a byte has the q of two words of four keys,
+// or of two blocks of 16 values, an even one in its low half and the odd one after it in its high half.
+// Every step has a scale of its own. Scores are exact sums of integers and two multiplications. Weights times the scales of
+// their values are rounded to 14 bits of their largest, so that what is heard is a sum of integers as well.
 #pragma once
 #include "numerics.hpp"
 
 namespace stretto {
 
-constexpr int kRun = 32, kMaxChunks = 4;
+constexpr int kMaxChunks = 4, kStepsOfWord = 4, kLowBits = 7;
+constexpr float kMostWeight = 16383.0f;
 
 inline VNNI void ask_store(const void* at) { _mm_prefetch(static_cast<const char*>(at), _MM_HINT_T0); }
 
 struct Store {
-  uint8_t* keys;
-  int8_t* values;
+  uint8_t *keys, *values;
   float *key_scales, *value_scales;
-  int64_t width;  // padded
+  int64_t width, step_bytes;  // padded; of a key, and of a value
 };
 
-inline int64_t store_bytes(int64_t head_width, int64_t capacity) { return capacity * (2 * padded(head_width, 16) + 8); }
+inline int64_t padded_head(int64_t head_width, int bits) { return padded(head_width, bits == 4 ? 2 * kLanes : kLanes); }
 
-inline Store store_at(uint8_t* heads, int64_t head, int64_t head_width, int64_t capacity) {
-  const int64_t width = padded(head_width, 16);
-  uint8_t* at = heads + head * store_bytes(head_width, capacity);
-  float* scales = reinterpret_cast<float*>(at + 2 * capacity * width);
-  return {at, reinterpret_cast<int8_t*>(at + capacity * width), scales, scales + capacity, width};
+inline int64_t store_bytes(int64_t head_width, int64_t capacity, int bits) {
+  return capacity * (2 * padded_head(head_width, bits) * bits / 8 + 8);
 }
 
+inline Store store_at(uint8_t* heads, int64_t head, int64_t head_width, int64_t capacity, int bits) {
+  const int64_t width = padded_head(head_width, bits), step_bytes = width * bits / 8;
+  uint8_t* at = heads + head * store_bytes(head_width, capacity, bits);
+  float* scales = reinterpret_cast<float*>(at + 2 * capacity * step_bytes);
+  return {at, at + capacity * step_bytes, scales, scales + capacity, width, step_bytes};
+}
+
+// Numbers as they lie in a store: Bits 8 or 4.
+template <int Bits>
+struct Form;
+
+template <>
+struct Form<8> {
+  static constexpr int kOffset = 128;
+  static VNNI float round(const float* x, int64_t size, uint8_t* line) {
+    int8_t* numbers = reinterpret_cast<int8_t*>(line);
+    const float scale = quantise(x, size, numbers);
+    for (int64_t i = 0; i < size; ++i) line[i] = static_cast<uint8_t>(numbers[i] + kOffset);
+    return scale;
+  }
+  static VNNI __m512i numbers(__m512i sum, int32_t of_offsets) { return _mm512_sub_epi32(sum, _mm512_set1_epi32(of_offsets)); }
+};
+
+template <>
+struct Form<4> {
+  static constexpr int kOffset = 15;
+  static VNNI float round(const float* x, int64_t size, uint8_t* line) {
+    const float magnitude = magnitude_of(x, size);
+    if (!(magnitude >= kLeastMagnitude)) {
+      std::memset(line, 0, size);
+      return magnitude < kLeastMagnitude ? 0.0f : magnitude;
+    }
+    const __m512 factor = all(7.5f / magnitude), half = all(7.5f);
+    const __m512i most = _mm512_set1_epi32(15);
+    for (int64_t i = 0; i < size; i += kLanes) {
+      const __mmask16 mask = lanes_of(size - i);
+      const __m512i place = _mm512_cvtps_epi32(add(mul(_mm512_maskz_loadu_ps(mask, x + i), factor), half));
+      const __m512i bounded = _mm512_max_epi32(_mm512_min_epi32(place, most), _mm512_setzero_si512());
+      _mm_mask_storeu_epi8(line + i, mask, _mm512_cvtepi32_epi8(bounded));
+    }
+    return magnitude / 15.0f;
+  }
+  static VNNI __m512i numbers(__m512i sum, int32_t of_offsets) {
+    return _mm512_sub_epi32(_mm512_slli_epi32(sum, 1), _mm512_set1_epi32(of_offsets));
+  }
+};
+
+// The halves of four bits.
+inline VNNI __m512i even_half(__m512i both) { return _mm512_and_si512(both, _mm512_set1_epi8(15)); }
+inline VNNI __m512i odd_half(__m512i both) { return even_half(_mm512_srli_epi16(both, 4)); }
+
 // Writes key and value [head_width] of step `at`; `line` holds a padded head.
-inline VNNI void remember(const Store& store, int64_t at, const float* key, const float* value, int64_t head_width,
-                          int8_t* line) {
+template <int Bits>
+VNNI void remember(const Store& store, int64_t at, const float* key, const float* value, int64_t head_width, uint8_t* line) {
+  uint8_t* keys = store.keys + at / kLanes * kLanes * store.step_bytes + at % kLanes * 4;
+  uint8_t* values = store.values + at / kStepsOfWord * kStepsOfWord * store.step_bytes + at % kStepsOfWord;
   std::memset(line, 0, store.width);
-  store.key_scales[at] = quantise(key, head_width, line);
-  uint8_t* panel = store.keys + at / 16 * 16 * store.width + at % 16 * 4;
-  for (int64_t i = 0; i < store.width; i += 4)
-    for (int j = 0; j < 4; ++j) panel[i * 16 + j] = static_cast<uint8_t>(line[i + j] + 128);
-  int8_t* to = store.values + at * store.width;
-  std::memset(to, 0, store.width);
-  store.value_scales[at] = quantise(value, head_width, to);
+  store.key_scales[at] = Form<Bits>::round(key, head_width, line);
+  if (Bits == 8) {
+    for (int64_t i = 0; i < store.width; i += 4) std::memcpy(keys + i * kLanes, line + i, 4);
+  } else {
+    for (int64_t i = 0; i < store.width; i += 8)
+      for (int j = 0; j < 4; ++j) keys[i / 2 * kLanes + j] = line[i + j] | line[i + 4 + j] << 4;
+  }
+  std::memset(line, 0, store.width);
+  store.value_scales[at] = Form<Bits>::round(value, head_width, line);
+  if (Bits == 8) {
+    for (int64_t i = 0; i < store.width; ++i) values[i * kStepsOfWord] = line[i];
+  } else {
+    for (int64_t i = 0; i < store.width; i += 2 * kLanes)
+      for (int j = 0; j < kLanes; ++j) values[(i / 2 + j) * kStepsOfWord] = line[i + j] | line[i + kLanes + j] << 4;
+  }
 }
 
 // Steps [0, prefix) and [start, stop).
@@ -50,56 +110,97 @@ struct Reach {
 
 struct AttentionScratch {
   float *weights, *sums;  // power_of_two(reach) each
-  int8_t* line;           // a padded head
+  int8_t *line;           // a padded head
+  int8_t *high, *low;     // padded(stop, 64) each: what weights are rounded to, in the place of their step
 };
 
 // Asks the memory for the values of the steps whose keys it reads, since `mix` comes next.
-inline VNNI void score(const Store& store, const int8_t* query, int32_t query_sum, __m512 factor, int64_t start,
-                       int64_t stop, float* out) {
-  for (int64_t panel = start / 16; panel * 16 < stop; ++panel) {
-    const uint8_t* keys = store.keys + panel * 16 * store.width;
-    __m512i sum = _mm512_set1_epi32(-128 * query_sum), other = _mm512_setzero_si512();
-    const int8_t* values = store.values + panel * 16 * store.width;
-    ask_store(store.value_scales + panel * 16);
+template <int Bits>
+VNNI void score(const Store& store, const int8_t* query, int32_t query_sum, __m512 factor, int64_t start, int64_t stop,
+                float* out) {
+  for (int64_t panel = start / kLanes; panel * kLanes < stop; ++panel) {
+    const int64_t first = panel * kLanes, panel_bytes = kLanes * store.step_bytes;
+    const uint8_t *keys = store.keys + panel * panel_bytes, *values = store.values + panel * panel_bytes;
+    __m512i sum = _mm512_setzero_si512(), other = _mm512_setzero_si512();
+    ask_store(store.value_scales + first);
     for (int64_t word = 0; word < store.width / 4; word += 2) {
-      ask_store(values + word * 64);
-      ask_store(values + word * 64 + 64);
-      sum = _mm512_dpbusd_epi32(sum, _mm512_loadu_si512(keys + word * 64), word_of(query + word * 4));
-      other = _mm512_dpbusd_epi32(other, _mm512_loadu_si512(keys + word * 64 + 64), word_of(query + word * 4 + 4));
+      const __m512i even = word_of(query + word * 4), odd = word_of(query + word * 4 + 4);
+      const int64_t at = word * 8 * Bits;
+      ask_store(values + at);
+      if (Bits == 8) ask_store(values + at + 64);
+      const __m512i both = _mm512_loadu_si512(keys + at);
+      sum = _mm512_dpbusd_epi32(sum, Bits == 8 ? both : even_half(both), even);
+      other = _mm512_dpbusd_epi32(other, Bits == 8 ? _mm512_loadu_si512(keys + at + 64) : odd_half(both), odd);
     }
-    const int64_t first = panel * 16;
     const __mmask16 mask = lanes_of(stop - first) & (first >= start ? 0xffff : ~lanes_of(start - first));
-    const __m512 scaled = mul(_mm512_cvtepi32_ps(_mm512_add_epi32(sum, other)), _mm512_loadu_ps(store.key_scales + first));
+    const __m512i exact = Form<Bits>::numbers(_mm512_add_epi32(sum, other), Form<Bits>::kOffset * query_sum);
+    const __m512 scaled = mul(_mm512_cvtepi32_ps(exact), _mm512_loadu_ps(store.key_scales + first));
     _mm512_mask_storeu_ps(out + (first - start), mask, mul(scaled, factor));
   }
 }
 
+// Weights as integers of 14 bits, in two parts, and what one of the integers stands for.
+struct Rounded {
+  const int8_t *high, *low;
+  int32_t high_sum, low_sum;
+  float unit;
+};
+
+inline VNNI void round_weights(const float* weights, int64_t count, __m512 factor, int8_t* high, int8_t* low) {
+  for (int64_t i = 0; i < count; i += kLanes) {
+    const __mmask16 mask = lanes_of(count - i);
+    const __m512i n = _mm512_cvtps_epi32(mul(_mm512_maskz_loadu_ps(mask, weights + i), factor));
+    _mm_mask_storeu_epi8(high + i, mask, _mm512_cvtepi32_epi8(_mm512_srli_epi32(n, kLowBits)));
+    _mm_mask_storeu_epi8(low + i, mask, _mm512_cvtepi32_epi8(_mm512_and_si512(n, _mm512_set1_epi32((1 << kLowBits) - 1))));
+  }
+}
+
+inline VNNI Rounded rounded(const Reach& reach, const AttentionScratch& scratch) {
+  const int64_t room = padded(reach.stop, 64);
+  std::memset(scratch.high, 0, room);
+  std::memset(scratch.low, 0, room);
+  const float magnitude = magnitude_of(scratch.weights, reach.size());
+  if (!(magnitude >= kLeastMagnitude))
+    return {scratch.high, scratch.low, 0, 0, magnitude < kLeastMagnitude ? 0.0f : magnitude};
+  const __m512 factor = all(kMostWeight / magnitude);
+  round_weights(scratch.weights, reach.prefix, factor, scratch.high, scratch.low);
+  round_weights(scratch.weights + reach.prefix, reach.stop - reach.start, factor, scratch.high + reach.start,
+                scratch.low + reach.start);
+  return {scratch.high, scratch.low, sum_of(scratch.high, room), sum_of(scratch.low, room), magnitude / kMostWeight};
+}
+
 // Asks the memory for the keys that `next` has where values are read here: those are read after this.
-template <int C>  // chunks of 16 values that are summed together
-VNNI void mix(const Store& store, const Store& next, int64_t chunk, const Reach& reach, const float* weights, __m512 total_weight,
-              int64_t head_width, float* out) {
-  __m512 total[C], run[C];
-  for (int c = 0; c < C; ++c) total[c] = _mm512_setzero_ps();
-  const int64_t size = reach.size();
-  for (int64_t first = 0; first < size; first += kRun) {
-    for (int c = 0; c < C; ++c) run[c] = _mm512_setzero_ps();
-    const int64_t last = first + kRun < size ? first + kRun : size;
-    for (int64_t i = first; i < last; ++i) {
-      const int64_t step = i < reach.prefix ? i : reach.start + i - reach.prefix;
-      const int8_t* values = store.values + step * store.width + chunk * kLanes;
-      const __m512 weight = all(weights[i]);
-      ask_store(next.keys + step * store.width + chunk * kLanes);
-      if (step % kLanes == 0) ask_store(next.key_scales + step);
-      for (int c = 0; c < C; ++c) {
-        const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(values + c * kLanes));
-        run[c] = add(run[c], mul(weight, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))));
+template <int Bits, int C>  // chunks of 16 values that are summed together
+VNNI void mix(const Store& store, const Store& next, int64_t chunk, const Reach& reach, const Rounded& weights,
+              __m512 total_weight, int64_t head_width, float* out) {
+  __m512i high[C], low[C];
+  for (int c = 0; c < C; ++c) high[c] = low[c] = _mm512_setzero_si512();
+  const int64_t of_prefix = padded(reach.prefix, kStepsOfWord), start = reach.start > of_prefix ? reach.start : of_prefix;
+  const int64_t after_prefix = start / kStepsOfWord * kStepsOfWord;
+  for (int64_t step = of_prefix ? 0 : after_prefix; step < reach.stop; step += kStepsOfWord) {
+    if (step == of_prefix && after_prefix > step) step = after_prefix;
+    const int64_t at = step * store.step_bytes + chunk * 8 * Bits;
+    const __m512i high_word = word_of(weights.high + step), low_word = word_of(weights.low + step);
+    if (step % kLanes == 0) ask_store(next.key_scales + step);
+    for (int c = 0; c < C; c += 8 / Bits) {
+      const __m512i both = _mm512_loadu_si512(store.values + at + c * 8 * Bits);
+      ask_store(next.keys + at + c * 8 * Bits);
+      const __m512i even = Bits == 8 ? both : even_half(both);
+      high[c] = _mm512_dpbusd_epi32(high[c], even, high_word);
+      low[c] = _mm512_dpbusd_epi32(low[c], even, low_word);
+      if (Bits == 4) {
+        const __m512i odd = odd_half(both);
+        high[c + 1] = _mm512_dpbusd_epi32(high[c + 1], odd, high_word);
+        low[c + 1] = _mm512_dpbusd_epi32(low[c + 1], odd, low_word);
       }
     }
-    for (int c = 0; c < C; ++c) total[c] = add(total[c], run[c]);
   }
   for (int c = 0; c < C; ++c) {
     const int64_t at = (chunk + c) * kLanes;
-    _mm512_mask_storeu_ps(out + at, lanes_of(head_width - at), _mm512_div_ps(total[c], total_weight));
+    const __m512 upper = _mm512_cvtepi32_ps(Form<Bits>::numbers(high[c], Form<Bits>::kOffset * weights.high_sum));
+    const __m512 lower = _mm512_cvtepi32_ps(Form<Bits>::numbers(low[c], Form<Bits>::kOffset * weights.low_sum));
+    const __m512 sum = mul(add(mul(upper, all(1 << kLowBits)), lower), all(weights.unit));
+    _mm512_mask_storeu_ps(out + at, lanes_of(head_width - at), _mm512_div_ps(sum, total_weight));
   }
 }
 
@@ -111,17 +212,9 @@ inline VNNI void scale_by(float* weights, const float* scales, int64_t count) {
   }
 }
 
-// What `query` [head_width] hears within reach, into `out` [head_width]; `next` is the store that comes after this one.
-inline VNNI void attend(const Store& store, const Store& next, const float* query, int64_t head_width, const Reach& reach, float scale,
-                        float* out, const AttentionScratch& scratch) {
-  std::memset(scratch.line, 0, store.width + kGroup);
-  const float query_scale = quantise(query, head_width, scratch.line);
-  const int32_t query_sum = sum_of(scratch.line, padded(store.width, kGroup));
-  const __m512 factor = all(query_scale * scale);
-  score(store, scratch.line, query_sum, factor, 0, reach.prefix, scratch.weights);
-  score(store, scratch.line, query_sum, factor, reach.start, reach.stop, scratch.weights + reach.prefix);
-
-  const int64_t size = reach.size(), room = power_of_two(size);
+// Makes scores exponentials, and returns their sum.
+inline VNNI float soften(int64_t size, const AttentionScratch& scratch) {
+  const int64_t room = power_of_two(size);
   __m512 most = all(-__builtin_inff());
   for (int64_t i = 0; i < size; i += kLanes)
     most = _mm512_mask_max_ps(most, lanes_of(size - i), most, _mm512_maskz_loadu_ps(lanes_of(size - i), scratch.weights + i));
@@ -134,16 +227,29 @@ inline VNNI void attend(const Store& store, const Store& next, const float* quer
     _mm512_storeu_ps(scratch.sums + i, weight);
     _mm512_mask_storeu_ps(scratch.weights + i, mask, weight);
   }
-  const __m512 total_weight = all(halving_sum(scratch.sums, room));
+  return halving_sum(scratch.sums, room);
+}
+
+// What `query` [head_width] hears within reach, into `out` [head_width]; `next` is the store that comes after this one.
+template <int Bits>
+VNNI void attend(const Store& store, const Store& next, const float* query, int64_t head_width, const Reach& reach, float scale,
+                 float* out, const AttentionScratch& scratch) {
+  std::memset(scratch.line, 0, store.width + kGroup);
+  const float query_scale = quantise(query, head_width, scratch.line);
+  const int32_t query_sum = sum_of(scratch.line, padded(store.width, kGroup));
+  const __m512 factor = all(query_scale * scale);
+  score<Bits>(store, scratch.line, query_sum, factor, 0, reach.prefix, scratch.weights);
+  score<Bits>(store, scratch.line, query_sum, factor, reach.start, reach.stop, scratch.weights + reach.prefix);
+  const __m512 total_weight = all(soften(reach.size(), scratch));
   scale_by(scratch.weights, store.value_scales, reach.prefix);
   scale_by(scratch.weights + reach.prefix, store.value_scales + reach.start, reach.stop - reach.start);
-
+  const Rounded weights = rounded(reach, scratch);
   for (int64_t chunk = 0; chunk < store.width / kLanes; chunk += kMaxChunks) {
     const int64_t left = store.width / kLanes - chunk;
-    if (left >= 4) mix<4>(store, next, chunk, reach, scratch.weights, total_weight, head_width, out);
-    else if (left == 3) mix<3>(store, next, chunk, reach, scratch.weights, total_weight, head_width, out);
-    else if (left == 2) mix<2>(store, next, chunk, reach, scratch.weights, total_weight, head_width, out);
-    else mix<1>(store, next, chunk, reach, scratch.weights, total_weight, head_width, out);
+    if (left >= 4) mix<Bits, 4>(store, next, chunk, reach, weights, total_weight, head_width, out);
+    else if (Bits == 8 && left == 3) mix<8, 3>(store, next, chunk, reach, weights, total_weight, head_width, out);
+    else if (left == 2) mix<Bits, 2>(store, next, chunk, reach, weights, total_weight, head_width, out);
+    else if (Bits == 8) mix<8, 1>(store, next, chunk, reach, weights, total_weight, head_width, out);
   }
 }
 

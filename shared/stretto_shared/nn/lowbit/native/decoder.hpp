@@ -21,6 +21,7 @@ struct Decoder {
   Norm norm;
   Matrix heads;
   float eps, scale;  // of layer norms; of scores
+  int64_t cache_bits;  // 8 or 4
 
   int64_t head_width() const { return width / num_heads; }
 };
@@ -33,11 +34,11 @@ struct Row {
   uint8_t* memory;                            // null: hears none
   int64_t memory_capacity, memory_block_bytes, memory_length;
 
-  Store cache_of(int64_t block, int64_t head, int64_t head_width) const {
-    return store_at(cache + block * cache_block_bytes, head, head_width, cache_capacity);
+  Store cache_of(const Decoder& decoder, int64_t block, int64_t head) const {
+    return store_at(cache + block * cache_block_bytes, head, decoder.head_width(), cache_capacity, decoder.cache_bits);
   }
-  Store memory_of(int64_t block, int64_t head, int64_t head_width) const {
-    return store_at(memory + block * memory_block_bytes, head, head_width, memory_capacity);
+  Store memory_of(const Decoder& decoder, int64_t block, int64_t head) const {
+    return store_at(memory + block * memory_block_bytes, head, decoder.head_width(), memory_capacity, decoder.cache_bits);
   }
 };
 
@@ -51,7 +52,8 @@ struct Workspace {
   Rows rows;
   struct PerThread {
     std::vector<float> norm, scratch, weights, sums;
-    std::vector<int8_t> line;
+    std::vector<int8_t> line, high, low;
+    std::vector<uint8_t> bytes;
     Rows rows;
     std::vector<Stretch> stretches;    // of the products of a pass, in their order
     std::vector<int64_t> used_before;  // bytes of those before each
@@ -122,9 +124,8 @@ struct Pass {
     share_heads(2 * block, count * heads, [&](int64_t item, int64_t next) {
       const int64_t r = item / heads, head = item % heads, then = next / heads;
       if (one_column) remember_one(block, r, head);
-      attend_one(rows[r].cache_of(block, head, decoder.head_width()),
-                 rows[then].cache_of(block, next % heads, decoder.head_width()), r, head, 3 * decoder.width,
-                 {rows[r].prefix, rows[r].start, rows[r].at + 1});
+      attend_one(rows[r].cache_of(decoder, block, head), rows[then].cache_of(decoder, block, next % heads), r, head,
+                 3 * decoder.width, {rows[r].prefix, rows[r].start, rows[r].at + 1});
     });
   }
   // Calls `attend(item, next)` for the heads of all rows: a thread takes those of its own in their order, each with the
@@ -147,22 +148,24 @@ struct Pass {
     share_heads(2 * block + 1, size * heads, [&](int64_t item, int64_t next) {
       const int64_t r = item / heads, head = item % heads;
       const Row &row = rows[work.hearing[r]], &then = rows[work.hearing[next / heads]];
-      attend_one(row.memory_of(block, head, decoder.head_width()),
-                 then.memory_of(block, next % heads, decoder.head_width()), r, head, decoder.width,
+      attend_one(row.memory_of(decoder, block, head), then.memory_of(decoder, block, next % heads), r, head, decoder.width,
                  {0, 0, row.memory_length});
     });
   }
   VNNI void remember_one(int64_t block, int64_t r, int64_t head) const {
     const int64_t width = decoder.head_width();
     const float* key = work.projected.data() + r * 3 * decoder.width + decoder.width + head * width;
-    remember(rows[r].cache_of(block, head, width), rows[r].at, key, key + decoder.width, width, own().line.data());
+    const Store store = rows[r].cache_of(decoder, block, head);
+    (decoder.cache_bits == 4 ? remember<4> : remember<8>)(store, rows[r].at, key, key + decoder.width, width,
+                                                          own().bytes.data());
   }
   VNNI void attend_one(const Store& store, const Store& next, int64_t r, int64_t head, int64_t query_stride, const Reach& reach) const {
     const int64_t width = decoder.head_width();
     Workspace::PerThread& mine = own();
-    attend(store, next, work.projected.data() + r * query_stride + head * width, width, reach, decoder.scale,
-           work.attended.data() + r * decoder.width + head * width,
-           {mine.weights.data(), mine.sums.data(), mine.line.data()});
+    (decoder.cache_bits == 4 ? attend<4> : attend<8>)(
+        store, next, work.projected.data() + r * query_stride + head * width, width, reach, decoder.scale,
+        work.attended.data() + r * decoder.width + head * width,
+        {mine.weights.data(), mine.sums.data(), mine.line.data(), mine.high.data(), mine.low.data()});
   }
 
   VNNI void multiply(int64_t index, const Matrix& matrix, const Rows& ready, int64_t size, const Target& target) const {
@@ -248,12 +251,13 @@ inline void share_work(Workspace& work, int64_t count_heads, int64_t hearing_hea
 inline VNNI void decode(const Decoder& decoder, float* x, const Row* rows, int64_t count, const int32_t* wanted,
                         int64_t num_wanted, float* logits, int num_threads) {
   static thread_local Workspace work;
-  int64_t reach = kLanes, hidden = 0;
+  int64_t reach = kLanes, last = 0, hidden = 0;
   work.hearing.clear();
   for (int64_t r = 0; r < count; ++r) {
     const int64_t heard = rows[r].prefix + rows[r].at + 1 - rows[r].start;
     reach = heard > reach ? heard : reach;
     reach = rows[r].memory_length > reach ? rows[r].memory_length : reach;
+    last = rows[r].at + 1 > last ? rows[r].at + 1 : last;
     if (rows[r].memory) work.hearing.push_back(r);
   }
   for (int64_t b = 0; b < decoder.num_blocks; ++b)
@@ -270,6 +274,9 @@ inline VNNI void decode(const Decoder& decoder, float* x, const Row* rows, int64
     own.weights.resize(power_of_two(reach) + kLanes);
     own.sums.resize(power_of_two(reach));
     own.line.resize(padded(decoder.head_width(), kGroup) + 2 * kGroup);
+    own.bytes.resize(padded(decoder.head_width(), kGroup));
+    own.high.resize(padded(last > reach ? last : reach, 64));
+    own.low.resize(own.high.size());
     own.rows.reserve(kFewRows, widest);
   }
   list_products(decoder, !work.hearing.empty(), num_wanted > 0, work.products);

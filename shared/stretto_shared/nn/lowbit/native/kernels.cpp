@@ -33,14 +33,15 @@ VNNI void multiply(const float* x, int64_t rows, const Matrix& matrix, float* ou
 }
 
 // Keys and values [count, num_heads * head_width] of steps from `first` on, into the stores of one row and block.
-VNNI void remember_steps(uint8_t* heads, int64_t capacity, int64_t num_heads, int64_t head_width, int64_t first,
+VNNI void remember_steps(uint8_t* heads, int64_t capacity, int bits, int64_t num_heads, int64_t head_width, int64_t first,
                          int64_t count, const float* keys, const float* values, int64_t stride) {
-  std::vector<int8_t> line(padded(head_width, kGroup) + kGroup);
+  std::vector<uint8_t> line(padded(head_width, kGroup));
   for (int64_t head = 0; head < num_heads; ++head) {
-    const Store store = store_at(heads, head, head_width, capacity);
-    for (int64_t step = 0; step < count; ++step)
-      remember(store, first + step, keys + step * stride + head * head_width, values + step * stride + head * head_width,
-               head_width, line.data());
+    const Store store = store_at(heads, head, head_width, capacity, bits);
+    for (int64_t step = 0; step < count; ++step) {
+      const int64_t at = step * stride + head * head_width;
+      (bits == 4 ? remember<4> : remember<8>)(store, first + step, keys + at, values + at, head_width, line.data());
+    }
   }
 }
 
@@ -82,9 +83,9 @@ void stretto_choose_codebooks(const float* x, int64_t groups, uint8_t* books, ui
   choose_codebooks(x, groups, books, places, num_threads);
 }
 
-void stretto_remember(uint8_t* heads, int64_t capacity, int64_t num_heads, int64_t head_width, int64_t first, int64_t count,
-                      const float* keys, const float* values, int64_t stride) {
-  remember_steps(heads, capacity, num_heads, head_width, first, count, keys, values, stride);
+void stretto_remember(uint8_t* heads, int64_t capacity, int bits, int64_t num_heads, int64_t head_width, int64_t first,
+                      int64_t count, const float* keys, const float* values, int64_t stride) {
+  remember_steps(heads, capacity, bits, num_heads, head_width, first, count, keys, values, stride);
 }
 
 void stretto_decode(const Decoder* decoder, float* x, const Row* rows, int64_t count, const int32_t* wanted,

@@ -16,9 +16,8 @@ inline int64_t padded(int64_t size, int64_t to) { return (size + to - 1) / to * 
 
 inline __mmask16 lanes_of(int64_t left) { return left >= kLanes ? 0xffff : left <= 0 ? 0 : (1u << left) - 1; }
 
-// Writes the integers of x [size] to `line` and returns their scale; what `line` has beyond stays as it is. A row with an
-// infinity or NaN has the scale NaN and noughts, so that all of its results are NaN.
-inline VNNI float quantise(const float* x, int64_t size, int8_t* line) {
+// Largest magnitude of x [size]; NaN if there is an infinity or a NaN.
+inline VNNI float magnitude_of(const float* x, int64_t size) {
   __m512i largest = _mm512_setzero_si512();
   const __m512i no_sign = _mm512_set1_epi32(0x7fffffff);
   for (int64_t i = 0; i < size; i += kLanes) {
@@ -28,10 +27,16 @@ inline VNNI float quantise(const float* x, int64_t size, int8_t* line) {
   const int32_t largest_bits = _mm512_reduce_max_epi32(largest);
   float magnitude;
   std::memcpy(&magnitude, &largest_bits, 4);
-  const bool is_finite = largest_bits < kInfinityBits, is_nought = magnitude < kLeastMagnitude;
-  if (!is_finite || is_nought) {
+  return largest_bits < kInfinityBits ? magnitude : __builtin_nanf("");
+}
+
+// Writes the integers of x [size] to `line` and returns their scale; what `line` has beyond stays as it is. A row with an
+// infinity or NaN has the scale NaN and noughts, so that all of its results are NaN.
+inline VNNI float quantise(const float* x, int64_t size, int8_t* line) {
+  const float magnitude = magnitude_of(x, size);
+  if (!(magnitude >= kLeastMagnitude)) {
     std::memset(line, 0, size);
-    return is_finite ? 0.0f : __builtin_nanf("");
+    return magnitude < kLeastMagnitude ? 0.0f : magnitude;
   }
   const __m512 factor = _mm512_set1_ps(127.0f / magnitude);
   for (int64_t i = 0; i < size; i += kLanes) {
