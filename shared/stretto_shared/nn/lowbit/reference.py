@@ -59,8 +59,8 @@ class ReferenceDecoder:
         layers = self._layers
         shape = (len(layers.blocks), num_rows, layers.num_heads, num_steps)
         whole = (*shape, layers.head_dim)
-        numbers = [torch.zeros(size) for size in (whole, whole, shape, shape)]
-        return ReferenceCache(*numbers, layers.cache_bits)
+        keys, values, key_scales, value_scales = (torch.zeros(size) for size in (whole, whole, shape, shape))
+        return ReferenceCache(keys, values, key_scales, value_scales, layers.cache_bits)
 
     def remember(self, cache: ReferenceCache, block: int, keys: Tensor, values: Tensor) -> None:
         cache.put(block, 0, 0, self._heads(keys), self._heads(values))
