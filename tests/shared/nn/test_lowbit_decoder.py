@@ -222,6 +222,17 @@ def test_the_kernel_gives_the_bytes_of_the_reference_in_any_company(
     kernel.use_tiles(True)
 
 
+@CACHE_BITS
+def test_a_window_that_begins_within_four_steps_of_the_prefix_hears_each_step_once(
+    kernel: NativeKernel, cache_bits: int
+) -> None:
+    shape = SHAPES[1]
+    native = NativeDecoder(layers_of(shape, "int4", kernel, cache_bits), kernel)
+    reference = ReferenceDecoder(layers_of(shape, "int4", None, cache_bits))
+    for piece in (Piece(1, 20, 6, 5, 7, ()), Piece(2, 9, 7, 100, 0, ()), Piece(3, 30, 3, 2, 0, ())):
+        assert torch.equal(alone(native, shape, piece), alone(reference, shape, piece))
+
+
 @pytest.mark.parametrize("weight_format", FORMATS)
 @CACHE_BITS
 @settings(max_examples=8, deadline=None)

@@ -175,8 +175,7 @@ VNNI void mix(const Store& store, const Store& next, int64_t chunk, const Reach&
               __m512 total_weight, int64_t head_width, float* out) {
   __m512i high[C], low[C];
   for (int c = 0; c < C; ++c) high[c] = low[c] = _mm512_setzero_si512();
-  const int64_t of_prefix = padded(reach.prefix, kStepsOfWord), start = reach.start > of_prefix ? reach.start : of_prefix;
-  const int64_t after_prefix = start / kStepsOfWord * kStepsOfWord;
+  const int64_t of_prefix = padded(reach.prefix, kStepsOfWord), after_prefix = reach.start / kStepsOfWord * kStepsOfWord;
   for (int64_t step = of_prefix ? 0 : after_prefix; step < reach.stop; step += kStepsOfWord) {
     if (step == of_prefix && after_prefix > step) step = after_prefix;
     const int64_t at = step * store.step_bytes + chunk * 8 * Bits;
