@@ -184,6 +184,8 @@ def _bind(path: Path) -> Any:
         "join_elu": [pointer, pointer, size, size, pointer],
         "convolve": [pointer, size, pointer, pointer],
         "run_cells": [pointer, pointer],
+        "run_shifts": [pointer, size, size, size],
+        "run_strands": [pointer, size, size],
     }.items():
         function = getattr(library, f"stretto_{name}")
         function.argtypes, function.restype = arguments, None

@@ -8,6 +8,7 @@
 #include "decoder.hpp"
 #include "drawing.hpp"
 #include "quantise.hpp"
+#include "strands.hpp"
 
 namespace {
 
@@ -103,7 +104,7 @@ void stretto_guide(const float* logits, int64_t size, float scale, float* out) {
 // Tokens [count] of logits of `size` entries each; -1 where numpy has to draw.
 void stretto_draw(const ToDraw* rows, int64_t count, int64_t size, int64_t* tokens) { draw(rows, count, size, tokens); }
 
-// Whether there are tiles of bfloat16, which the three below need.
+// Whether there are tiles of bfloat16, which those below need.
 int stretto_has_bands() {
 #ifdef STRETTO_TILES
   return bands_allowed();
@@ -122,10 +123,18 @@ BANDS void stretto_convolve(const Band* x, int64_t clips, const Convolution* con
 }
 
 BANDS void stretto_run_cells(const Cells* cells, const Convolution* recurrent) { run_cells(*cells, *recurrent); }
+
+BANDS void stretto_run_shifts(const Shifts* layers, int64_t count, int64_t clips, int64_t frames) {
+  run_shifts(layers, count, clips, frames);
+}
+
+STRANDS void stretto_run_strands(const Strands* strands, int64_t first, int64_t last) { run_strands(*strands, first, last); }
 #else
 void stretto_join_elu() {}
 void stretto_convolve() {}
 void stretto_run_cells() {}
+void stretto_run_shifts() {}
+void stretto_run_strands() {}
 #endif
 
 }  // extern "C"
@@ -144,4 +153,6 @@ extern "C" int stretto_has_bands() { return 0; }
 extern "C" void stretto_join_elu() {}
 extern "C" void stretto_convolve() {}
 extern "C" void stretto_run_cells() {}
+extern "C" void stretto_run_shifts() {}
+extern "C" void stretto_run_strands() {}
 #endif

@@ -1,0 +1,154 @@
+// Convolutions over a lattice of places by AMX tiles of bfloat16, with bias, residual and ReLU in the same pass.
+//
+//   out[place] = then(bias[place's column] + sum over steps of weights[step] x[place + shift of step ...] + skip[place])
+//
+// A lattice is clips of frames of columns, each column some inputs; the columns around it are zeros that its owner keeps
+// there. A step takes 32 numbers of a frame that lie one after the other, wherever they begin: so neighbours whose numbers
+// lie side by side are one run of steps, and what a step reads too much has weights of zero. A place is summed in float32,
+// step by step, whatever stands beside it. Weights: [outputs / 16][steps][16 pairs of inputs][16 outputs][2].
+#pragma once
+#include <algorithm>
+
+#include "bands.hpp"
+
+#ifdef STRETTO_TILES
+namespace stretto {
+
+// Numbers from one clip, frame and column to the next; null at `at` for none. Of a clip, the last `kept` frames are there.
+struct Lattice {
+  uint16_t* at;
+  const uint16_t* nothing;  // a frame of zeros: of those before the first and after the last
+  int64_t clip, frame, column, kept;
+
+  uint16_t* row(int64_t c, int64_t t) const { return at + c * clip + t % kept * frame; }
+};
+
+struct Shift {
+  int64_t frames, numbers;
+};
+
+struct Shifts {
+  Lattice x, skip, out;
+  float* plain;            // [clips][frames][columns][outputs] in place of `out`, or null
+  const uint16_t* weights;
+  const float* bias;       // [columns][outputs], or [outputs] where `bias_column` is 0
+  const Shift* shifts;     // [steps]
+  int64_t bias_column, steps, outputs, columns, lag, relu;  // columns 16 or more; late by `lag` frames in a chain
+};
+
+constexpr int64_t kStretch = 8;     // frames of one layer before the next one's turn
+constexpr int64_t kMostTiles = 6;   // of 16 columns, beside one of inputs and one of weights
+constexpr int64_t kMostSteps = 64;
+
+// Tiles of 16 columns from `p` on, the last of them from `last` on; 16 outputs.
+template <int tiles>
+inline BANDS void multiply_places(const Shifts& s, const uint16_t* const* starts, const uint16_t* w, int64_t p, int64_t last,
+                                  float* sums) {
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  _tile_zero(4);
+  _tile_zero(5);
+  const int64_t stride = s.x.column * 2, down = 16 * s.x.column, first = p * s.x.column, end = last * s.x.column;
+  for (int64_t step = 0; step < s.steps; ++step, w += 512) {
+    const uint16_t* from = starts[step] + first;
+    _tile_loadd(7, w, 64);
+    if (tiles > 1) {
+      _tile_loadd(6, from, stride);
+      _tile_dpbf16ps(0, 6, 7);
+    }
+    if (tiles > 2) {
+      _tile_loadd(6, from + down, stride);
+      _tile_dpbf16ps(1, 6, 7);
+    }
+    if (tiles > 3) {
+      _tile_loadd(6, from + 2 * down, stride);
+      _tile_dpbf16ps(2, 6, 7);
+    }
+    if (tiles > 4) {
+      _tile_loadd(6, from + 3 * down, stride);
+      _tile_dpbf16ps(3, 6, 7);
+    }
+    if (tiles > 5) {
+      _tile_loadd(6, from + 4 * down, stride);
+      _tile_dpbf16ps(4, 6, 7);
+    }
+    _tile_loadd(6, starts[step] + end, stride);
+    _tile_dpbf16ps(5, 6, 7);
+  }
+  if (tiles > 1) _tile_stored(0, sums, 64);
+  if (tiles > 2) _tile_stored(1, sums + 256, 64);
+  if (tiles > 3) _tile_stored(2, sums + 512, 64);
+  if (tiles > 4) _tile_stored(3, sums + 768, 64);
+  if (tiles > 5) _tile_stored(4, sums + 1024, 64);
+  _tile_stored(5, sums + (tiles - 1) * 256, 64);
+  settle(sums);
+}
+
+// The rows of a frame that a pass over it reads and writes.
+struct FrameRows {
+  const uint16_t* skip;
+  uint16_t* out;
+  float* plain;
+};
+
+inline BANDS void finish_places(const Shifts& s, const FrameRows& rows, const float* sums, int64_t p, int64_t n) {
+  for (int64_t r = 0; r < 16; ++r, ++p) {
+    __m512 value = add(_mm512_load_ps(sums + r * 16), _mm512_loadu_ps(s.bias + p * s.bias_column + n));
+    if (rows.skip) value = add(value, widened(rows.skip + p * s.skip.column + n));
+    if (s.relu) value = _mm512_max_ps(value, _mm512_setzero_ps());
+    if (rows.plain) _mm512_storeu_ps(rows.plain + p * s.outputs + n, value);
+    else put_rounded(rows.out + p * s.out.column + n, value);
+  }
+}
+
+template <int tiles>
+inline BANDS void run_places(const Shifts& s, const FrameRows& rows, const uint16_t* const* starts, int64_t p) {
+  alignas(64) float sums[tiles * 256];
+  const int64_t last = std::min(p + (tiles - 1) * 16, s.columns - 16);  // the last ones again with those before them
+  for (int64_t n = 0; n < s.outputs; n += 16) {
+    multiply_places<tiles>(s, starts, s.weights + n / 16 * s.steps * 512, p, last, sums);
+    for (int64_t tile = 0; tile < tiles; ++tile)
+      finish_places(s, rows, sums + tile * 256, tile + 1 < tiles ? p + tile * 16 : last, n);
+  }
+}
+
+inline BANDS void run_frame(const Shifts& s, int64_t clip, int64_t t, int64_t frames) {
+  const uint16_t* starts[kMostSteps];
+  for (int64_t step = 0; step < s.steps; ++step) {
+    const int64_t from = t + s.shifts[step].frames;
+    const bool is_there = from >= 0 && from < frames;
+    starts[step] = (is_there ? s.x.row(clip, from) : s.x.nothing) + s.shifts[step].numbers;
+  }
+  const FrameRows rows{s.skip.at ? s.skip.row(clip, t) : nullptr, s.plain ? nullptr : s.out.row(clip, t),
+                       s.plain ? s.plain + (clip * frames + t) * s.columns * s.outputs : nullptr};
+  for (int64_t p = 0; p < s.columns; p += kMostTiles * 16) {
+    const int64_t tiles = (s.columns - p + 15) / 16;
+    if (tiles >= 6) run_places<6>(s, rows, starts, p);
+    else if (tiles == 5) run_places<5>(s, rows, starts, p);
+    else if (tiles == 4) run_places<4>(s, rows, starts, p);
+    else if (tiles == 3) run_places<3>(s, rows, starts, p);
+    else if (tiles == 2) run_places<2>(s, rows, starts, p);
+    else run_places<1>(s, rows, starts, p);
+  }
+  settle(&s);
+}
+
+// Layers one after the other, each a few frames behind what it reads, so that it reads what still lies near.
+inline BANDS void run_shifts(const Shifts* layers, int64_t count, int64_t clips, int64_t frames) {
+  int64_t last = 0;
+  for (int64_t k = 0; k < count; ++k) last = std::max(last, layers[k].lag);
+  configure_tiles();
+  for (int64_t clip = 0; clip < clips; ++clip)
+    for (int64_t begin = 0; begin < frames + last; begin += kStretch)
+      for (int64_t k = 0; k < count; ++k) {
+        const int64_t from = std::max<int64_t>(0, begin - layers[k].lag);
+        const int64_t to = std::min(frames, begin + kStretch - layers[k].lag);
+        for (int64_t t = from; t < to; ++t) run_frame(layers[k], clip, t, frames);
+      }
+  release_tiles();
+}
+
+}  // namespace stretto
+#endif

@@ -1,0 +1,171 @@
+// An LSTM in both directions over many short strands of numbers at once: each column of a lattice over its frames, by itself.
+//
+// Gates of 16 columns and 16 units are sums of tiles of bfloat16, of the inputs and of the columns' own last outputs; cells
+// stay in float32. A column's numbers depend on no other column. The tiles of one such part are multiplied while the cells of
+// the part before it are computed, row by row: the processor has units of their own for either.
+//
+// Weights: [direction][units / 16][steps][in, keep, new, out][16 pairs of inputs][16 units][2], steps those of the inputs and
+// after them those of the units; weights and biases are such that sums are exponents of two: those of e^-x of gates, and of
+// e^-2x of what is new.
+#pragma once
+#include "shifts.hpp"
+
+#ifdef STRETTO_TILES
+#define STRANDS \
+  __attribute__(( \
+      target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx512bf16,amx-tile,amx-int8,amx-bf16")))
+#define INLINED inline STRANDS __attribute__((always_inline))
+
+namespace stretto {
+
+struct Strands {
+  Lattice x, out;  // all frames kept; out: forward units and after them backward ones
+  const uint16_t* weights;
+  const float* bias;                                   // [direction][units / 16][4][16]
+  int64_t clips, frames, columns, input_steps, units;  // columns 17 or more; units a multiple of 32
+};
+
+// 2^x for x that is held between -60 and 60, within 4e-6 of it: n = x + 1.5 * 2^23 has its whole part in its last bits.
+INLINED __m512 power_of_two(__m512 x) {
+  x = _mm512_range_ps(x, all(60.0f), 2);
+  const __m512 n = add(x, all(12582912.0f));
+  const __m512 r = _mm512_sub_ps(x, _mm512_sub_ps(n, all(12582912.0f)));
+  __m512 p = all(9.57009941e-03f);
+  p = _mm512_fmadd_ps(p, r, all(5.59178591e-02f));
+  p = _mm512_fmadd_ps(p, r, all(2.40247443e-01f));
+  p = _mm512_fmadd_ps(p, r, all(6.93121791e-01f));
+  p = _mm512_fmadd_ps(p, r, all(9.99999285e-01f));
+  return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(n), 23)));
+}
+
+// x / y within 3e-8 of it.
+INLINED __m512 over(__m512 x, __m512 y) {
+  const __m512 inverse = _mm512_rcp14_ps(y);
+  return mul(x, mul(inverse, _mm512_fnmadd_ps(y, inverse, all(2.0f))));
+}
+
+// sigmoid(a) * tanh(b) within 7e-5 of it, given e^-a and e^-2b.
+INLINED __m512 gated(__m512 a, __m512 b) {
+  const __m512 one = all(1.0f);
+  return mul(_mm512_sub_ps(one, b), _mm512_rcp14_ps(mul(add(one, a), add(one, b))));
+}
+
+// Of 16 columns and 16 units: sums [4][16][16] whose cells are next.
+struct CellsPart {
+  const float *sums, *bias;
+  float* cells;
+  uint16_t* out;
+  int64_t column;
+};
+
+INLINED void next_cells(const CellsPart& part, int64_t row) {
+  const float* of = part.sums + row * 16;
+  const __m512 in = power_of_two(add(_mm512_load_ps(of), _mm512_loadu_ps(part.bias)));
+  const __m512 keep = power_of_two(add(_mm512_load_ps(of + 256), _mm512_loadu_ps(part.bias + 16)));
+  const __m512 fresh = power_of_two(add(_mm512_load_ps(of + 512), _mm512_loadu_ps(part.bias + 32)));
+  const __m512 out = power_of_two(add(_mm512_load_ps(of + 768), _mm512_loadu_ps(part.bias + 48)));
+  const __m512 now = add(over(_mm512_load_ps(part.cells + row * 16), add(all(1.0f), keep)), gated(in, fresh));
+  _mm512_store_ps(part.cells + row * 16, now);
+  put_rounded(part.out + row * part.column, gated(out, power_of_two(mul(now, all(-2.88539008f)))));
+}
+
+// What a part's tiles are multiplied of: its inputs, and its last outputs, 32 a step.
+struct Gates {
+  const uint16_t *x, *last, *weights;
+  int64_t x_bytes, last_bytes, input_steps, steps;
+};
+
+template <int gate>
+INLINED void add_steps(const Gates& gates, int64_t quarter) {
+  for (int64_t step = quarter; step < gates.steps; step += 4) {
+    if (step < gates.input_steps) _tile_loadd(4, gates.x + step * 32, gates.x_bytes);
+    else _tile_loadd(4, gates.last + (step - gates.input_steps) * 32, gates.last_bytes);
+    _tile_loadd(5, gates.weights + (step * 4 + gate) * 512, 64);
+    if (gate == 0) _tile_dpbf16ps(0, 4, 5);
+    if (gate == 1) _tile_dpbf16ps(1, 4, 5);
+    if (gate == 2) _tile_dpbf16ps(2, 4, 5);
+    if (gate == 3) _tile_dpbf16ps(3, 4, 5);
+  }
+}
+
+template <bool has_part>
+INLINED void multiply_beside(const Gates& gates, const CellsPart& part, float* sums) {
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  for (int64_t quarter = 0; quarter < 4; ++quarter) {
+    add_steps<0>(gates, quarter);
+    if (has_part) next_cells(part, quarter * 4);
+    add_steps<1>(gates, quarter);
+    if (has_part) next_cells(part, quarter * 4 + 1);
+    add_steps<2>(gates, quarter);
+    if (has_part) next_cells(part, quarter * 4 + 2);
+    add_steps<3>(gates, quarter);
+    if (has_part) next_cells(part, quarter * 4 + 3);
+  }
+  _tile_stored(0, sums, 64);
+  _tile_stored(1, sums + 256, 64);
+  _tile_stored(2, sums + 512, 64);
+  _tile_stored(3, sums + 768, 64);
+  settle(sums);
+}
+
+// The parts of one direction in order of time, and within a frame column by column: the last outputs of a part's columns
+// have long been written when it is multiplied, since there are two tiles of columns or more.
+class Direction {
+ public:
+  Direction(const Strands& s, int64_t clip, int64_t direction)
+      : s_(s), clip_(clip), direction_(direction), groups_(s.units / 16), tiles_((s.columns + 15) / 16) {}
+
+  STRANDS void run() {
+    static thread_local std::vector<float> room;
+    room.assign(tiles_ * groups_ * 256 + 16, 0.0f);
+    float* cells = room.data() + (64 - reinterpret_cast<uintptr_t>(room.data()) % 64) % 64 / 4;
+    alignas(64) float sums[2][4 * 256];
+    CellsPart part{};
+    int64_t at = 0;
+    for (int64_t i = 0; i < s_.frames; ++i)
+      for (int64_t tile = 0; tile < tiles_; ++tile)
+        for (int64_t group = 0; group < groups_; ++group, at ^= 1) {
+          const Gates gates = gates_of(i, tile, group);
+          if (part.out) multiply_beside<true>(gates, part, sums[at]);
+          else multiply_beside<false>(gates, part, sums[at]);
+          part = part_of(i, tile, group, sums[at], cells);
+        }
+    for (int64_t row = 0; row < 16 && part.out; ++row) next_cells(part, row);
+  }
+
+ private:
+  int64_t time_of(int64_t i) const { return direction_ ? s_.frames - 1 - i : i; }
+  int64_t first_of(int64_t tile) const { return std::min(tile * 16, s_.columns - 16); }  // the last ones again with others
+  uint16_t* out_of(int64_t i, int64_t tile) const {
+    return s_.out.row(clip_, time_of(i)) + first_of(tile) * s_.out.column + direction_ * s_.units;
+  }
+
+  Gates gates_of(int64_t i, int64_t tile, int64_t group) const {
+    const int64_t steps = s_.input_steps + s_.units / 32;
+    const uint16_t* x = s_.x.row(clip_, time_of(i)) + first_of(tile) * s_.x.column;
+    return {x, i ? out_of(i - 1, tile) : s_.out.nothing, s_.weights + (direction_ * groups_ + group) * steps * 4 * 512,
+            s_.x.column * 2, s_.out.column * 2, s_.input_steps, steps};
+  }
+
+  CellsPart part_of(int64_t i, int64_t tile, int64_t group, const float* sums, float* cells) const {
+    return {sums, s_.bias + (direction_ * groups_ + group) * 64, cells + (tile * groups_ + group) * 256,
+            out_of(i, tile) + group * 16, s_.out.column};
+  }
+
+  const Strands& s_;
+  int64_t clip_, direction_, groups_, tiles_;
+};
+
+// Directions from `first` to before `last`: 0 forward, 1 backward.
+inline STRANDS void run_strands(const Strands& s, int64_t first, int64_t last) {
+  configure_tiles();
+  for (int64_t clip = 0; clip < s.clips; ++clip)
+    for (int64_t direction = first; direction < last; ++direction) Direction(s, clip, direction).run();
+  release_tiles();
+}
+
+}  // namespace stretto
+#endif
