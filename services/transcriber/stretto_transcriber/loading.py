@@ -22,6 +22,7 @@ from stretto_shared.engine.stage_loading import architecture_of
 from stretto_shared.errors import InvalidInput, NotFound, NotReady
 from stretto_shared.features import ModelInfo
 from stretto_shared.nn.heap import giving_memory_back
+from stretto_shared.nn.lowbit import load_bands
 from stretto_shared.score import Score
 from torch import Tensor
 
@@ -168,7 +169,13 @@ def tracks_beats(name: str, source: str, weights_dir: Path) -> bool:
 
 
 def load_transcriber(
-    name: str, source: str, *, weights_dir: Path, is_default: bool = False, max_joined: int = 1
+    name: str,
+    source: str,
+    *,
+    weights_dir: Path,
+    is_default: bool = False,
+    max_joined: int = 1,
+    native_kernel_dir: Path | None = None,
 ) -> LoadedTranscriber:
     """Find, verify and build one model that hears notes.
 
@@ -178,6 +185,8 @@ def load_transcriber(
         weights_dir: Where `default` looks.
         is_default: Whether an empty `model` field selects it.
         max_joined: Windows that may share a pass where a trial finds that they stay as alone.
+        native_kernel_dir: Where the kernel for bfloat16 is compiled to; None computes in float32 with torch alone, and
+            so does a machine that cannot run it.
 
     Raises:
         InvalidInput: If the name or the source is malformed, or the weights are pickled.
@@ -186,6 +195,9 @@ def load_transcriber(
     """
     with giving_memory_back():
         resolved, listener = _built(name, source, weights_dir, NOTE_ARCHITECTURES)
+        kernel = None if native_kernel_dir is None or listener.use_tiles is None else load_bands(native_kernel_dir)
+        if kernel is not None and listener.use_tiles is not None:
+            listener.use_tiles(kernel)
         info = _info(resolved, listener, is_default=is_default)
         return LoadedTranscriber(info, listener, find_max_joined(listener, max_joined))
 

@@ -47,8 +47,10 @@ def build(context: HostContext, settings: TranscriberSettings | None = None) -> 
     sources = parse_model_list(names) if names else {}
     beats = {n: source for n, source in sources.items() if loading.tracks_beats(n, source, settings.weights_dir)}
     notes = {name: source for name, source in sources.items() if name not in beats}
+    kernel_dir = settings.native_kernel_dir if settings.dtype == "bfloat16" else None
+    load_notes = partial(loading.load_transcriber, native_kernel_dir=kernel_dir)
     engine = TranscriberEngine(
-        Transcribing(_hearing(context, settings, notes, "notes", loading.load_transcriber)),
+        Transcribing(_hearing(context, settings, notes, "notes", load_notes)),
         Tracking(
             _hearing(context, settings, beats, "beats", loading.load_tracker),
             max_waiting=settings.max_requests * max(1, len(beats)),

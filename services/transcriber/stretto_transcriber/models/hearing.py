@@ -15,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from stretto_shared.nn.lowbit import NativeKernel
 from torch import Tensor, nn
 
 from stretto_transcriber.models.beats import TrackedBeats
@@ -68,6 +69,8 @@ class NoteListener:
         hear: Windows [N, S] to what is heard in their own frames [N, T, P]; belongs on the model thread.
         new_decoder: What makes notes of that, for one stream: they end with their sounds.
         new_key_decoder: The same with notes that end with their keys; None of a model that does not hear keys.
+        use_tiles: Have it hear in bfloat16 by the native kernel from now on, and tell whether it does; None of a model
+            that cannot.
     """
 
     config: WindowedConfig
@@ -75,6 +78,7 @@ class NoteListener:
     hear: Callable[[Tensor], Tensor]
     new_decoder: Callable[[], NoteDecoder]
     new_key_decoder: Callable[[], NoteDecoder] | None = None
+    use_tiles: Callable[[NativeKernel], bool] | None = None
 
 
 @dataclass(frozen=True, eq=False)

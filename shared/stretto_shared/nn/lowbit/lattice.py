@@ -1,9 +1,9 @@
 """Convolutions and LSTMs over lattices of columns in bfloat16, by the native kernel's AMX tiles; for inference.
 
-A lattice is clips of frames of columns, [B, T, P, C]: spectra by bands, or pitches over time. A layer with an odd kernel is
-a sum over shifted copies of it, so what surrounds a lattice is kept as zeros and read in place. A column's bytes depend on
-what the layer reads of it and on nothing else: clips may be joined in any number. Weights are held as bfloat16. There is
-no second form of it in torch: without such tiles, callers compute with torch's own layers, which round otherwise.
+A lattice is clips of frames of columns, [B, T, P, C]: spectra by bands, or pitches over time. A convolution is a sum
+over shifted copies of it, so what surrounds a lattice is kept as zeros and read in place. A column's bytes depend on
+what the layer reads of it and on nothing else: clips may be joined in any number. Weights are held as bfloat16. There
+is no second form of it in torch: without such tiles, callers compute with torch's own layers, which round otherwise.
 
 Legend: B clips, T frames, P columns, C inputs, N outputs, H units.
 """
@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from stretto_shared.nn.lowbit.kernel import NativeKernel
 
 _INPUTS, _OUTPUTS = 32, 16  # of a tile
+_MOST_STEPS = 256
 LEAST_COLUMNS = 17
 _EXPONENTS = -math.log2(math.e) * torch.tensor([1.0, 1.0, 2.0, 1.0])
 """The kernel's cells take exponents of two: of e^-x of the gates in, keep and out, and of e^-2x of what is new."""
@@ -30,7 +31,7 @@ STRETCH = 8
 
 
 class Lattice:
-    """bfloat16 [B, T, P, C] with columns of zeros around it; what lies before the first frame and after the last is zeros.
+    """bfloat16 [B, T, P, C] with columns of zeros around it, and zeros before the first frame and after the last.
 
     Args:
         shape: B, T, P and C.
@@ -64,9 +65,7 @@ class Lattice:
         """As the native kernel reads it."""
         clip, frame, column = self.values.stride()[:3]
         kept = self.kept or self.shape[1]
-        return _Lattice(
-            self.values.data_ptr(), self._nothing.data_ptr(), 0 if self.kept else clip, frame, column, kept
-        )
+        return _Lattice(self.values.data_ptr(), self._nothing.data_ptr(), 0 if self.kept else clip, frame, column, kept)
 
 
 class ShiftedSum(nn.Module):
@@ -101,7 +100,10 @@ class ShiftedSum(nn.Module):
         for run in self._runs:
             inputs = weight[:, run].detach().float().flatten(1)
             steps.append(F.pad(inputs, (0, -inputs.shape[1] % _INPUTS, 0, lacking)))
-        self.register_buffer("_weights", tiled(torch.cat(steps, 1)), persistent=False)
+        tiles = tiled(torch.cat(steps, 1))
+        if tiles.shape[1] > _MOST_STEPS:
+            raise ValueError(f"expected {_MOST_STEPS} steps of 32 inputs at most, got {tiles.shape[1]}.")
+        self.register_buffer("_weights", tiles, persistent=False)
         self.register_buffer("_bias", F.pad(bias.detach().float(), (0, lacking)).contiguous(), persistent=False)
 
     def steps(self, x: Lattice) -> Tensor:
@@ -153,17 +155,16 @@ class Strands(nn.Module):
 
     def __init__(self, lstm: nn.LSTM) -> None:
         super().__init__()
-        units = lstm.hidden_size
+        units, self._inputs = int(lstm.hidden_size), int(lstm.input_size)
         self.width = -(-units // _INPUTS) * _INPUTS  # of a direction
         weights, biases = [], []
         for suffix in ("", "_reverse"):
             of_inputs, of_units = (getattr(lstm, f"weight_{name}_l0{suffix}").detach() for name in ("ih", "hh"))
             bias = (getattr(lstm, f"bias_ih_l0{suffix}") + getattr(lstm, f"bias_hh_l0{suffix}")).detach()
-            self._inputs = of_inputs.shape[1]
             both = torch.cat([_whole(of_inputs), _whole(of_units)], 1).view(4, units, -1)
             both = F.pad(both, (0, 0, 0, self.width - units)) * _EXPONENTS[:, None, None]  # [4, H, K]
-            tiles = tiled(both.flatten(0, 1)).unflatten(0, (4, -1))  # [4, H / 16, steps, 16, 16, 2]
-            weights.append(tiles.permute(1, 2, 0, 3, 4, 5))
+            tiles = tiled(both.flatten(0, 1)).reshape(4, -1, both.shape[2] // _INPUTS, _OUTPUTS, _OUTPUTS, 2)
+            weights.append(tiles.permute(1, 2, 0, 3, 4, 5))  # [H / 16, steps, 4, 16, 16, 2]
             bias = F.pad(bias.view(4, units), (0, self.width - units)) * _EXPONENTS[:, None]
             biases.append(bias.view(4, -1, _OUTPUTS).transpose(0, 1))
         self.register_buffer("_weights", torch.stack(weights).contiguous(), persistent=False)
@@ -178,7 +179,9 @@ class Strands(nn.Module):
         """Write the outputs of directions 0, forward, or 1, backward, or both, each to its half of `out`."""
         clips, frames, columns, width = x.shape
         if width < self._inputs or columns < LEAST_COLUMNS or out.shape != (clips, frames, columns, 2 * self.width):
-            raise ValueError(f"expected {self._inputs} inputs of {LEAST_COLUMNS} columns or more, got {x.shape} and {out.shape}.")
+            raise ValueError(
+                f"expected {self._inputs} inputs of {LEAST_COLUMNS} columns or more, got {x.shape} and {out.shape}."
+            )
         argument = _Strands(
             x.as_argument(),
             out.as_argument(),

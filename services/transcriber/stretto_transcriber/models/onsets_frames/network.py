@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
+from stretto_shared.nn.lowbit import NativeKernel
 from torch import Tensor, nn
 
 from stretto_transcriber.models.hearing import NoteDecoder
@@ -21,6 +22,7 @@ from stretto_transcriber.models.onsets_frames.heads import Heads
 from stretto_transcriber.models.onsets_frames.paper import PaperNetwork
 from stretto_transcriber.models.onsets_frames.release_decoding import decoder_of
 from stretto_transcriber.models.onsets_frames.releases import ReleaseNetwork, ReleaseReader
+from stretto_transcriber.models.onsets_frames.tiled import TiledHarmonic, fits
 
 
 class OnsetsFrames(nn.Module):
@@ -35,6 +37,7 @@ class OnsetsFrames(nn.Module):
         self.config = config
         self.network = PaperNetwork(config) if config.front == "mel" else HarmonicNetwork(config)
         self.releases = ReleaseNetwork(config.release_channels) if config.release_channels else None
+        self._tiled: TiledHarmonic | None = None
 
     def features(self, audio: Tensor) -> Tensor:
         """Mono audio [B, S], S a multiple of `hop_length`, to log spectra [B, T, F] with T = S / hop_length.
@@ -55,7 +58,19 @@ class OnsetsFrames(nn.Module):
 
     def forward(self, features: Tensor) -> Heads:
         """Log spectra [B, T, F] to probabilities."""
+        if self._tiled is not None:
+            return self._tiled(features)
         return self.logits(features).probabilities()
+
+    def use_tiles(self, kernel: NativeKernel) -> bool:
+        """Hear in bfloat16 by the native kernel from now on, with the weights as they are, which are to be final.
+
+        Returns:
+            Whether it does: not with the papers' network, nor with sizes that are no whole tiles.
+        """
+        network = self.network
+        self._tiled = TiledHarmonic(network, kernel) if isinstance(network, HarmonicNetwork) and fits(network) else None
+        return self._tiled is not None
 
     def new_decoder(self, ends: NoteEnds = "sound") -> NoteDecoder:
         """What makes notes of what is heard, for one stream; it keeps the weights of releases as they are now.

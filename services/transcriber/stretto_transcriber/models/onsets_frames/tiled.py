@@ -1,8 +1,8 @@
 """`TiledHarmonic`: a trained `HarmonicNetwork` by the native kernel, in bfloat16.
 
 The same layers with the same weights, folded and rounded: products are of bfloat16 with sums in float32, cells of LSTMs
-stay in float32, and layers are given to each other in bfloat16. A window is heard by itself, so company changes nothing.
-Where there is no kernel, the network itself hears.
+stay in float32, and layers give each other bfloat16. A window is heard by itself, so company changes nothing. Where
+there is no kernel, the network itself hears.
 
 Legend: B batch, T frames, P semitones or pitches, F numbers of a frame.
 """
@@ -35,7 +35,7 @@ class TiledBranch:
     def __init__(self, branch: HarmonicBranch, heads: list[nn.Linear], kernel: NativeKernel) -> None:
         self._kernel = kernel
         weight, bias = branch.harmonics.folded()
-        by_shift = weight[:, :, 0, 0].unflatten(1, (len(branch.shifts), -1))  # [N, S, C]
+        by_shift = weight.reshape(len(weight), len(branch.shifts), -1)  # [N, S, C]
         by_pitch = bias + branch.register[0, :, 0].t()
         self.shifts = branch.shifts
         self._harmonics = ShiftedSum(by_shift, by_pitch, [(0, shift) for shift in self.shifts], relu=True)
@@ -80,7 +80,7 @@ class TiledHarmonic:
 
     def __call__(self, features: Tensor) -> Heads:
         """Log spectra [B, T, F] to probabilities."""
-        heard = [self._hear(window) for window in features.split(1)]
+        heard = [self._hear(window) for window in features[:, None]]
         parts = zip(*((each.onset, each.offset, each.frame, each.velocity, each.key) for each in heard), strict=True)
         joined = [None if part[0] is None else torch.cat(part) for part in parts]
         return Heads(*joined)  # type: ignore[arg-type]
@@ -97,7 +97,7 @@ class TiledHarmonic:
     def _semitones(self, features: Tensor) -> Lattice:
         shape = features.shape[0], features.shape[1]
         bands = _between((*shape, _NUM_BANDS, len(HARMONIC_WINDOWS)), self._stem, beyond=11, is_whole=True)
-        bands.values.copy_(features.unflatten(-1, (len(HARMONIC_WINDOWS), _NUM_BANDS)).transpose(-1, -2))
+        bands.values.copy_(features.reshape(*shape, -1, _NUM_BANDS).transpose(-1, -2))
         fine = _between((*shape, _NUM_BANDS, self._stem.width), self._fold)
         reach = self._struck.shifts
         semitones = Lattice((*shape, NUM_SEMITONES, self._fold.width), below=-min(reach), above=max(reach))
@@ -128,8 +128,9 @@ def fits(network: HarmonicNetwork) -> bool:
 def _shifted(conv: NormalisedConv) -> ShiftedSum:
     weight, bias = conv.folded()
     height, width = weight.shape[2:]
-    (up, across), (high, wide) = conv.conv.dilation, conv.conv.padding
-    shifts = [(i * up - int(high), j * across - int(wide)) for i in range(height) for j in range(width)]
+    up, across = conv.conv.dilation
+    high, wide = map(int, conv.conv.padding)
+    shifts = [(i * up - high, j * across - wide) for i in range(height) for j in range(width)]
     return ShiftedSum(weight.flatten(2).transpose(1, 2), bias, shifts, relu=True, stride=conv.conv.stride[1])
 
 
@@ -147,10 +148,8 @@ def _plain(kernel: NativeKernel, sums: ShiftedSum, x: Lattice) -> Tensor:
     return out
 
 
-def _between(
-    shape: tuple[int, int, int, int], sums: ShiftedSum, beyond: int = 1, *, is_whole: bool = False
-) -> Lattice:
-    """What a layer reads, with room for its shifts and what its last step reads too much; of frames as few as it needs."""
+def _between(shape: tuple[int, int, int, int], sums: ShiftedSum, beyond: int = 1, *, is_whole: bool = False) -> Lattice:
+    """What a layer reads, with room for its shifts and what its last step reads too much; as few frames as it needs."""
     frames, columns = zip(*sums.shifts, strict=True)
     kept = 0 if is_whole else STRETCH + max(frames) - min(frames)
     return Lattice(shape, below=-min(columns), above=max(columns) + beyond, kept=kept)

@@ -8,6 +8,7 @@
 // step by step, whatever stands beside it. Weights: [outputs / 16][steps][16 pairs of inputs][16 outputs][2].
 #pragma once
 #include <algorithm>
+#include <cmath>
 
 #include "bands.hpp"
 
@@ -37,8 +38,22 @@ struct Shifts {
 };
 
 constexpr int64_t kStretch = 8;     // frames of one layer before the next one's turn
-constexpr int64_t kMostTiles = 6;   // of 16 columns, beside one of inputs and one of weights
-constexpr int64_t kMostSteps = 64;
+constexpr int64_t kMostTiles = 3;   // of 16 columns at once: each has inputs and sums of its own, beside two of weights
+constexpr int64_t kMostSteps = 256;
+
+// One step of tiles of 16 columns, the last of them from `end` on. A tile register is not loaded again before the one
+// that reads it is done, so weights take turns with two, and columns have one each.
+#define STRETTO_STEP(weights)                          \
+  const uint16_t* from = starts[step];                 \
+  _tile_loadd(weights, w, 64);                         \
+  if (tiles > 1) _tile_loadd(3, from + first, stride); \
+  if (tiles > 2) _tile_loadd(4, from + next, stride);  \
+  _tile_loadd(5, from + end, stride);                  \
+  if (tiles > 1) _tile_dpbf16ps(0, 3, weights);        \
+  if (tiles > 2) _tile_dpbf16ps(1, 4, weights);        \
+  _tile_dpbf16ps(2, 5, weights);                       \
+  ++step;                                              \
+  w += 512;
 
 // Tiles of 16 columns from `p` on, the last of them from `last` on; 16 outputs.
 template <int tiles>
@@ -47,44 +62,20 @@ inline BANDS void multiply_places(const Shifts& s, const uint16_t* const* starts
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
-  _tile_zero(3);
-  _tile_zero(4);
-  _tile_zero(5);
-  const int64_t stride = s.x.column * 2, down = 16 * s.x.column, first = p * s.x.column, end = last * s.x.column;
-  for (int64_t step = 0; step < s.steps; ++step, w += 512) {
-    const uint16_t* from = starts[step] + first;
-    _tile_loadd(7, w, 64);
-    if (tiles > 1) {
-      _tile_loadd(6, from, stride);
-      _tile_dpbf16ps(0, 6, 7);
+  const int64_t stride = s.x.column * 2, first = p * s.x.column, next = first + 16 * s.x.column, end = last * s.x.column;
+  for (int64_t step = 0; step < s.steps;) {
+    if (step % 2 == 0) {
+      STRETTO_STEP(6)
+    } else {
+      STRETTO_STEP(7)
     }
-    if (tiles > 2) {
-      _tile_loadd(6, from + down, stride);
-      _tile_dpbf16ps(1, 6, 7);
-    }
-    if (tiles > 3) {
-      _tile_loadd(6, from + 2 * down, stride);
-      _tile_dpbf16ps(2, 6, 7);
-    }
-    if (tiles > 4) {
-      _tile_loadd(6, from + 3 * down, stride);
-      _tile_dpbf16ps(3, 6, 7);
-    }
-    if (tiles > 5) {
-      _tile_loadd(6, from + 4 * down, stride);
-      _tile_dpbf16ps(4, 6, 7);
-    }
-    _tile_loadd(6, starts[step] + end, stride);
-    _tile_dpbf16ps(5, 6, 7);
   }
   if (tiles > 1) _tile_stored(0, sums, 64);
   if (tiles > 2) _tile_stored(1, sums + 256, 64);
-  if (tiles > 3) _tile_stored(2, sums + 512, 64);
-  if (tiles > 4) _tile_stored(3, sums + 768, 64);
-  if (tiles > 5) _tile_stored(4, sums + 1024, 64);
-  _tile_stored(5, sums + (tiles - 1) * 256, 64);
+  _tile_stored(2, sums + (tiles - 1) * 256, 64);
   settle(sums);
 }
+#undef STRETTO_STEP
 
 // The rows of a frame that a pass over it reads and writes.
 struct FrameRows {
@@ -94,24 +85,27 @@ struct FrameRows {
 };
 
 inline BANDS void finish_places(const Shifts& s, const FrameRows& rows, const float* sums, int64_t p, int64_t n) {
-  for (int64_t r = 0; r < 16; ++r, ++p) {
-    __m512 value = add(_mm512_load_ps(sums + r * 16), _mm512_loadu_ps(s.bias + p * s.bias_column + n));
-    if (rows.skip) value = add(value, widened(rows.skip + p * s.skip.column + n));
-    if (s.relu) value = _mm512_max_ps(value, _mm512_setzero_ps());
-    if (rows.plain) _mm512_storeu_ps(rows.plain + p * s.outputs + n, value);
-    else put_rounded(rows.out + p * s.out.column + n, value);
+  const float* bias = s.bias + p * s.bias_column + n;
+  const uint16_t* skip = rows.skip ? rows.skip + p * s.skip.column + n : nullptr;
+  uint16_t* out = rows.plain ? nullptr : rows.out + p * s.out.column + n;
+  float* plain = rows.plain ? rows.plain + p * s.outputs + n : nullptr;
+  const __m512 least = all(s.relu ? 0.0f : -INFINITY);
+  for (int64_t r = 0; r < 16; ++r) {
+    __m512 value = add(_mm512_load_ps(sums + r * 16), _mm512_loadu_ps(bias + r * s.bias_column));
+    if (skip) value = add(value, widened(skip + r * s.skip.column));
+    value = _mm512_max_ps(value, least);
+    if (plain) _mm512_storeu_ps(plain + r * s.outputs, value);
+    else put_rounded(out + r * s.out.column, value);
   }
 }
 
 template <int tiles>
-inline BANDS void run_places(const Shifts& s, const FrameRows& rows, const uint16_t* const* starts, int64_t p) {
+inline BANDS void run_places(const Shifts& s, const FrameRows& rows, const uint16_t* const* starts, int64_t p, int64_t n) {
   alignas(64) float sums[tiles * 256];
   const int64_t last = std::min(p + (tiles - 1) * 16, s.columns - 16);  // the last ones again with those before them
-  for (int64_t n = 0; n < s.outputs; n += 16) {
-    multiply_places<tiles>(s, starts, s.weights + n / 16 * s.steps * 512, p, last, sums);
-    for (int64_t tile = 0; tile < tiles; ++tile)
-      finish_places(s, rows, sums + tile * 256, tile + 1 < tiles ? p + tile * 16 : last, n);
-  }
+  multiply_places<tiles>(s, starts, s.weights + n / 16 * s.steps * 512, p, last, sums);
+  for (int64_t tile = 0; tile < tiles; ++tile)
+    finish_places(s, rows, sums + tile * 256, tile + 1 < tiles ? p + tile * 16 : last, n);
 }
 
 inline BANDS void run_frame(const Shifts& s, int64_t clip, int64_t t, int64_t frames) {
@@ -123,15 +117,13 @@ inline BANDS void run_frame(const Shifts& s, int64_t clip, int64_t t, int64_t fr
   }
   const FrameRows rows{s.skip.at ? s.skip.row(clip, t) : nullptr, s.plain ? nullptr : s.out.row(clip, t),
                        s.plain ? s.plain + (clip * frames + t) * s.columns * s.outputs : nullptr};
-  for (int64_t p = 0; p < s.columns; p += kMostTiles * 16) {
-    const int64_t tiles = (s.columns - p + 15) / 16;
-    if (tiles >= 6) run_places<6>(s, rows, starts, p);
-    else if (tiles == 5) run_places<5>(s, rows, starts, p);
-    else if (tiles == 4) run_places<4>(s, rows, starts, p);
-    else if (tiles == 3) run_places<3>(s, rows, starts, p);
-    else if (tiles == 2) run_places<2>(s, rows, starts, p);
-    else run_places<1>(s, rows, starts, p);
-  }
+  for (int64_t n = 0; n < s.outputs; n += 16)
+    for (int64_t p = 0; p < s.columns; p += kMostTiles * 16) {
+      const int64_t tiles = (s.columns - p + 15) / 16;
+      if (tiles >= 3) run_places<3>(s, rows, starts, p, n);
+      else if (tiles == 2) run_places<2>(s, rows, starts, p, n);
+      else run_places<1>(s, rows, starts, p, n);
+    }
   settle(&s);
 }
 

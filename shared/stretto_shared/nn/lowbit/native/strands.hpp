@@ -30,11 +30,11 @@ INLINED __m512 power_of_two(__m512 x) {
   x = _mm512_range_ps(x, all(60.0f), 2);
   const __m512 n = add(x, all(12582912.0f));
   const __m512 r = _mm512_sub_ps(x, _mm512_sub_ps(n, all(12582912.0f)));
-  __m512 p = all(9.57009941e-03f);
-  p = _mm512_fmadd_ps(p, r, all(5.59178591e-02f));
-  p = _mm512_fmadd_ps(p, r, all(2.40247443e-01f));
-  p = _mm512_fmadd_ps(p, r, all(6.93121791e-01f));
-  p = _mm512_fmadd_ps(p, r, all(9.99999285e-01f));
+  __m512 p = all(9.58285201e-03f);
+  p = _mm512_fmadd_ps(p, r, all(5.59064262e-02f));
+  p = _mm512_fmadd_ps(p, r, all(2.40240991e-01f));
+  p = _mm512_fmadd_ps(p, r, all(6.93124175e-01f));
+  p = _mm512_fmadd_ps(p, r, all(1.0f));
   return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), _mm512_slli_epi32(_mm512_castps_si512(n), 23)));
 }
 
@@ -78,13 +78,21 @@ struct Gates {
 template <int gate>
 INLINED void add_steps(const Gates& gates, int64_t quarter) {
   for (int64_t step = quarter; step < gates.steps; step += 4) {
-    if (step < gates.input_steps) _tile_loadd(4, gates.x + step * 32, gates.x_bytes);
-    else _tile_loadd(4, gates.last + (step - gates.input_steps) * 32, gates.last_bytes);
-    _tile_loadd(5, gates.weights + (step * 4 + gate) * 512, 64);
+    const bool is_input = step < gates.input_steps;
+    const uint16_t* from = is_input ? gates.x + step * 32 : gates.last + (step - gates.input_steps) * 32;
+    const int64_t stride = is_input ? gates.x_bytes : gates.last_bytes;
+    const uint16_t* weights = gates.weights + (step * 4 + gate) * 512;
+    if (gate % 2 == 0) {
+      _tile_loadd(4, from, stride);
+      _tile_loadd(5, weights, 64);
+    } else {
+      _tile_loadd(6, from, stride);
+      _tile_loadd(7, weights, 64);
+    }
     if (gate == 0) _tile_dpbf16ps(0, 4, 5);
-    if (gate == 1) _tile_dpbf16ps(1, 4, 5);
+    if (gate == 1) _tile_dpbf16ps(1, 6, 7);
     if (gate == 2) _tile_dpbf16ps(2, 4, 5);
-    if (gate == 3) _tile_dpbf16ps(3, 4, 5);
+    if (gate == 3) _tile_dpbf16ps(3, 6, 7);
   }
 }
 

@@ -1,0 +1,133 @@
+"""The harmonic network by tiles of bfloat16: what the network gives, alone and in company, and when it is used."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stretto_transcriber
+import torch
+from stretto_shared import weights
+from stretto_shared.nn.lowbit import NativeKernel, load_bands
+from stretto_shared.nn.lowbit.kernel import COMPILERS
+from stretto_transcriber import loading
+from stretto_transcriber.models.onsets_frames import OnsetsFrames, OnsetsFramesConfig, maestro_config
+
+FOLDER = Path(stretto_transcriber.__path__[0]).parent / "weights"
+CONFIG = OnsetsFramesConfig(
+    stem_channels=16, fold_channels=32, branch_channels=48, lstm_size=32, combined_lstm_size=24, window_frames=50,
+    context_frames=10, has_key_head=True,
+)  # fmt: skip
+HEADS = ("onset", "offset", "frame", "velocity", "key")
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> NativeKernel:
+    found = load_bands(tmp_path_factory.mktemp("kernel"))
+    if found is None:
+        info = Path("/proc/cpuinfo")
+        assert not (info.exists() and "amx_bf16" in info.read_text()) or not any(map(shutil.which, COMPILERS))
+        pytest.skip("no compiler here, or no AMX tiles of bfloat16")
+    return found
+
+
+def lively(config: OnsetsFramesConfig) -> OnsetsFrames:
+    """Untrained, but every weight has its say: norms that scale and shift, a register, heads that are not rare."""
+    torch.manual_seed(0)
+    model = OnsetsFrames(config).eval().requires_grad_(False)
+    for name, tensor in model.state_dict().items():
+        if "register" in name or name.endswith("head.bias"):
+            tensor.normal_(std=0.5)
+        elif name.endswith("running_mean"):
+            tensor.normal_(std=0.1)
+        elif name.endswith("running_var"):
+            tensor.uniform_(0.3, 1.0)
+        elif name.endswith("head.weight"):
+            tensor.normal_(std=1.0)
+    return model
+
+
+def sound(config: OnsetsFramesConfig, count: int = 1) -> torch.Tensor:
+    size = (config.window_frames + 2 * config.context_frames) * config.hop_length
+    levels = torch.logspace(-2, 0, count)[:, None]
+    return torch.randn(count, size, generator=torch.Generator().manual_seed(1)) * levels
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"has_key_head": False},
+        {"has_offset_head": False, "has_key_head": False},
+        {"branch_channels": 64, "lstm_size": 48, "combined_lstm_size": 40, "fold_channels": 16, "stem_channels": 32},
+    ],
+)
+@torch.inference_mode()
+def test_tiles_give_what_the_network_gives(kernel: NativeKernel, changes: dict[str, Any]) -> None:
+    model = lively(dataclasses.replace(CONFIG, **changes))
+    audio = sound(model.config)
+    exact = model.window_heads(audio)
+    assert model.use_tiles(kernel)
+    heard = model.window_heads(audio)
+
+    for name in HEADS:
+        wanted, got = getattr(exact, name), getattr(heard, name)
+        assert (wanted is None) == (got is None)
+        if wanted is not None:
+            assert wanted.std() > 0.02
+            torch.testing.assert_close(got, wanted, atol=0.06, rtol=0)
+            assert (got - wanted).abs().mean() < 0.006
+
+
+@torch.inference_mode()
+def test_company_changes_no_byte(kernel: NativeKernel) -> None:
+    model = lively(CONFIG)
+    assert model.use_tiles(kernel)
+    audio = sound(CONFIG, 3)
+    together = model.window_heads(audio).stacked()
+    for row, wanted in zip(audio, together, strict=True):
+        assert torch.equal(model.window_heads(row[None]).stacked()[0], wanted)
+    assert torch.equal(model.window_heads(audio.flip(0)).stacked().flip(0), together)
+
+
+@pytest.mark.parametrize("config", [dataclasses.replace(CONFIG, branch_channels=40), maestro_config()])
+def test_what_has_no_whole_tiles_hears_as_before(kernel: NativeKernel, config: OnsetsFramesConfig) -> None:
+    small = dataclasses.replace(config, conv_channels=4, fc_size=8, combined_lstm_size=4, lstm_size=4)
+    model, audio = lively(small), sound(small)
+    exact = model.window_heads(audio).stacked()
+    assert not model.use_tiles(kernel)
+    assert torch.equal(model.window_heads(audio).stacked(), exact)
+
+
+@torch.inference_mode()
+def test_the_committed_network_hears_by_tiles_what_it_hears(kernel: NativeKernel, tmp_path: Path) -> None:
+    plain = loading.load_transcriber("onsets_frames", "default", weights_dir=FOLDER)
+    tiled = loading.load_transcriber(
+        "onsets_frames", "default", weights_dir=FOLDER, native_kernel_dir=tmp_path, max_joined=2
+    )
+    config = plain.listener.config
+    size = (config.window_frames + 2 * config.context_frames) * config.hop_length
+    times_s = torch.arange(size) / config.sample_rate_hz
+    struck = sum(
+        torch.sin(2 * torch.pi * hz * times_s) * torch.exp(-2 * (times_s % each_s))
+        for hz, each_s in ((220, 0.7), (330, 0.5))
+    )
+    samples = (0.2 * torch.as_tensor(struck)).numpy()[None]
+    exact, heard = plain.hear(samples), tiled.hear(samples)
+
+    assert tiled.max_joined == 2
+    assert (exact != heard).any()  # by tiles indeed
+    assert exact.max() > 0.9
+    assert abs(exact - heard).max() < 0.05 and abs(exact - heard).mean() < 5e-4
+
+
+def test_a_machine_without_the_kernel_serves_in_float32(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(loading, "load_bands", lambda folder: None)
+    with_folder = loading.load_transcriber("onsets_frames", "default", weights_dir=FOLDER, native_kernel_dir=tmp_path)
+    without = loading.load_transcriber("onsets_frames", "default", weights_dir=FOLDER)
+    samples = sound(OnsetsFramesConfig()).numpy()
+    assert weights.resolve("default", name="onsets_frames", default_dir=FOLDER).digest_sha256
+    assert (with_folder.hear(samples) == without.hear(samples)).all()
