@@ -28,8 +28,8 @@ class TranscriberSettings(BaseSettings):
     max_engravings: int = Field(default=8, ge=1, le=4096)
     """Scores that wait to be engraved, one at a time, before the service answers RESOURCE_EXHAUSTED."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Number format in which the house's network for notes hears, where the processor has AMX tiles of bfloat16, several
-    times faster: on validation, note F1 is that of float32 to the third place. Elsewhere, and for beats, float32."""
+    """Number format in which the house's network for notes hears where the processor has AMX tiles of bfloat16: several
+    times faster. On validation, note F1 is that of float32 to the third place. Elsewhere, and for beats, float32."""
     native_kernel_dir: Path = Path("~/.cache/stretto")
     """Where the kernel for bfloat16 is compiled to, once, by this machine's C++ compiler. Without one, or without AMX,
     torch computes in float32."""
