@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import stretto_transcriber
 import torch
@@ -15,6 +16,14 @@ from stretto_shared.nn.lowbit import NativeKernel, load_bands
 from stretto_shared.nn.lowbit.kernel import COMPILERS
 from stretto_transcriber import loading
 from stretto_transcriber.models.onsets_frames import OnsetsFrames, OnsetsFramesConfig, maestro_config
+from stretto_transcriber.models.onsets_frames.releases import (
+    NUM_ENDS_STEPS,
+    NUM_INPUTS,
+    NUM_STEPS,
+    ReleaseNetwork,
+    ReleaseReader,
+)
+from stretto_transcriber.models.onsets_frames.tiled_releases import TiledReleases
 
 FOLDER = Path(stretto_transcriber.__path__[0]).parent / "weights"
 CONFIG = OnsetsFramesConfig(
@@ -122,6 +131,32 @@ def test_the_committed_network_hears_by_tiles_what_it_hears(kernel: NativeKernel
     assert (exact != heard).any()  # by tiles indeed
     assert exact.max() > 0.9
     assert abs(exact - heard).max() < 0.05 and abs(exact - heard).mean() < 5e-4
+
+
+@pytest.mark.parametrize("channels", [8, 40])
+@torch.inference_mode()
+def test_tiles_tell_when_notes_end_as_the_network_does(kernel: NativeKernel, channels: int) -> None:
+    torch.manual_seed(0)
+    network = ReleaseNetwork(channels)
+    for name, parameter in network.named_parameters():
+        torch.nn.init.normal_(parameter, std=0.1 if "convs" in name or "mixes" in name else 0.2)
+    torch.nn.init.constant_(network.head.bias, -3.0)
+    given = np.random.default_rng(0).random((70, NUM_STEPS, NUM_INPUTS)).astype(np.float32)
+    exact, tiled = ReleaseReader(network).lasting(given), TiledReleases(network, kernel)
+    heard = tiled.lasting(given)
+
+    assert heard.shape == exact.shape and exact[:, 30].std() > 0.02
+    assert np.abs(heard - exact).max() < 0.03 and np.abs(heard - exact).mean() < 0.003
+    for index in (0, 9, 69):
+        assert tiled.lasting(given[index : index + 1]).tobytes() == heard[index].tobytes()
+    assert tiled.lasting(given[:0]).shape == (0, NUM_ENDS_STEPS, 2)
+
+
+def test_decoders_of_a_model_by_tiles_are_told_by_tiles(kernel: NativeKernel) -> None:
+    model = lively(dataclasses.replace(CONFIG, release_channels=8))
+    assert isinstance(model.release_reader, ReleaseReader)
+    assert model.use_tiles(kernel)
+    assert isinstance(model.release_reader, TiledReleases)
 
 
 def test_a_machine_without_the_kernel_serves_in_float32(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

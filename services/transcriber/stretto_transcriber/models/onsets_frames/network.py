@@ -9,8 +9,6 @@ Legend: B batch, S samples, T frames, F numbers of a frame; heads are [B, T, 88]
 
 from __future__ import annotations
 
-from functools import cached_property
-
 from stretto_shared.nn.lowbit import NativeKernel
 from torch import Tensor, nn
 
@@ -20,9 +18,10 @@ from stretto_transcriber.models.onsets_frames.config import OnsetsFramesConfig
 from stretto_transcriber.models.onsets_frames.harmonic import HarmonicNetwork
 from stretto_transcriber.models.onsets_frames.heads import Heads
 from stretto_transcriber.models.onsets_frames.paper import PaperNetwork
-from stretto_transcriber.models.onsets_frames.release_decoding import decoder_of
+from stretto_transcriber.models.onsets_frames.release_decoding import Reader, decoder_of
 from stretto_transcriber.models.onsets_frames.releases import ReleaseNetwork, ReleaseReader
 from stretto_transcriber.models.onsets_frames.tiled import TiledHarmonic, fits
+from stretto_transcriber.models.onsets_frames.tiled_releases import TiledReleases
 
 
 class OnsetsFrames(nn.Module):
@@ -38,6 +37,7 @@ class OnsetsFrames(nn.Module):
         self.network = PaperNetwork(config) if config.front == "mel" else HarmonicNetwork(config)
         self.releases = ReleaseNetwork(config.release_channels) if config.release_channels else None
         self._tiled: TiledHarmonic | None = None
+        self._reader: Reader | None = None
 
     def features(self, audio: Tensor) -> Tensor:
         """Mono audio [B, S], S a multiple of `hop_length`, to log spectra [B, T, F] with T = S / hop_length.
@@ -66,9 +66,12 @@ class OnsetsFrames(nn.Module):
         """Hear in bfloat16 by the native kernel from now on, with the weights as they are, which are to be final.
 
         Returns:
-            Whether it does: not with the papers' network, nor with sizes that are no whole tiles.
+            Whether notes are heard so: not by the papers' network, nor with sizes that are no whole tiles. What tells
+            when they end does so in any case.
         """
         network = self.network
+        if self.releases is not None:
+            self._reader = TiledReleases(self.releases, kernel)
         self._tiled = TiledHarmonic(network, kernel) if isinstance(network, HarmonicNetwork) and fits(network) else None
         return self._tiled is not None
 
@@ -80,10 +83,12 @@ class OnsetsFrames(nn.Module):
         """
         return decoder_of(self.config, self.release_reader, ends)
 
-    @cached_property
-    def release_reader(self) -> ReleaseReader | None:
+    @property
+    def release_reader(self) -> Reader | None:
         """The network of releases for decoders, made once; None without one."""
-        return None if self.releases is None else ReleaseReader(self.releases)
+        if self._reader is None and self.releases is not None:
+            self._reader = ReleaseReader(self.releases)
+        return self._reader
 
     def window_heads(self, audio: Tensor) -> Heads:
         """Windows with their contexts [B, (window + 2 * context) * hop_length] to the heads of their own frames."""

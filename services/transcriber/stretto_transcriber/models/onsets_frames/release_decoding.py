@@ -12,6 +12,7 @@ Legend: T frames, P = 5 * 88 numbers of a frame.
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +25,17 @@ from stretto_transcriber.models.onsets_frames.releases import (
     BEFORE,
     KEY,
     SOUND,
-    ReleaseReader,
+    Floats,
     Surroundings,
     end_frames,
 )
+
+
+class Reader(Protocol):
+    """What tells how long notes last: a `ReleaseReader`, or a `TiledReleases`."""
+
+    def lasting(self, given: Floats) -> Floats:
+        """What notes are told from [N, T, C] to the chance that key and sound last over each step [N, A, 2]."""
 
 
 class ReleaseDecoder:
@@ -42,7 +50,7 @@ class ReleaseDecoder:
         ends: When a note ends: with its sound, the pedal included, or with its key.
     """
 
-    def __init__(self, config: OnsetsFramesConfig, reader: ReleaseReader, ends: NoteEnds) -> None:
+    def __init__(self, config: OnsetsFramesConfig, reader: Reader, ends: NoteEnds) -> None:
         self._config = config
         self._reader = reader
         self._column = KEY if ends == "key" else SOUND
@@ -96,14 +104,12 @@ class ReleaseDecoder:
     def _told(self, notes: Notes, around: Surroundings, first: NDArray[np.int64]) -> Notes:
         ends_s, rate = np.array(notes.offset_s), self._config.frame_rate_hz
         lasts_s = notes.offset_s - notes.onset_s
-        for index in range(len(notes)):
-            given = around.of_note(
-                int(first[index]),
-                int(notes.pitch_midi[index]),
-                int(notes.velocity[index]),
-                float(lasts_s[index] * rate),
-            )
-            told_s = end_frames(self._reader.lasting(given)[:, self._column], self._level) / rate
+        given = [
+            around.of_note(int(at), int(pitch), int(velocity), float(frames))
+            for at, pitch, velocity, frames in zip(first, notes.pitch_midi, notes.velocity, lasts_s * rate, strict=True)
+        ]
+        for index, lasts in enumerate(self._reader.lasting(np.stack(given))[..., self._column]):
+            told_s = end_frames(lasts, self._level) / rate
             ends_s[index] = min(ends_s[index], notes.onset_s[index] + max(told_s, MIN_NOTE_S))
         return Notes(notes.onset_s, ends_s, notes.pitch_midi, notes.velocity)
 
@@ -115,7 +121,7 @@ class ReleaseDecoder:
 
 
 def decoder_of(
-    config: OnsetsFramesConfig, reader: ReleaseReader | None, ends: NoteEnds = "sound"
+    config: OnsetsFramesConfig, reader: Reader | None, ends: NoteEnds = "sound"
 ) -> NoteDecoder | ReleaseDecoder:
     """What makes notes for one stream: with the network of releases, if there is one and the config lets it tell.
 

@@ -8,7 +8,8 @@ https://arxiv.org/abs/1805.00917), once for its key and once for its sound. It e
 falls below a level that validation has chosen. The network and its use are the house's own; no paper is followed.
 
 `ReleaseNetwork` learns, in torch; `ReleaseReader` reads with its weights, in numpy, one note by itself, so that what a
-note is told does not depend on the others that are told with it. Neither knows of streams; `decoding.py` does.
+note is told does not depend on the others that are told with it; `tiled_releases.py` does so by the native kernel. None
+knows of streams; `release_decoding.py` does.
 
 Legend: N notes, T = 120 steps, of which A = 100 after the onset, C = 107 numbers of a step, H channels; frames of
 50 Hz, P = 88 pitches.
@@ -154,7 +155,11 @@ class ReleaseReader:
             self._blocks.append((dilation, kernel, state[f"convs.{index}.bias"], *_transposed(state, f"mixes.{index}")))
 
     def lasting(self, given: Floats) -> Floats:
-        """What one note is told from [T, C] to the chance that its key and its sound last over each step [A, 2]."""
+        """What notes are told from [N, T, C] to the chance that key and sound last over each step [N, A, 2]."""
+        logits = [self._logits(note) for note in given]
+        return lasting_of(np.stack(logits)) if logits else np.zeros((0, NUM_ENDS_STEPS, 2), np.float32)
+
+    def _logits(self, given: Floats) -> Floats:
         hidden = np.maximum(given @ self._stem[0] + self._stem[1], 0.0)
         for dilation, kernel, bias, mix, mix_bias in self._blocks:
             padded = np.zeros((NUM_STEPS + 2 * dilation, hidden.shape[1]), np.float32)
@@ -163,9 +168,14 @@ class ReleaseReader:
             inner += padded[dilation : dilation + NUM_STEPS] @ kernel[1]
             inner += padded[2 * dilation :] @ kernel[2]
             hidden = hidden + (np.maximum(inner, 0.0) @ mix + mix_bias)
-        logits = hidden[-NUM_ENDS_STEPS:] @ self._head[0] + self._head[1]
-        lasts: Floats = np.exp(-np.logaddexp(0.0, logits).cumsum(0)).astype(np.float32)
-        return lasts
+        logits: Floats = hidden[-NUM_ENDS_STEPS:] @ self._head[0] + self._head[1]
+        return logits
+
+
+def lasting_of(logits: Floats) -> Floats:
+    """Logits of hazards [N, A, 2] to the chance that a note lasts over each step."""
+    lasts: Floats = np.exp(-np.logaddexp(np.float32(0.0), logits).cumsum(1)).astype(np.float32)
+    return lasts
 
 
 def end_frames(lasts: Floats, level: float) -> float:
