@@ -15,7 +15,12 @@ from stretto_transcriber.models.onsets_frames import (
 )
 from stretto_transcriber.models.onsets_frames.config import LOWEST_PITCH
 from stretto_transcriber.models.onsets_frames.harmonic import HarmonicBranch
-from stretto_transcriber.models.onsets_frames.spectrum import BINS_PER_SEMITONE, NUM_SEMITONES, HarmonicSpectrum
+from stretto_transcriber.models.onsets_frames.spectrum import (
+    BINS_PER_SEMITONE,
+    NUM_SEMITONES,
+    HarmonicSpectrum,
+    third_tone_bands,
+)
 from torch import nn
 from torch.nn import functional as F
 
@@ -332,3 +337,18 @@ def test_recurrent_layers_are_in_full_precision_under_autocast(config):
 
     assert len(given) >= 6 and {tensor.dtype for tensor in given} == {torch.float32}
     assert heads.onset.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("rate_hz", [16_000, 8_000])
+def test_bands_are_sums_over_all_lines(rate_hz: int) -> None:
+    audio = torch.randn(2, 10 * 320, generator=torch.Generator().manual_seed(0))
+    heard, wanted = HarmonicSpectrum(rate_hz, 320, 0.5)(audio), []
+    for length in (4096, 1024):
+        window = torch.hann_window(length, dtype=torch.float64) * (4.0 / length)
+        before = length // 2 - 160
+        padded = torch.nn.functional.pad(audio.double(), (before, length - 320 - before))
+        power = torch.fft.rfft(padded.unfold(1, length, 320) * window).abs().square()
+        wanted.append(power @ third_tone_bands(rate_hz, length).double())
+    exact = (torch.log(torch.cat(wanted, -1) + 1e-8) + 11.0) / 4.0
+    torch.testing.assert_close(heard.double(), exact, atol=1e-4, rtol=0)
+    assert exact.std() > 0.1

@@ -9,6 +9,7 @@ Legend: B batch, S samples, T frames, F numbers of a frame; heads are [B, T, 88]
 
 from __future__ import annotations
 
+import torch
 from stretto_shared.nn.lowbit import NativeKernel
 from torch import Tensor, nn
 
@@ -96,4 +97,6 @@ class OnsetsFrames(nn.Module):
         expected = (config.window_frames + 2 * config.context_frames) * config.hop_length
         if audio.ndim != 2 or audio.shape[1] != expected:
             raise ValueError(f"audio: expected windows [B, {expected}], got {tuple(audio.shape)}.")
-        return self.forward(self.features(audio)).inner(config.context_frames, config.window_frames)
+        windows = [audio] if self._tiled is None else audio[:, None]  # tiles hear each by itself, from its samples on
+        features = torch.cat([self.features(window) for window in windows])
+        return self.forward(features).inner(config.context_frames, config.window_frames)

@@ -23,6 +23,7 @@ HARMONIC_WINDOWS = (4096, 1024)
 MEL_WINDOW = 2048
 _LOWEST_HZ = 27.5
 _FLOOR = 1e-8
+_GROUP = 27  # bands that are summed in one product
 _SHIFT, _SCALE = 11.0, 4.0  # ln power of piano music: about -11, give or take 4
 
 
@@ -31,7 +32,9 @@ def power_frames(audio: Tensor, window: Tensor, hop_length: int, centre: float) 
     length = window.shape[0]
     before = length // 2 - round(centre * hop_length)
     frames = F.pad(audio.float(), (before, length - hop_length - before)).unfold(1, length, hop_length)
-    return torch.view_as_real(torch.fft.rfft(frames * window)).square().sum(-1)
+    spectra = torch.fft.rfft(frames * window)
+    power: Tensor = spectra.real.square() + spectra.imag.square()  # summed over pairs, CPUs take several times as long
+    return power
 
 
 class MelSpectrum(nn.Module):
@@ -56,16 +59,22 @@ class HarmonicSpectrum(nn.Module):
         super().__init__()
         self.hop_length, self.centre = hop_length, centre
         self.num_features = len(HARMONIC_WINDOWS) * NUM_SEMITONES * BINS_PER_SEMITONE
+        self._lines: dict[int, list[tuple[int, int]]] = {}
         for length in HARMONIC_WINDOWS:
             window = torch.hann_window(length)
             self.register_buffer(f"window_{length}", window * (2.0 / window.sum()), persistent=False)
-            self.register_buffer(f"bands_{length}", third_tone_bands(sample_rate_hz, length), persistent=False)
+            bands = third_tone_bands(sample_rate_hz, length)
+            self.register_buffer(f"bands_{length}", bands, persistent=False)
+            self._lines[length] = _lines_of(bands)
 
     def forward(self, audio: Tensor) -> Tensor:
         spectra = []
         for length in HARMONIC_WINDOWS:
             power = power_frames(audio, getattr(self, f"window_{length}"), self.hop_length, self.centre)
-            spectra.append(power @ getattr(self, f"bands_{length}"))
+            bands = getattr(self, f"bands_{length}")
+            for number, (first, last) in enumerate(self._lines[length]):  # the other lines' weights are zero
+                some = slice(number * _GROUP, (number + 1) * _GROUP)
+                spectra.append(power[..., first:last] @ bands[first:last, some])
         return (torch.log(torch.cat(spectra, -1) + _FLOOR) + _SHIFT) / _SCALE
 
 
@@ -82,6 +91,15 @@ def third_tone_bands(sample_rate_hz: int, window_length: int) -> Tensor:
     lines = torch.arange(window_length // 2 + 1, dtype=torch.float64) * grain
     bands: Tensor = (1.0 - (lines[:, None] - centres).abs() / widths).clamp(min=0.0).float()
     return bands
+
+
+def _lines_of(bands: Tensor) -> list[tuple[int, int]]:
+    """The first line, and the one after the last, that has weight in each group of neighbouring bands."""
+    found = []
+    for first in range(0, bands.shape[1], _GROUP):
+        lines = torch.nonzero(bands[:, first : first + _GROUP].any(1))[:, 0].tolist()
+        found.append((lines[0], lines[-1] + 1) if lines else (0, 0))
+    return found
 
 
 def harmonic_shifts(harmonics: Sequence[float]) -> list[int]:
