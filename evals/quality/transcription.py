@@ -28,6 +28,7 @@ import stretto_transcriber
 import torch
 from numpy.typing import NDArray
 from stretto_shared.metrics.bootstrap import bootstrap_mean
+from stretto_shared.nn.lowbit import load_bands
 from stretto_shared.weights import load_tensors, resolve
 from stretto_transcriber.models.notes import NoteEnds, Notes
 from stretto_transcriber.models.onsets_frames import (
@@ -35,6 +36,7 @@ from stretto_transcriber.models.onsets_frames import (
     build_onsets_frames,
     hear_clip,
 )
+from stretto_transcriber.settings import TranscriberSettings
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 sys.path.append(str(Path(__file__).resolve().parents[2] / "services/transcriber/recipes"))
@@ -102,10 +104,12 @@ def list_pieces(paths: Sequence[Path], symbolic: Path) -> list[Piece]:
     return pieces
 
 
-def read_model(folder: Path) -> OnsetsFrames:
-    """The checkpoint of a folder."""
+def read_model(folder: Path) -> tuple[OnsetsFrames, str]:
+    """The checkpoint of a folder, in the number format in which this machine serves it."""
     resolved = resolve("default", name=folder.name, default_dir=folder.parent)
-    return build_onsets_frames(resolved.config["config"], load_tensors(resolved))
+    model = build_onsets_frames(resolved.config["config"], load_tensors(resolved)).eval()
+    kernel = load_bands(TranscriberSettings().native_kernel_dir)
+    return model, "bfloat16" if kernel is not None and model.use_tiles(kernel) else "float32"
 
 
 def own_notes(model: OnsetsFrames, pieces: Sequence[Piece]) -> Heard:
@@ -240,18 +244,19 @@ def main() -> None:
     folder, files = ("dev", "*.tsv") if args.split == "dev" else ("train", f"*_{HELD_OUT_PIANO}.tsv")
     paths = sorted(need(args.data / "maps" / folder, "MAPS dev").glob(files))[: args.limit or None]
     pieces = list_pieces(paths, need(args.data / "symbolic", "The scores"))
-    heard = everybody(args, pieces)
+    folder = args.weights or Path(stretto_transcriber.__path__[0]).parent / "weights" / "onsets_frames"
+    model, dtype = read_model(folder)
+    heard = everybody(args, model, pieces)
     found = {
         name: [None if notes is None else scores_of(notes, piece) for notes, piece in zip(tables, pieces, strict=True)]
         for name, (tables, _) in heard.items()
     }
-    publish(outcome(args.split, found, {name: cost for name, (_, cost) in heard.items()}, pieces), args)
+    publish(outcome(args.split, found, {name: cost for name, (_, cost) in heard.items()}, pieces, dtype), args)
 
 
-def everybody(args: argparse.Namespace, pieces: Sequence[Piece]) -> dict[str, Heard]:
+def everybody(args: argparse.Namespace, model: OnsetsFrames, pieces: Sequence[Piece]) -> dict[str, Heard]:
     """What the model heard, and every peer that can be run or has run before."""
-    folder = args.weights or Path(stretto_transcriber.__path__[0]).parent / "weights" / "onsets_frames"
-    heard = {"ours": own_notes(read_model(folder), pieces)}
+    heard = {"ours": own_notes(model, pieces)}
     given = dict(peer.split("=", 1) for peer in args.peer)
     for name in ("basic-pitch", "madmom", "transkun"):
         theirs = peer_notes(name, given.get(name, ""), args.cache, pieces)
@@ -262,7 +267,7 @@ def everybody(args: argparse.Namespace, pieces: Sequence[Piece]) -> dict[str, He
     return heard
 
 
-def outcome(split: str, found: Found, seconds: Mapping[str, float], pieces: Sequence[Piece]) -> Outcome:
+def outcome(split: str, found: Found, seconds: Mapping[str, float], pieces: Sequence[Piece], dtype: str) -> Outcome:
     """The report."""
     audio_s = sum(piece.length_s for piece in pieces)
     rows = rows_of(found, seconds, audio_s)
@@ -273,7 +278,7 @@ def outcome(split: str, found: Found, seconds: Mapping[str, float], pieces: Sequ
     return Outcome(
         name="transcription",
         protocol=PROTOCOL,
-        data=f"{where}: {len(pieces)} pieces, {audio_s / 60:.1f} min, {num_midi} with their MIDI files",
+        data=f"{where}: {len(pieces)} pieces, {audio_s / 60:.1f} min, {num_midi} with MIDI files; ours in {dtype}",
         tables=[
             Table("Mean over pieces", rows),
             *([Table("On the pieces that a peer was run on", partial)] if len(partial) > 1 else []),

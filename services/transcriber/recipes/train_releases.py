@@ -44,7 +44,7 @@ class Recipe:
     warmup_steps: int = 100
     weight_decay: float = 0.01
     average_decay: float = 0.998
-    maps_weight: float = 2.0
+    maps_weight: float = 1.0
     validate_every_s: float = 300.0
     num_valid_notes: int = 6000
     log_every: int = 200
