@@ -5,9 +5,10 @@ Legend: N windows, S samples of a window with its contexts, T frames, P numbers 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +24,7 @@ from stretto_shared.errors import InvalidInput, NotFound, NotReady
 from stretto_shared.features import ModelInfo
 from stretto_shared.nn.heap import giving_memory_back
 from stretto_shared.nn.lowbit import load_bands
+from stretto_shared.nn.lowbit.lattice import ARITHMETIC
 from stretto_shared.score import Score
 from torch import Tensor
 
@@ -179,6 +181,8 @@ def load_transcriber(
 ) -> LoadedTranscriber:
     """Find, verify and build one model that hears notes.
 
+    One that hears in bfloat16 has a digest of its own, and says so after its source: a receipt tells both apart.
+
     Args:
         name: The name that requests use.
         source: `default`, `hf://org/name@revision` or `file:///folder`.
@@ -196,9 +200,10 @@ def load_transcriber(
     with giving_memory_back():
         resolved, listener = _built(name, source, weights_dir, NOTE_ARCHITECTURES)
         kernel = None if native_kernel_dir is None or listener.use_tiles is None else load_bands(native_kernel_dir)
-        if kernel is not None and listener.use_tiles is not None:
-            listener.use_tiles(kernel)
         info = _info(resolved, listener, is_default=is_default)
+        if kernel is not None and listener.use_tiles is not None and listener.use_tiles(kernel):
+            digest = hashlib.sha256(f"{info.digest_sha256} bfloat16 {ARITHMETIC}".encode()).hexdigest()
+            info = replace(info, digest_sha256=digest, source=f"{info.source}#bfloat16")
         return LoadedTranscriber(info, listener, find_max_joined(listener, max_joined))
 
 

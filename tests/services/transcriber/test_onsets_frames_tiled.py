@@ -102,12 +102,15 @@ def test_company_changes_no_byte(kernel: NativeKernel) -> None:
     assert torch.equal(model.window_heads(audio.flip(0)).stacked().flip(0), together)
 
 
-@pytest.mark.parametrize("config", [dataclasses.replace(CONFIG, branch_channels=40), maestro_config()])
+@pytest.mark.parametrize(
+    "config", [dataclasses.replace(CONFIG, branch_channels=40, release_channels=8), maestro_config()]
+)
 def test_what_has_no_whole_tiles_hears_as_before(kernel: NativeKernel, config: OnsetsFramesConfig) -> None:
     small = dataclasses.replace(config, conv_channels=4, fc_size=8, combined_lstm_size=4, lstm_size=4)
     model, audio = lively(small), sound(small)
     exact = model.window_heads(audio).stacked()
     assert not model.use_tiles(kernel)
+    assert not isinstance(model.release_reader, TiledReleases)
     assert torch.equal(model.window_heads(audio).stacked(), exact)
 
 
@@ -128,6 +131,8 @@ def test_the_committed_network_hears_by_tiles_what_it_hears(kernel: NativeKernel
     exact, heard = plain.hear(samples), tiled.hear(samples)
 
     assert tiled.max_joined == 2
+    assert tiled.info.digest_sha256 != plain.info.digest_sha256  # a receipt tells both apart
+    assert (plain.info.source, tiled.info.source) == ("default", "default#bfloat16")
     assert (exact != heard).any()  # by tiles indeed
     assert exact.max() > 0.9
     assert abs(exact - heard).max() < 0.05 and abs(exact - heard).mean() < 5e-4
@@ -164,5 +169,9 @@ def test_a_machine_without_the_kernel_serves_in_float32(monkeypatch: pytest.Monk
     with_folder = loading.load_transcriber("onsets_frames", "default", weights_dir=FOLDER, native_kernel_dir=tmp_path)
     without = loading.load_transcriber("onsets_frames", "default", weights_dir=FOLDER)
     samples = sound(OnsetsFramesConfig()).numpy()
-    assert weights.resolve("default", name="onsets_frames", default_dir=FOLDER).digest_sha256
+    assert with_folder.info == without.info
+    assert (
+        with_folder.info.digest_sha256
+        == weights.resolve("default", name="onsets_frames", default_dir=FOLDER).digest_sha256
+    )
     assert (with_folder.hear(samples) == without.hear(samples)).all()

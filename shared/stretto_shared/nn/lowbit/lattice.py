@@ -21,6 +21,8 @@ from torch.nn import functional as F
 
 from stretto_shared.nn.lowbit.kernel import NativeKernel
 
+ARITHMETIC = "lattice-1"
+"""What is computed, to the bit; a change of bytes changes this name, and with it the identity of models served so."""
 _INPUTS, _OUTPUTS = 32, 16  # of a tile
 _MOST_STEPS = 256
 LEAST_COLUMNS = 17

@@ -67,14 +67,14 @@ class OnsetsFrames(nn.Module):
         """Hear in bfloat16 by the native kernel from now on, with the weights as they are, which are to be final.
 
         Returns:
-            Whether notes are heard so: not by the papers' network, nor with sizes that are no whole tiles. What tells
-            when they end does so in any case.
+            Whether it does: not by the papers' network, nor with sizes that are no whole tiles. Then nothing changes.
         """
-        network = self.network
+        if not isinstance(self.network, HarmonicNetwork) or not fits(self.network):
+            return False
+        self._tiled = TiledHarmonic(self.network, kernel)
         if self.releases is not None:
             self._reader = TiledReleases(self.releases, kernel)
-        self._tiled = TiledHarmonic(network, kernel) if isinstance(network, HarmonicNetwork) and fits(network) else None
-        return self._tiled is not None
+        return True
 
     def new_decoder(self, ends: NoteEnds = "sound") -> NoteDecoder:
         """What makes notes of what is heard, for one stream; it keeps the weights of releases as they are now.
