@@ -3,10 +3,10 @@
 `python services/transcriber/recipes/choose_thresholds.py --weights runs/onsets_frames/export/onsets_frames
 --corpus corpus/piano --out services/transcriber/weights/onsets_frames`
 
-The heads are heard once, of the beginnings of the validation clips, as they are and recorded in rooms, by windows as
-they are served. Then one threshold after the other, twice over, takes the value with the best sum of note F1 at 50 ms
-and, at a third of its weight each, of F1 with the ends of sounds and of keys and of F1 of frames by either: means over
-clips.
+The heads are heard once, of the beginnings of the validation clips, as they are and recorded in rooms, by windows and
+in the number format as they are served. Then one threshold after the other, twice over, takes the value with the best
+sum of note F1 at 50 ms and, at a third of its weight each, of F1 with the ends of sounds and of keys and of F1 of
+frames by either: means over clips.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from stretto_shared import weights
+from stretto_shared.nn.lowbit import load_bands
 from stretto_transcriber.models.onsets_frames import (
     OnsetsFramesConfig,
     build_onsets_frames,
     hear_clip,
 )
-from stretto_transcriber.models.onsets_frames.releases import ReleaseReader
+from stretto_transcriber.models.onsets_frames.release_decoding import Reader
+from stretto_transcriber.settings import TranscriberSettings
 from train_transcriber import ENDS, beginnings, decoded, summary, worth
 
 GRIDS = {
@@ -42,7 +44,7 @@ GRIDS = {
 Heard = list[tuple[NDArray[np.float32], NDArray[np.float64]]]
 
 
-def means_of(heard: Heard, config: OnsetsFramesConfig, reader: ReleaseReader | None) -> dict[str, float]:
+def means_of(heard: Heard, config: OnsetsFramesConfig, reader: Reader | None) -> dict[str, float]:
     """Means over clips of frames [T, P] decoded with the thresholds of `config`, against notes [N, 5]."""
     return summary([decoded(frames, notes, config, reader) for frames, notes in heard])
 
@@ -59,9 +61,7 @@ def names_of(config: OnsetsFramesConfig, only: Sequence[str]) -> list[str]:
     ]
 
 
-def chosen(
-    heard: Heard, config: OnsetsFramesConfig, reader: ReleaseReader | None, only: Sequence[str]
-) -> OnsetsFramesConfig:
+def chosen(heard: Heard, config: OnsetsFramesConfig, reader: Reader | None, only: Sequence[str]) -> OnsetsFramesConfig:
     """`config` with the best of each grid, one after the other, twice over."""
     for name in names_of(config, only) * 2:
         reached = {}
@@ -91,7 +91,9 @@ def main() -> None:
     stored = dict(resolved.config)
     if args.context_frames is not None:
         stored["config"] = {**stored["config"], "context_frames": args.context_frames}
-    model = build_onsets_frames(stored["config"], tensors)
+    model = build_onsets_frames(stored["config"], tensors).eval()
+    if (kernel := load_bands(TranscriberSettings().native_kernel_dir)) is not None:
+        model.use_tiles(kernel)
     started, heard = time.process_time(), []
     for samples, notes in zip(*beginnings(args.corpus / "valid", args.seconds, args.clips), strict=True):
         heard.append((hear_clip(model, samples.numpy()), notes))

@@ -42,7 +42,7 @@ from stretto_transcriber.models.onsets_frames import (
     build_onsets_frames,
     decoder_of,
 )
-from stretto_transcriber.models.onsets_frames.releases import ReleaseReader
+from stretto_transcriber.models.onsets_frames.release_decoding import Reader
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -165,7 +165,7 @@ def decoded(
     heard: NDArray[np.float32],
     notes: NDArray[np.float64],
     config: OnsetsFramesConfig,
-    reader: ReleaseReader | None = None,
+    reader: Reader | None = None,
 ) -> tuple[NoteScore, ...]:
     """Scores of frames [T, P] against notes [N, 5]: by the ends of sounds and, if they are heard, of keys."""
     scores = []
