@@ -4,15 +4,23 @@ Where a write meets the end of a call, `grpc.aio` puts `INTERNAL: Internal error
 (`stretto_shared.grpc.streams`), the likelier the busier the machine. What a refusal says is then no question of ours.
 """
 
+from __future__ import annotations
+
 import asyncio
 import importlib
+import shutil
 import sys
+from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
 from grpc import _common
 from grpc.aio import _call
 from stretto_shared.grpc import streams
+
+if TYPE_CHECKING:
+    from stretto_shared.nn.lowbit import NativeKernel
 
 _plain_write = _call._StreamRequestMixin._write
 
@@ -39,3 +47,34 @@ def partitura() -> ModuleType:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "fluidsynth", None)
         return importlib.import_module("partitura")
+
+
+@pytest.fixture(scope="session")
+def native_kernel(tmp_path_factory: pytest.TempPathFactory) -> NativeKernel:
+    """The kernel for integer weights, compiled once; skips only where there can be none."""
+    from stretto_shared.nn.lowbit import load_native_kernel  # torch, which most tests do without
+
+    found = load_native_kernel(tmp_path_factory.mktemp("kernel"))
+    if found is None:
+        assert not _can_compile_for("avx512_vnni"), "no kernel in spite of a compiler: see the warning in the log"
+        pytest.skip("this machine has no compiler or no AVX-512 VNNI")
+    return found
+
+
+@pytest.fixture(scope="session")
+def bands_kernel(tmp_path_factory: pytest.TempPathFactory) -> NativeKernel:
+    """The same kernel with tiles of bfloat16; skips only where there can be none."""
+    from stretto_shared.nn.lowbit import load_bands
+
+    found = load_bands(tmp_path_factory.mktemp("bands"))
+    if found is None:
+        assert not _can_compile_for("amx_bf16"), "no kernel in spite of a compiler: see the warning in the log"
+        pytest.skip("no compiler here, or no AMX tiles of bfloat16")
+    return found
+
+
+def _can_compile_for(instructions: str) -> bool:
+    from stretto_shared.nn.lowbit.kernel import COMPILERS
+
+    info = Path("/proc/cpuinfo")
+    return info.exists() and instructions in info.read_text() and any(map(shutil.which, COMPILERS))

@@ -21,6 +21,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import soundfile
@@ -28,14 +29,9 @@ import stretto_transcriber
 import torch
 from numpy.typing import NDArray
 from stretto_shared.metrics.bootstrap import bootstrap_mean
-from stretto_shared.nn.lowbit import load_bands
-from stretto_shared.weights import load_tensors, resolve
+from stretto_transcriber.loading import load_transcriber
 from stretto_transcriber.models.notes import NoteEnds, Notes
-from stretto_transcriber.models.onsets_frames import (
-    OnsetsFrames,
-    build_onsets_frames,
-    hear_clip,
-)
+from stretto_transcriber.models.onsets_frames import OnsetsFrames, hear_clip
 from stretto_transcriber.settings import TranscriberSettings
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
@@ -106,10 +102,9 @@ def list_pieces(paths: Sequence[Path], symbolic: Path) -> list[Piece]:
 
 def read_model(folder: Path) -> tuple[OnsetsFrames, str]:
     """The checkpoint of a folder, in the number format in which this machine serves it."""
-    resolved = resolve("default", name=folder.name, default_dir=folder.parent)
-    model = build_onsets_frames(resolved.config["config"], load_tensors(resolved)).eval()
-    kernel = load_bands(TranscriberSettings().native_kernel_dir)
-    return model, "bfloat16" if kernel is not None and model.use_tiles(kernel) else "float32"
+    kernel_dir = TranscriberSettings().native_kernel_dir
+    loaded = load_transcriber(folder.name, "default", weights_dir=folder.parent, native_kernel_dir=kernel_dir)
+    return cast(OnsetsFrames, loaded.listener.module), loaded.info.source.partition("#")[2] or "float32"
 
 
 def own_notes(model: OnsetsFrames, pieces: Sequence[Piece]) -> Heard:

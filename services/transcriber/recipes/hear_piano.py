@@ -31,7 +31,6 @@ from stretto_shared.nn.lowbit import load_bands
 from stretto_transcriber.models.notes import Notes
 from stretto_transcriber.models.onsets_frames import NoteDecoder, OnsetsFrames, build_onsets_frames, hear_clip
 from stretto_transcriber.models.onsets_frames.config import NUM_PITCHES
-from stretto_transcriber.settings import TranscriberSettings
 
 SOURCES = ("MAPS", "pianomidi", "asap", "pop909")
 
@@ -71,8 +70,12 @@ def main() -> None:
     torch.set_num_threads(1)
     resolved = weights.resolve("default", name=args.weights.name, default_dir=args.weights.parent)
     model = build_onsets_frames(resolved.config["config"], weights.load_tensors(resolved)).to(args.device).eval()
-    if args.device == "cpu" and (kernel := load_bands(TranscriberSettings().native_kernel_dir)) is not None:
-        model.use_tiles(kernel)
+    if args.device == "cpu":
+        from stretto_transcriber.settings import TranscriberSettings  # pydantic, which a training machine may lack
+
+        kernel = load_bands(TranscriberSettings().native_kernel_dir)
+        if kernel is not None:
+            model.use_tiles(kernel)
     started = time.monotonic()
     for split in ("valid", "train"):
         (args.out / split).mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ import pytest
 import stretto_transcriber
 import torch
 from stretto_shared import weights
-from stretto_shared.nn.lowbit import NativeKernel, load_bands
-from stretto_shared.nn.lowbit.kernel import COMPILERS
+from stretto_shared.nn.lowbit import NativeKernel
 from stretto_transcriber import loading
 from stretto_transcriber.models.onsets_frames import OnsetsFrames, OnsetsFramesConfig, maestro_config
 from stretto_transcriber.models.onsets_frames.releases import (
@@ -34,13 +32,8 @@ HEADS = ("onset", "offset", "frame", "velocity", "key")
 
 
 @pytest.fixture(scope="module")
-def kernel(tmp_path_factory: pytest.TempPathFactory) -> NativeKernel:
-    found = load_bands(tmp_path_factory.mktemp("kernel"))
-    if found is None:
-        info = Path("/proc/cpuinfo")
-        assert not (info.exists() and "amx_bf16" in info.read_text()) or not any(map(shutil.which, COMPILERS))
-        pytest.skip("no compiler here, or no AMX tiles of bfloat16")
-    return found
+def kernel(bands_kernel: NativeKernel) -> NativeKernel:
+    return bands_kernel
 
 
 def lively(config: OnsetsFramesConfig) -> OnsetsFrames:

@@ -13,7 +13,7 @@ from stretto_shared.engine import native_sampling
 from stretto_shared.engine.native_sampling import Rows, can_draw, sample_natively
 from stretto_shared.engine.program import Program, TokenRequest, draw_all
 from stretto_shared.engine.sampling import Sampling, sample, stage_key, uniform_noise
-from stretto_shared.nn.lowbit import NativeKernel, load_native_kernel
+from stretto_shared.nn.lowbit import NativeKernel
 from torch import Tensor
 
 STAGE = stage_key("test")
@@ -21,11 +21,8 @@ SEEDS = (0, 1, 2**63, 2**64 - 1)
 
 
 @pytest.fixture(scope="module")
-def kernel(tmp_path_factory: pytest.TempPathFactory) -> NativeKernel:
-    found = load_native_kernel(tmp_path_factory.mktemp("kernel"))
-    if found is None:
-        pytest.skip("this machine has no compiler or no AVX-512 VNNI")
-    return found
+def kernel(native_kernel: NativeKernel) -> NativeKernel:
+    return native_kernel
 
 
 def by_numpy(piece: Rows) -> list[int]:

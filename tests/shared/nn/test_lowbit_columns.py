@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from stretto_shared.nn.lowbit import ColumnEmbedding, NativeKernel, guided_rows, load_native_kernel
+from stretto_shared.nn.lowbit import ColumnEmbedding, NativeKernel, guided_rows
 from torch import Tensor
 
 NUM_CODEBOOKS, NUM_ENTRIES, NUM_POSITIONS, WIDTH = 4, 9, 20, 37
 
 
 @pytest.fixture(scope="module")
-def kernel(tmp_path_factory: pytest.TempPathFactory) -> NativeKernel:
-    found = load_native_kernel(tmp_path_factory.mktemp("kernel"))
-    if found is None:
-        pytest.skip("this machine has no compiler or no AVX-512 VNNI")
-    return found
+def kernel(native_kernel: NativeKernel) -> NativeKernel:
+    return native_kernel
 
 
 def randn(*shape: int, seed: int) -> Tensor:

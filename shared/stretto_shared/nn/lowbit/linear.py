@@ -113,14 +113,21 @@ class LowBitLinear(nn.Module):
 
 def quantise_rows(rows: Tensor, most_integer: int = MAX_INT8) -> tuple[Tensor, Tensor]:
     """Integers [B, K], as float32, and scales [B, 1] of float32 rows [B, K], as the module's docstring says."""
+    largest, is_heard, of_silence = largest_of(rows)
+    most = torch.full_like(largest, most_integer)  # a tensor: torch may multiply by the reciprocal of a plain number
+    integers = torch.where(is_heard, (rows * (most / largest)).round(), 0.0)
+    return integers, torch.where(is_heard, largest / most, of_silence)
+
+
+def largest_of(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of rows [B, K] the largest magnitudes [B, 1], whether each is one to divide by, and the scale where it is not.
+
+    That is 0, or NaN of a row with an infinity or a NaN. Where it is not one to divide by, the magnitude given is 1.
+    """
     magnitudes = rows.abs().amax(1, keepdim=True)
     is_finite = magnitudes <= _MAX_FLOAT
     is_heard = is_finite & (magnitudes >= _LEAST_MAGNITUDE)
-    safe = torch.where(is_heard, magnitudes, 1.0)
-    most = torch.full_like(safe, most_integer)  # a tensor: torch may multiply by the reciprocal of a plain number
-    integers = torch.where(is_heard, (rows * (most / safe)).round(), 0.0)
-    scales = torch.where(is_heard, safe / most, torch.where(is_finite, 0.0, torch.nan))
-    return integers, scales
+    return torch.where(is_heard, magnitudes, 1.0), is_heard, torch.where(is_finite, 0.0, torch.nan)
 
 
 def _panels(matrix: IntegerMatrix) -> tuple[Tensor, Tensor | None, Tensor]:

@@ -18,12 +18,11 @@ from torch import Tensor, nn
 
 from stretto_shared.nn.lowbit.codebooks import halving_sum
 from stretto_shared.nn.lowbit.decoder import DecoderLayers, DecoderRow, check_layers
-from stretto_shared.nn.lowbit.linear import quantise_rows
+from stretto_shared.nn.lowbit.linear import largest_of, quantise_rows
 
 _MOST_WEIGHT = 16383  # of 14 bits
 _LOW_PART = 128
 _MOST_PLACE = 15  # of 4 bits; a place q stands for 2 q - 15
-_LEAST_MAGNITUDE = 1e-30
 _EXP_TERMS = (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
 _ERFC_TERMS = (-1.453152027, 1.421413741, -0.284496736, 0.254829592)
 
@@ -116,13 +115,10 @@ class ReferenceDecoder:
 
 def quantise_to_four_bits(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Odd integers from -15 to 15 [B, K], as float32, and scales [B, 1] of float32 rows [B, K]."""
-    magnitudes = rows.abs().amax(1, keepdim=True)
-    is_finite = magnitudes <= torch.finfo(torch.float32).max
-    is_heard = is_finite & (magnitudes >= _LEAST_MAGNITUDE)
-    safe = torch.where(is_heard, magnitudes, 1.0)
-    half = torch.full_like(safe, _MOST_PLACE / 2)
-    places = (rows * (half / safe) + half).round().clamp(0, _MOST_PLACE)
-    scales = torch.where(is_heard, safe / (2 * half), torch.where(is_finite, 0.0, torch.nan))
+    largest, is_heard, of_silence = largest_of(rows)
+    half = torch.full_like(largest, _MOST_PLACE / 2)
+    places = (rows * (half / largest) + half).round().clamp(0, _MOST_PLACE)
+    scales = torch.where(is_heard, largest / (2 * half), of_silence)
     return torch.where(is_heard, 2 * places - _MOST_PLACE, -_MOST_PLACE), scales
 
 
