@@ -10,6 +10,7 @@ from stretto_transcriber.models.onsets_frames import (
     OnsetsFramesConfig,
     build_onsets_frames,
     from_published,
+    hear_clip,
     maestro_config,
     maps_config,
 )
@@ -50,6 +51,24 @@ def model(request):
 def noise(config, count=1, frames=None, seed=1):
     frames = frames or config.window_frames + 2 * config.context_frames
     return torch.randn(count, frames * config.hop_length, generator=torch.Generator().manual_seed(seed)) * 0.1
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+@torch.inference_mode()
+def test_a_clip_is_heard_by_windows_that_lie_side_by_side(model, batch_size):
+    config = model.config
+    hop, window, context = config.hop_length, config.window_frames, config.context_frames
+    num_frames = 2 * window + 7
+    samples = noise(config, frames=num_frames)[0, :-5]  # the last window and the last frame are not whole
+    heard = hear_clip(model, samples.numpy(), batch_size)
+
+    padded = F.pad(samples, (context * hop, (window + context) * hop))
+    starts = range(0, num_frames * hop, window * hop)
+    windows = torch.stack([padded[start : start + (window + 2 * context) * hop] for start in starts])
+    alone = torch.cat([model.window_heads(one[None]).stacked()[0] for one in windows])[:num_frames]
+    assert heard.shape == (num_frames, 88 * config.num_heads) and len(windows) == 3
+    assert np.allclose(heard, alone.numpy(), atol=0 if batch_size == 1 else 1e-5)
+    assert hear_clip(model, np.zeros(0, np.float32), batch_size).shape == (0, 88 * config.num_heads)
 
 
 @torch.inference_mode()

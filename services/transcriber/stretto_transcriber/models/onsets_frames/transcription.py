@@ -24,14 +24,16 @@ def hear_clip(model: OnsetsFrames, samples: NDArray[np.float32], batch_size: int
     hop, window, context = config.hop_length, config.window_frames, config.context_frames
     num_frames = -(-len(samples) // hop)
     num_windows = -(-num_frames // window)
+    if num_windows == 0:
+        return np.zeros((0, config.num_heads * NUM_PITCHES), np.float32)
     padded = np.zeros((num_windows * window + 2 * context) * hop, np.float32)
     padded[context * hop : context * hop + len(samples)] = samples
     windows = torch.from_numpy(padded).unfold(0, (window + 2 * context) * hop, window * hop)
     heads = [
         model.window_heads(part.to(device)).stacked().flatten(0, 1).cpu().numpy()
-        for part in (torch.split(windows, batch_size) if num_windows else ())
+        for part in torch.split(windows, batch_size)
     ]
-    return np.concatenate(heads)[:num_frames] if heads else np.zeros((0, config.num_heads * NUM_PITCHES), np.float32)
+    return np.concatenate(heads)[:num_frames]
 
 
 def transcribe_clip(model: OnsetsFrames, samples: NDArray[np.float32], ends: NoteEnds = "sound") -> Notes:
