@@ -63,13 +63,13 @@ def native_kernel(tmp_path_factory: pytest.TempPathFactory) -> NativeKernel:
 
 @pytest.fixture(scope="session")
 def bands_kernel(tmp_path_factory: pytest.TempPathFactory) -> NativeKernel:
-    """The same kernel with tiles of bfloat16; skips only where there can be none."""
+    """The same kernel where it multiplies bfloat16; skips only where there can be none."""
     from stretto_shared.nn.lowbit import load_bands
 
     found = load_bands(tmp_path_factory.mktemp("bands"))
     if found is None:
-        assert not _can_compile_for("amx_bf16"), "no kernel in spite of a compiler: see the warning in the log"
-        pytest.skip("no compiler here, or no AMX tiles of bfloat16")
+        assert not _can_compile_for("avx512_bf16"), "no kernel in spite of a compiler: see the warning in the log"
+        pytest.skip("no compiler here, or no bfloat16 in AVX-512")
     return found
 
 

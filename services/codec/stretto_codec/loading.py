@@ -356,7 +356,7 @@ def make_loaded(
             kernel = load_bands(native_kernel_dir)
         decoder = architecture.rounded_decoder(module, kernel)
     if decoder is not None:
-        arithmetic = dtype if kernel is None else f"{dtype} {BANDS_ARITHMETIC}"
+        arithmetic = dtype if kernel is None else f"{dtype} {kernel.rounded_as(BANDS_ARITHMETIC)}"
         digest = hashlib.sha256(f"{digest_sha256} {arithmetic}".encode()).hexdigest()
         info = replace(info, digest_sha256=digest, source=f"{source}#{dtype}")
     decoder = decoder or architecture.decoder(module)

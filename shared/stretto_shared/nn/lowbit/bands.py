@@ -26,7 +26,7 @@ _INPUTS, _OUTPUTS = 32, 16  # of a tile
 
 
 def load_bands(folder: Path) -> NativeKernel | None:
-    """The native kernel, compiled into `folder` if need be; None where it or the tiles are not to be had."""
+    """The native kernel, compiled into `folder` if need be; None where it, or bfloat16, is not to be had."""
     kernel = load_native_kernel(folder)
     return kernel if kernel is not None and kernel.has_bands() else None
 

@@ -27,6 +27,7 @@ FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-ffp-contract=off")
 THREADS = "-fopenmp"  # the library then shares torch's own threads; without it the kernel has one
 COMPILE_TIMEOUT_S = 120.0
 _WRITABLE_BY_OTHERS = 0o022
+_TILES = 1  # of `Bands` in native/vectors.hpp
 _log = structlog.get_logger(__name__)
 
 
@@ -44,8 +45,12 @@ class NativeKernel:
         return bool(self.library.stretto_use_tiles(int(wanted)))
 
     def has_bands(self) -> bool:
-        """Whether the processor has what `bands` needs: AMX tiles of bfloat16."""
-        return bool(self.library.stretto_has_bands())
+        """Whether the processor multiplies bfloat16, as `bands` and `lattice` need: in AMX tiles, or by AVX-512."""
+        return bool(self.library.stretto_bands())
+
+    def rounded_as(self, arithmetic: str) -> str:
+        """The name of an arithmetic in bfloat16 as it is rounded here: AVX-512 sums in another order than AMX tiles."""
+        return arithmetic if self.library.stretto_bands() == _TILES else f"{arithmetic}-vectors"
 
     def multiply(self, rows: Tensor, weights: Tensor, books: Tensor | None, scales: Tensor, out: Tensor) -> None:
         """Write rows [B, K] times the weights to `out` [B, N]."""
@@ -189,7 +194,7 @@ def _bind(path: Path) -> Any:
     }.items():
         function = getattr(library, f"stretto_{name}")
         function.argtypes, function.restype = arguments, None
-    library.stretto_has_bands.restype = count
+    library.stretto_bands.restype = count
     library.stretto_embed.argtypes, library.stretto_embed.restype = [pointer, pointer, size, pointer], count
     library.stretto_use_tiles.argtypes, library.stretto_use_tiles.restype = [count], count
     return library

@@ -7,8 +7,7 @@
 #pragma once
 #include <vector>
 
-#include "numerics.hpp"
-#include "tiles.hpp"
+#include "vectors.hpp"
 
 namespace stretto {
 
@@ -42,46 +41,10 @@ struct Finish {
 
 #ifdef STRETTO_TILES
 #define BANDS \
-  __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni,avx512vbmi,avx512bf16,amx-tile,amx-int8,amx-bf16")))
+  __attribute__(( \
+      target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx512bf16,amx-tile,amx-int8,amx-bf16")))
 
 namespace stretto {
-
-// Whether the processor has tiles of bfloat16, and this process may use them.
-inline bool bands_allowed() {
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  if (!tiles_allowed() || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & 1u << 22) || !(b & 1u << 17)) return false;
-  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5);
-}
-
-inline BANDS __m512 widened(const uint16_t* x) {
-  const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
-}
-
-inline BANDS void put_rounded(uint16_t* to, __m512 x) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x)));
-}
-
-// e^x: 2^n times a polynomial of the rest, by fused multiply-adds; within 3e-7 of it.
-inline BANDS __m512 power_of(__m512 x) {
-  const __m512 n = _mm512_roundscale_ps(mul(x, all(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  const __m512 r = _mm512_fmsub_ps(x, all(1.44269504f), n);
-  __m512 p = all(1.32186725e-03f);
-  p = _mm512_fmadd_ps(p, r, all(9.67169794e-03f));
-  p = _mm512_fmadd_ps(p, r, all(5.55089295e-02f));
-  p = _mm512_fmadd_ps(p, r, all(2.40222380e-01f));
-  p = _mm512_fmadd_ps(p, r, all(6.93146856e-01f));
-  p = _mm512_fmadd_ps(p, r, all(1.0f));
-  return _mm512_scalef_ps(p, n);
-}
-
-// Within what bfloat16 tells apart: x itself where e^x - 1 would lose it. Half of what a codec does at its sample rate is
-// this.
-inline BANDS __m512 elu_of(__m512 x) {
-  const __m512 below = _mm512_max_ps(_mm512_min_ps(x, _mm512_setzero_ps()), all(-87.0f));
-  const __m512 value = _mm512_sub_ps(power_of(below), all(1.0f));
-  return _mm512_mask_mov_ps(x, _mm512_cmp_ps_mask(x, all(-0x1p-10f), _CMP_LT_OQ), value);
-}
 
 // Writes past and the ELU of x, `width` numbers a row, one after the other: out [clips][past.count + x.count][width].
 inline BANDS void join_elu(const Band& past, const Band& x, int64_t clips, int64_t width, uint16_t* out) {

@@ -104,14 +104,8 @@ void stretto_guide(const float* logits, int64_t size, float scale, float* out) {
 // Tokens [count] of logits of `size` entries each; -1 where numpy has to draw.
 void stretto_draw(const ToDraw* rows, int64_t count, int64_t size, int64_t* tokens) { draw(rows, count, size, tokens); }
 
-// Whether there are tiles of bfloat16, which those below need.
-int stretto_has_bands() {
-#ifdef STRETTO_TILES
-  return bands_allowed();
-#else
-  return 0;
-#endif
-}
+// What multiplies rows of bfloat16 in those below: `Bands`.
+int stretto_bands() { return static_cast<int>(bands()); }
 
 #ifdef STRETTO_TILES
 BANDS void stretto_join_elu(const Band* past, const Band* x, int64_t clips, int64_t width, uint16_t* out) {
@@ -149,7 +143,7 @@ extern "C" void stretto_decode() {}
 extern "C" int stretto_embed() { return 0; }
 extern "C" void stretto_guide() {}
 extern "C" void stretto_draw() {}
-extern "C" int stretto_has_bands() { return 0; }
+extern "C" int stretto_bands() { return 0; }
 extern "C" void stretto_join_elu() {}
 extern "C" void stretto_convolve() {}
 extern "C" void stretto_run_cells() {}

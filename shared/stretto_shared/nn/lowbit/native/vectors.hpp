@@ -1,0 +1,87 @@
+// bfloat16 in AVX-512: rounding and widening, ELU, and products of rows where the processor has no tiles of it.
+#pragma once
+#include <cpuid.h>
+
+#include "numerics.hpp"
+#include "tiles.hpp"
+
+#define VECTORS __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx512bf16")))
+
+namespace stretto {
+
+// What multiplies rows of bfloat16. The two round sums in another order, so that their bytes differ.
+enum class Bands { none = 0, tiles = 1, vectors = 2 };
+
+inline bool has_vectors() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & 1u << 17)) return false;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5);
+}
+
+inline bool has_tiles() {
+#ifdef STRETTO_TILES
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return tiles_allowed() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & 1u << 22);
+#else
+  return false;
+#endif
+}
+
+inline Bands bands() { return !has_vectors() ? Bands::none : has_tiles() ? Bands::tiles : Bands::vectors; }
+
+inline VECTORS __m512 widened(const uint16_t* x) {
+  const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+
+inline VECTORS void put_rounded(uint16_t* to, __m512 x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x)));
+}
+
+// e^x: 2^n times a polynomial of the rest, by fused multiply-adds; within 3e-7 of it.
+inline VECTORS __m512 power_of(__m512 x) {
+  const __m512 n = _mm512_roundscale_ps(mul(x, all(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const __m512 r = _mm512_fmsub_ps(x, all(1.44269504f), n);
+  __m512 p = all(1.32186725e-03f);
+  p = _mm512_fmadd_ps(p, r, all(9.67169794e-03f));
+  p = _mm512_fmadd_ps(p, r, all(5.55089295e-02f));
+  p = _mm512_fmadd_ps(p, r, all(2.40222380e-01f));
+  p = _mm512_fmadd_ps(p, r, all(6.93146856e-01f));
+  p = _mm512_fmadd_ps(p, r, all(1.0f));
+  return _mm512_scalef_ps(p, n);
+}
+
+// Within what bfloat16 tells apart: x itself where e^x - 1 would lose it. Half of what a codec does at its sample rate is
+// this.
+inline VECTORS __m512 elu_of(__m512 x) {
+  const __m512 below = _mm512_max_ps(_mm512_min_ps(x, _mm512_setzero_ps()), all(-87.0f));
+  const __m512 value = _mm512_sub_ps(power_of(below), all(1.0f));
+  return _mm512_mask_mov_ps(x, _mm512_cmp_ps_mask(x, all(-0x1p-10f), _CMP_LT_OQ), value);
+}
+
+// The sums of R rows and N blocks of 16 outputs over steps of 32 inputs: sums [R][stride]. Row r of a step's inputs lies at
+// starts[step] + r * row_stride; a block's weights are [steps][16 pairs of inputs][16 outputs][2], `beside` numbers apart.
+// A row's sums depend on no other row, and on neither R nor N.
+template <int R, int N>
+inline VECTORS void multiply_rows(const uint16_t* const* starts, int64_t steps, int64_t row_stride, const uint16_t* weights,
+                                  int64_t beside, float* sums, int64_t stride) {
+  __m512 sum[R][N];
+  for (int r = 0; r < R; ++r)
+    for (int n = 0; n < N; ++n) sum[r][n] = _mm512_setzero_ps();
+  for (int64_t step = 0; step < steps; ++step) {
+    const uint16_t* x = starts[step];
+    for (int pair = 0; pair < 16; ++pair, x += 2, weights += 32) {
+      __m512bh w[N];
+      for (int n = 0; n < N; ++n) w[n] = (__m512bh)_mm512_loadu_si512(weights + n * beside);
+      for (int r = 0; r < R; ++r) {
+        int32_t both;
+        std::memcpy(&both, x + r * row_stride, 4);
+        for (int n = 0; n < N; ++n) sum[r][n] = _mm512_dpbf16_ps(sum[r][n], (__m512bh)_mm512_set1_epi32(both), w[n]);
+      }
+    }
+  }
+  for (int r = 0; r < R; ++r)
+    for (int n = 0; n < N; ++n) _mm512_storeu_ps(sums + r * stride + n * kLanes, sum[r][n]);
+}
+
+}  // namespace stretto
