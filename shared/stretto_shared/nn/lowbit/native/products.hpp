@@ -6,8 +6,8 @@
 //   int4: bytes [panel][group][block][4][lane][4], the place in a codebook of an even word in the low half and that of
 //         the odd word after it in the high half; a group is 32 inputs. Codebooks [panel][group][64], times 16: the
 //         place of place 0 in `kTable`, of which a permutation of bytes (VBMI) takes 64 values at once.
-// Every byte of the weights is read from memory once for all rows: `kRows` of them are in registers at a time with VNNI,
-// 16 in tiles with AMX, while a panel stays in the cache for the next of them. `ahead.hpp` asks the memory for them.
+// Every byte of the weights is read from memory once for all rows: sums of 16 of them are in registers or in AMX tiles at a
+// time, while a panel stays in the cache for the next 16. `ahead.hpp` asks the memory for them.
 #pragma once
 #include <vector>
 
@@ -19,7 +19,7 @@
 
 namespace stretto {
 
-constexpr int kPanel = 64, kBlocks = 4, kRows = 8;
+constexpr int kPanel = 64, kBlocks = 4, kRows = 16;
 constexpr int64_t kLinePadding = 64;  // lines of rows a power of two apart would share the cache's sets
 
 struct Matrix {
@@ -91,9 +91,7 @@ struct Part {
 
   const int8_t* line(int64_t r) const { return rows.lines.data() + (first + r) * rows.stride; }
   // What to ask of the memory while the group at `w` is used.
-  const uint8_t* next(const uint8_t* w, bool is_first) const {
-    return !is_first || again ? w : ahead ? ahead->take() : w + kLeastAhead;
-  }
+  const uint8_t* next(const uint8_t* w) const { return again ? w : ahead ? ahead->take() : w + kLeastAhead; }
   int32_t begin(int64_t r) const { return rows.begins[first + r]; }
   VNNI void finish_block(__m512i sum, int64_t r, int block) const {
     const int64_t lane = block * kLanes;
@@ -101,31 +99,38 @@ struct Part {
   }
 };
 
+// Adds the products of one word of a row with N blocks' weights. For several blocks the word is loaded once: a processor may
+// have room for one such load a cycle, and as many products.
+template <int N>
+inline VNNI void add_products(__m512i (&sum)[N], const __m512i (&weights)[N], const int8_t* x) {
+  __m512i word = word_of(x);
+  if (N > 1) asm("" : "+v"(word));  // or the compiler loads it again for each block
+  for (int n = 0; n < N; ++n) sum[n] = _mm512_dpbusd_epi32(sum[n], weights[n], word);
+}
+
 template <int R, int N>  // rows, and blocks whose sums are in registers together
 VNNI void int8_panel(const Part& p) {
   int32_t begin[R];
   const int8_t* lines[R];
   for (int r = 0; r < R; ++r) lines[r] = p.line(r), begin[r] = p.begin(r);
+  const uint8_t* next = nullptr;  // the panel is read once for each N blocks, and so many parts of what comes next asked for
+  int64_t asked = 0;
   for (int block = 0; block < kBlocks && block * kLanes < p.left; block += N) {
-    __m512i sum[N][R];
-    for (int n = 0; n < N; ++n)
-      for (int r = 0; r < R; ++r) sum[n][r] = _mm512_set1_epi32(begin[r]);
+    __m512i sum[R][N];
+    for (int r = 0; r < R; ++r)
+      for (int n = 0; n < N; ++n) sum[r][n] = _mm512_set1_epi32(begin[r]);
     const uint8_t* w = p.weights + block * 64;
     for (int64_t group = 0; group < p.groups; ++group) {
-      const uint8_t* next = p.next(p.weights + group * kGroup * kPanel, block == 0);
+      if (asked++ % (kBlocks / N) == 0) next = p.next(p.weights + group * kGroup * kPanel);
       for (int64_t word = group * (kGroup / 4); word < (group + 1) * (kGroup / 4); ++word, w += kBlocks * 64) {
         __m512i weights[N];
         for (int n = 0; n < N; ++n) weights[n] = _mm512_loadu_si512(w + n * 64);
-        if (block == 0)
-          for (int n = 0; n < kBlocks; ++n, next += 64) ask_for(next);
-        for (int r = 0; r < R; ++r) {
-          const __m512i x = word_of(lines[r] + word * 4);
-          for (int n = 0; n < N; ++n) sum[n][r] = _mm512_dpbusd_epi32(sum[n][r], weights[n], x);
-        }
+        for (int n = 0; n < N; ++n, next += 64) ask_for(next);
+        for (int r = 0; r < R; ++r) add_products<N>(sum[r], weights, lines[r] + word * 4);
       }
     }
-    for (int n = 0; n < N; ++n)
-      for (int r = 0; r < R; ++r) p.finish_block(sum[n][r], r, block + n);
+    for (int r = 0; r < R; ++r)
+      for (int n = 0; n < N; ++n) p.finish_block(sum[r][n], r, block + n);
   }
 }
 
@@ -161,38 +166,44 @@ VNNI void int4_panel(const Part& p) {
   int32_t begin[R];
   const int8_t* lines[R];
   for (int r = 0; r < R; ++r) lines[r] = p.line(r), begin[r] = p.begin(r);
+  const uint8_t* next = nullptr;  // the panel is read once for each N blocks, and so many parts of what comes next asked for
+  int64_t asked = 0;
   for (int block = 0; block < kBlocks && block * kLanes < p.left; block += N) {
-    __m512i sum[N][R];
-    for (int n = 0; n < N; ++n)
-      for (int r = 0; r < R; ++r) sum[n][r] = _mm512_set1_epi32(begin[r]);
+    __m512i sum[R][N];
+    for (int r = 0; r < R; ++r)
+      for (int n = 0; n < N; ++n) sum[r][n] = _mm512_set1_epi32(begin[r]);
     for (int64_t group = 0; group < p.groups; ++group) {
-      const int64_t input = group * kGroup;
-      const uint8_t* next = p.next(p.weights + group * kGroup * kPanel / 2, block == 0);
-      for (int n = 0; n < N; ++n) {
-        const uint8_t* w = p.weights + ((group * kBlocks + block + n) * 4) * 64;
-        const __m512i books = codebooks.books_of(p.books + group * kPanel + (block + n) * kLanes);
-        for (int pair = 0; pair < 4; ++pair) {
-          const __m512i both = _mm512_loadu_si512(w + pair * 64);
-          if (block == 0)
-            for (int line = 0; line < kBlocks / N; ++line, next += 64) ask_for(next);
-          const __m512i even = codebooks.even(both, books), odd = codebooks.odd(both, books);
-          for (int r = 0; r < R; ++r) {
-            const int8_t* x = lines[r] + input + pair * 8;
-            sum[n][r] = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sum[n][r], even, word_of(x)), odd, word_of(x + 4));
-          }
+      if (asked++ % (kBlocks / N) == 0) next = p.next(p.weights + group * kGroup * kPanel / 2);
+      const uint8_t* w = p.weights + (group * kBlocks + block) * 4 * 64;
+      __m512i books[N];
+      for (int n = 0; n < N; ++n) books[n] = codebooks.books_of(p.books + group * kPanel + (block + n) * kLanes);
+      for (int pair = 0; pair < 4; ++pair) {
+        __m512i even[N], odd[N];
+        for (int n = 0; n < N; ++n) {
+          const __m512i both = _mm512_loadu_si512(w + (n * 4 + pair) * 64);
+          even[n] = codebooks.even(both, books[n]), odd[n] = codebooks.odd(both, books[n]);
         }
+        for (int n = 0; n < N; ++n, next += 64) ask_for(next);
+        const int64_t input = group * kGroup + pair * 8;
+        for (int r = 0; r < R; ++r) add_products<N>(sum[r], even, lines[r] + input);
+        for (int r = 0; r < R; ++r) add_products<N>(sum[r], odd, lines[r] + input + 4);
       }
     }
-    for (int n = 0; n < N; ++n)
-      for (int r = 0; r < R; ++r) p.finish_block(sum[n][r], r, block + n);
+    for (int r = 0; r < R; ++r)
+      for (int n = 0; n < N; ++n) p.finish_block(sum[r][n], r, block + n);
   }
 }
 
 using Kernel = void (*)(const Part&);
-constexpr Kernel kInt8[kRows] = {int8_panel<1, 4>, int8_panel<2, 4>, int8_panel<3, 4>, int8_panel<4, 4>,
-                                 int8_panel<5, 4>, int8_panel<6, 4>, int8_panel<7, 2>, int8_panel<8, 2>};
-constexpr Kernel kInt4[kRows] = {int4_panel<1, 4>, int4_panel<2, 4>, int4_panel<3, 4>, int4_panel<4, 4>,
-                                 int4_panel<5, 2>, int4_panel<6, 2>, int4_panel<7, 2>, int4_panel<8, 2>};
+// Blocks by rows as measured: with many rows their sums alone fill the registers.
+constexpr Kernel kInt8[kRows] = {int8_panel<1, 4>, int8_panel<2, 4>, int8_panel<3, 2>, int8_panel<4, 2>,
+                                 int8_panel<5, 2>, int8_panel<6, 2>, int8_panel<7, 2>, int8_panel<8, 1>,
+                                 int8_panel<9, 1>, int8_panel<10, 1>, int8_panel<11, 1>, int8_panel<12, 1>,
+                                 int8_panel<13, 1>, int8_panel<14, 1>, int8_panel<15, 1>, int8_panel<16, 1>};
+constexpr Kernel kInt4[kRows] = {int4_panel<1, 4>, int4_panel<2, 4>, int4_panel<3, 4>, int4_panel<4, 2>,
+                                 int4_panel<5, 1>, int4_panel<6, 1>, int4_panel<7, 1>, int4_panel<8, 1>,
+                                 int4_panel<9, 1>, int4_panel<10, 1>, int4_panel<11, 1>, int4_panel<12, 1>,
+                                 int4_panel<13, 1>, int4_panel<14, 1>, int4_panel<15, 1>, int4_panel<16, 1>};
 
 #ifdef STRETTO_TILES
 // One step of 64 inputs for four blocks: `w` holds for each word the four blocks' 64 bytes.
@@ -223,8 +234,8 @@ struct Asked {
 
 inline VNNI Asked asked_for(const Part& p, int64_t group) {
   const int64_t bytes = kGroup * kPanel / 2;
-  const uint8_t* first = p.next(p.weights + group * bytes, true);
-  return {{first, group + 1 < p.groups ? p.next(p.weights + (group + 1) * bytes, true) : first}};
+  const uint8_t* first = p.next(p.weights + group * bytes);
+  return {{first, group + 1 < p.groups ? p.next(p.weights + (group + 1) * bytes) : first}};
 }
 
 // One block's part of two groups, as a tile. A group that is not there leaves what was there, which inputs of nought make
@@ -291,7 +302,7 @@ inline AMX void tiles_panel(const Part& p, int count) {
     const uint8_t* w = p.weights;
     for (int64_t input = 0; input < p.groups * kGroup; input += 64, w += 64 * kPanel) {
       for (int half = 0; half < 2; ++half) {
-        const uint8_t* next = p.next(w + half * kGroup * kPanel, true);
+        const uint8_t* next = p.next(w + half * kGroup * kPanel);
         for (int line = 0; line < kPanel / 2; ++line) ask_for(next + line * 64);
       }
       multiply_tiles(p.line(0) + input, p.rows.stride, w);
