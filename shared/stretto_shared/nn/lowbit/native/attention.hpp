@@ -14,7 +14,7 @@ namespace stretto {
 constexpr int kMaxChunks = 4, kStepsOfWord = 4, kLowBits = 7;
 constexpr float kMostWeight = 16383.0f;
 
-inline VNNI void ask_store(const void* at) { _mm_prefetch(static_cast<const char*>(at), _MM_HINT_T0); }
+inline VNNI void ask_store(const void* at) { _mm_prefetch(static_cast<const char*>(at), _MM_HINT_T1); }
 
 struct Store {
   uint8_t *keys, *values;

@@ -99,13 +99,13 @@ struct Part {
   }
 };
 
-// Adds the products of one word of a row with N blocks' weights. For several blocks the word is loaded once: a processor may
-// have room for one such load a cycle, and as many products.
+// A word of a row in all lanes, for N blocks. For several it is loaded once: a processor may have room for one such load a
+// cycle, and as many products.
 template <int N>
-inline VNNI void add_products(__m512i (&sum)[N], const __m512i (&weights)[N], const int8_t* x) {
+inline VNNI __m512i word_for(const int8_t* x) {
   __m512i word = word_of(x);
   if (N > 1) asm("" : "+v"(word));  // or the compiler loads it again for each block
-  for (int n = 0; n < N; ++n) sum[n] = _mm512_dpbusd_epi32(sum[n], weights[n], word);
+  return word;
 }
 
 template <int R, int N>  // rows, and blocks whose sums are in registers together
@@ -113,7 +113,7 @@ VNNI void int8_panel(const Part& p) {
   int32_t begin[R];
   const int8_t* lines[R];
   for (int r = 0; r < R; ++r) lines[r] = p.line(r), begin[r] = p.begin(r);
-  const uint8_t* next = nullptr;  // the panel is read once for each N blocks, and so many parts of what comes next asked for
+  const uint8_t* next = nullptr;  // the panel is read once for each N blocks, and as many parts of what comes next asked for
   int64_t asked = 0;
   for (int block = 0; block < kBlocks && block * kLanes < p.left; block += N) {
     __m512i sum[R][N];
@@ -126,7 +126,10 @@ VNNI void int8_panel(const Part& p) {
         __m512i weights[N];
         for (int n = 0; n < N; ++n) weights[n] = _mm512_loadu_si512(w + n * 64);
         for (int n = 0; n < N; ++n, next += 64) ask_for(next);
-        for (int r = 0; r < R; ++r) add_products<N>(sum[r], weights, lines[r] + word * 4);
+        for (int r = 0; r < R; ++r) {
+          const __m512i x = word_for<N>(lines[r] + word * 4);
+          for (int n = 0; n < N; ++n) sum[r][n] = _mm512_dpbusd_epi32(sum[r][n], weights[n], x);
+        }
       }
     }
     for (int r = 0; r < R; ++r)
@@ -162,11 +165,12 @@ struct Codebooks {
 
 template <int R, int N>
 VNNI void int4_panel(const Part& p) {
+  constexpr int S = R < 4 ? 1 : N;  // blocks side by side: few rows wait for the memory, which gives a line after the other
   const Codebooks codebooks;
   int32_t begin[R];
   const int8_t* lines[R];
   for (int r = 0; r < R; ++r) lines[r] = p.line(r), begin[r] = p.begin(r);
-  const uint8_t* next = nullptr;  // the panel is read once for each N blocks, and so many parts of what comes next asked for
+  const uint8_t* next = nullptr;
   int64_t asked = 0;
   for (int block = 0; block < kBlocks && block * kLanes < p.left; block += N) {
     __m512i sum[R][N];
@@ -174,19 +178,27 @@ VNNI void int4_panel(const Part& p) {
       for (int n = 0; n < N; ++n) sum[r][n] = _mm512_set1_epi32(begin[r]);
     for (int64_t group = 0; group < p.groups; ++group) {
       if (asked++ % (kBlocks / N) == 0) next = p.next(p.weights + group * kGroup * kPanel / 2);
-      const uint8_t* w = p.weights + (group * kBlocks + block) * 4 * 64;
-      __m512i books[N];
-      for (int n = 0; n < N; ++n) books[n] = codebooks.books_of(p.books + group * kPanel + (block + n) * kLanes);
-      for (int pair = 0; pair < 4; ++pair) {
-        __m512i even[N], odd[N];
-        for (int n = 0; n < N; ++n) {
-          const __m512i both = _mm512_loadu_si512(w + (n * 4 + pair) * 64);
-          even[n] = codebooks.even(both, books[n]), odd[n] = codebooks.odd(both, books[n]);
+      for (int first = 0; first < N; first += S) {
+        const int64_t at = group * kBlocks + block + first;
+        __m512i books[S];
+        for (int n = 0; n < S; ++n) books[n] = codebooks.books_of(p.books + (at + n) * kLanes);
+        for (int pair = 0; pair < 4; ++pair) {
+          __m512i even[S], odd[S];
+          for (int n = 0; n < S; ++n, next += 64) {
+            const __m512i both = _mm512_loadu_si512(p.weights + ((at + n) * 4 + pair) * 64);
+            ask_for(next);
+            even[n] = codebooks.even(both, books[n]), odd[n] = codebooks.odd(both, books[n]);
+          }
+          const int64_t input = group * kGroup + pair * 8;
+          for (int r = 0; r < R; ++r) {
+            const __m512i x = word_for<S>(lines[r] + input);
+            for (int n = 0; n < S; ++n) sum[r][first + n] = _mm512_dpbusd_epi32(sum[r][first + n], even[n], x);
+          }
+          for (int r = 0; r < R; ++r) {
+            const __m512i x = word_for<S>(lines[r] + input + 4);
+            for (int n = 0; n < S; ++n) sum[r][first + n] = _mm512_dpbusd_epi32(sum[r][first + n], odd[n], x);
+          }
         }
-        for (int n = 0; n < N; ++n, next += 64) ask_for(next);
-        const int64_t input = group * kGroup + pair * 8;
-        for (int r = 0; r < R; ++r) add_products<N>(sum[r], even, lines[r] + input);
-        for (int r = 0; r < R; ++r) add_products<N>(sum[r], odd, lines[r] + input + 4);
       }
     }
     for (int r = 0; r < R; ++r)
@@ -195,7 +207,7 @@ VNNI void int4_panel(const Part& p) {
 }
 
 using Kernel = void (*)(const Part&);
-// Blocks by rows as measured: with many rows their sums alone fill the registers.
+// Blocks by rows as measured: for many rows, those of one keep the processor busy, or fill the registers.
 constexpr Kernel kInt8[kRows] = {int8_panel<1, 4>, int8_panel<2, 4>, int8_panel<3, 2>, int8_panel<4, 2>,
                                  int8_panel<5, 2>, int8_panel<6, 2>, int8_panel<7, 2>, int8_panel<8, 1>,
                                  int8_panel<9, 1>, int8_panel<10, 1>, int8_panel<11, 1>, int8_panel<12, 1>,
