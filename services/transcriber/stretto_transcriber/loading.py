@@ -202,7 +202,9 @@ def load_transcriber(
         kernel = None if native_kernel_dir is None or listener.use_tiles is None else load_bands(native_kernel_dir)
         info = _info(resolved, listener, is_default=is_default)
         if kernel is not None and listener.use_tiles is not None and listener.use_tiles(kernel):
-            digest = hashlib.sha256(f"{info.digest_sha256} bfloat16 {kernel.rounded_as(ARITHMETIC)}".encode()).hexdigest()
+            digest = hashlib.sha256(
+                f"{info.digest_sha256} bfloat16 {kernel.rounded_as(ARITHMETIC)}".encode()
+            ).hexdigest()
             info = replace(info, digest_sha256=digest, source=f"{info.source}#bfloat16")
         return LoadedTranscriber(info, listener, find_max_joined(listener, max_joined))
 

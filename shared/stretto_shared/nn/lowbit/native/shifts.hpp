@@ -6,7 +6,8 @@
 // A lattice is clips of frames of columns, each column some inputs; the columns around it are zeros that its owner keeps
 // there. A step takes 32 numbers of a frame that lie one after the other, wherever they begin: so neighbours whose numbers
 // lie side by side are one run of steps, and what a step reads too much has weights of zero. A place is summed in float32,
-// step by step, whatever stands beside it: by tiles and by AVX-512 in orders of their own. Weights: [outputs / 16][steps][16 pairs of inputs][16 outputs][2].
+// step by step, whatever stands beside it: by tiles and by AVX-512 in orders of their own.
+// Weights: [outputs / 16][steps][16 pairs of inputs][16 outputs][2].
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -77,7 +78,8 @@ inline VECTORS void finish_places(const Shifts& s, const FrameRows& rows, const 
 }
 
 // Adds to the sums of R columns and N blocks of 16 outputs, pair after pair of inputs: columns lie `column` numbers apart,
-// and blocks' weights `beside`. Eight columns and three blocks, or six and four, leave registers for what is multiplied.
+// and blocks' weights `beside`. What R, N and the columns beside are changes no sum; up to eight columns of three blocks leave
+// registers for what is multiplied.
 template <int R, int N>
 inline VECTORS __attribute__((always_inline)) void add_pairs(__m512 (&sums)[R][N], const uint16_t* x, int64_t column,
                                                              const uint16_t* w, int64_t beside, int64_t pairs) {
@@ -94,7 +96,7 @@ inline VECTORS __attribute__((always_inline)) void add_pairs(__m512 (&sums)[R][N
 
 constexpr int kPlaces = 8;  // columns at once by AVX-512
 
-// N blocks of 16 outputs of all columns.
+// N blocks of 16 outputs of all columns, from output `n` on.
 template <int N>
 inline VECTORS void run_blocks(const Shifts& s, const FrameRows& rows, int64_t n) {
   const int64_t beside = s.steps * 512;

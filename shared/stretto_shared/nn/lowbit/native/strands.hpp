@@ -2,8 +2,8 @@
 //
 // Gates of some columns and 16 units are sums of products in bfloat16, of the inputs and of the columns' own last outputs;
 // cells stay in float32. A column's numbers depend on no other column. The AMX tiles of one such part are multiplied while the
-// cells of the part before it are computed, row by row: the processor has units of their own for either. By AVX-512, which
-// multiplies and computes with the same units, one comes after the other.
+// cells of the part before it are computed, row by row: the processor has units of their own for either. By AVX-512, whose
+// units do both, a part's cells follow its products.
 //
 // Weights: [direction][units / 16][steps][in, keep, new, out][16 pairs of inputs][16 units][2], steps those of the inputs and
 // after them those of the units; weights and biases are such that sums are exponents of two: those of e^-x of gates, and of
@@ -134,16 +134,14 @@ inline BANDS __attribute__((always_inline)) void multiply_beside(const Gates& ga
   _tile_stored(3, sums + 768, 64);
   settle(sums);
 }
-
 #endif
 
-constexpr int kTogether = 6;  // columns at once by AVX-512
+constexpr int kTogether = 4;  // columns at once by AVX-512: so few that cells and the next products overlap
 
-// The parts of one direction in order of time, and within a frame column by column: the last outputs of a part's columns
-// have long been written when it is multiplied, since there are two tiles of columns or more.
+// The parts, of `width` columns, of one direction in order of time, and within a frame column by column: the last outputs of
+// a part's columns have long been written when it is multiplied, since there are two tiles of columns or more.
 class Direction {
  public:
-  // `width` columns make a part.
   Direction(const Strands& s, int64_t clip, int64_t direction, int64_t width)
       : s_(s), clip_(clip), direction_(direction), width_(width), groups_(s.units / 16) {
     tiles_ = (s.columns + width - 1) / width;
