@@ -74,7 +74,7 @@ def test_tiles_give_what_the_network_gives(kernel: NativeKernel, changes: dict[s
     model = lively(dataclasses.replace(CONFIG, **changes))
     audio = sound(model.config)
     exact = model.window_heads(audio)
-    assert model.use_tiles(kernel)
+    assert model.use_kernel(kernel)
     heard = model.window_heads(audio)
 
     for name in HEADS:
@@ -89,7 +89,7 @@ def test_tiles_give_what_the_network_gives(kernel: NativeKernel, changes: dict[s
 @torch.inference_mode()
 def test_company_changes_no_byte(kernel: NativeKernel) -> None:
     model = lively(CONFIG)
-    assert model.use_tiles(kernel)
+    assert model.use_kernel(kernel)
     audio = sound(CONFIG, 3)
     together = model.window_heads(audio).stacked()
     for row, wanted in zip(audio, together, strict=True):
@@ -104,7 +104,7 @@ def test_what_has_no_whole_tiles_hears_as_before(kernel: NativeKernel, config: O
     small = dataclasses.replace(config, conv_channels=4, fc_size=8, combined_lstm_size=4, lstm_size=4)
     model, audio = lively(small), sound(small)
     exact = model.window_heads(audio).stacked()
-    assert not model.use_tiles(kernel)
+    assert not model.use_kernel(kernel)
     assert not isinstance(model.release_reader, TiledReleases)
     assert torch.equal(model.window_heads(audio).stacked(), exact)
 
@@ -157,7 +157,7 @@ def test_tiles_tell_when_notes_end_as_the_network_does(kernel: NativeKernel, cha
 def test_decoders_of_a_model_by_tiles_are_told_by_tiles(kernel: NativeKernel) -> None:
     model = lively(dataclasses.replace(CONFIG, release_channels=8))
     assert isinstance(model.release_reader, ReleaseReader)
-    assert model.use_tiles(kernel)
+    assert model.use_kernel(kernel)
     assert isinstance(model.release_reader, TiledReleases)
 
 

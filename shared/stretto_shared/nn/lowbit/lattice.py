@@ -1,9 +1,10 @@
-"""Convolutions and LSTMs over lattices of columns in bfloat16, by the native kernel's AMX tiles; for inference.
+"""Convolutions and LSTMs over lattices of columns in bfloat16, by the native kernel; for inference.
 
 A lattice is clips of frames of columns, [B, T, P, C]: spectra by bands, or pitches over time. A convolution is a sum
 over shifted copies of it, so what surrounds a lattice is kept as zeros and read in place. A column's bytes depend on
-what the layer reads of it and on nothing else: clips may be joined in any number. Weights are held as bfloat16. There
-is no second form of it in torch: without such tiles, callers compute with torch's own layers, which round otherwise.
+what the layer reads of it and on nothing else: clips may be joined in any number. Weights are held as bfloat16. AMX
+tiles and AVX-512 sum in orders of their own (`NativeKernel.rounded_as`). There is no other form of it in torch: on
+processors without bfloat16, callers compute with torch's own layers, which round otherwise.
 
 Legend: B clips, T frames, P columns, C inputs, N outputs, H units.
 """
