@@ -10,6 +10,7 @@ import asyncio
 import importlib
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -71,6 +72,15 @@ def bands_kernel(tmp_path_factory: pytest.TempPathFactory) -> NativeKernel:
         assert not _can_compile_for("avx512_bf16"), "no kernel in spite of a compiler: see the warning in the log"
         pytest.skip("no compiler here, or no bfloat16 in AVX-512")
     return found
+
+
+@pytest.fixture(params=[True, False], ids=["tiles", "vectors"])
+def either_bands_kernel(bands_kernel: NativeKernel, request: pytest.FixtureRequest) -> Iterator[NativeKernel]:
+    """That kernel by AMX tiles, where there are any, and by AVX-512: its two roundings."""
+    if bands_kernel.use_tiles(request.param) != request.param:
+        pytest.skip("no AMX tiles here")
+    yield bands_kernel
+    bands_kernel.use_tiles(True)
 
 
 def _can_compile_for(instructions: str) -> bool:

@@ -90,7 +90,7 @@ async def rounds(client: StrettoClient, args: argparse.Namespace, folder: Path) 
         clip = tones(args.clip_s, number)
         speeds[OURS].append(args.clip_s / await transcribe(client, clip))
         start = time.perf_counter()
-        await asyncio.gather(*(transcribe(client, tones(args.clip_s, number)) for _ in range(NUM_STREAMS)))
+        await asyncio.gather(*(transcribe(client, clip) for _ in range(NUM_STREAMS)))
         speeds[TOGETHER].append(NUM_STREAMS * args.clip_s / (time.perf_counter() - start))
         if args.peer:
             wav = folder / f"clip-{number}.wav"

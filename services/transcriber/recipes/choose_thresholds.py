@@ -93,7 +93,7 @@ def main() -> None:
         stored["config"] = {**stored["config"], "context_frames": args.context_frames}
     model = build_onsets_frames(stored["config"], tensors).eval()
     if (kernel := load_bands(TranscriberSettings().native_kernel_dir)) is not None:
-        model.use_tiles(kernel)
+        model.use_kernel(kernel)
     started, heard = time.process_time(), []
     for samples, notes in zip(*beginnings(args.corpus / "valid", args.seconds, args.clips), strict=True):
         heard.append((hear_clip(model, samples.numpy()), notes))

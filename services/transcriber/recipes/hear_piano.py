@@ -7,7 +7,7 @@ One `NAME.npz` a clip: `heads` float16 [T, 5, 88] as the decoder takes them, `no
 second clip is heard in a synthetic room (`piano_recording.py`), of the validation clips each both ways. Clips that are
 there already are passed over. MAPS first, then piano-midi.de, which MAPS plays from, then the rest.
 
-On a CPU with tiles of bfloat16 the clips are heard in it, as they are served.
+On a CPU with bfloat16 the clips are heard in it, as they are served.
 
 Cost: a minute of one core for 20 to 70 minutes of audio.
 """
@@ -75,7 +75,7 @@ def main() -> None:
 
         kernel = load_bands(TranscriberSettings().native_kernel_dir)
         if kernel is not None:
-            model.use_tiles(kernel)
+            model.use_kernel(kernel)
     started = time.monotonic()
     for split in ("valid", "train"):
         (args.out / split).mkdir(parents=True, exist_ok=True)

@@ -199,10 +199,11 @@ def load_transcriber(
     """
     with giving_memory_back():
         resolved, listener = _built(name, source, weights_dir, NOTE_ARCHITECTURES)
-        kernel = None if native_kernel_dir is None or listener.use_tiles is None else load_bands(native_kernel_dir)
+        kernel = None if native_kernel_dir is None or listener.use_kernel is None else load_bands(native_kernel_dir)
         info = _info(resolved, listener, is_default=is_default)
-        if kernel is not None and listener.use_tiles is not None and listener.use_tiles(kernel):
-            digest = hashlib.sha256(f"{info.digest_sha256} bfloat16 {kernel.rounded_as(ARITHMETIC)}".encode()).hexdigest()
+        if kernel is not None and listener.use_kernel is not None and listener.use_kernel(kernel):
+            arithmetic = f"bfloat16 {kernel.rounded_as(ARITHMETIC)}"
+            digest = hashlib.sha256(f"{info.digest_sha256} {arithmetic}".encode()).hexdigest()
             info = replace(info, digest_sha256=digest, source=f"{info.source}#bfloat16")
         return LoadedTranscriber(info, listener, find_max_joined(listener, max_joined))
 

@@ -28,11 +28,12 @@ class TranscriberSettings(BaseSettings):
     max_engravings: int = Field(default=8, ge=1, le=4096)
     """Scores that wait to be engraved, one at a time, before the service answers RESOURCE_EXHAUSTED."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Number format in which the house's network for notes hears where the processor has AMX tiles of bfloat16: several
-    times faster. On validation, note F1 is that of float32 to the third place. Elsewhere, and for beats, float32."""
+    """Number format in which the house's network for notes hears where the processor has bfloat16, in AMX tiles or in
+    AVX-512: several times faster. On validation, note F1 is that of float32 to the third place. Elsewhere, and for
+    beats, float32."""
     native_kernel_dir: Path = Path("~/.cache/stretto")
-    """Where the kernel for bfloat16 is compiled to, once, by this machine's C++ compiler. Without one, or without AMX,
-    torch computes in float32."""
+    """Where the kernel for bfloat16 is compiled to, once, by this machine's C++ compiler. Without one, or on a
+    processor without bfloat16, torch computes in float32."""
     num_threads: int = Field(default=1, ge=0, le=256)
     """CPU threads inside one operation; 0 leaves the choice to torch. More make a lone stream faster. Equal requests
     give equal bytes only where it is equal, and in one process with other services so do theirs: the libraries below

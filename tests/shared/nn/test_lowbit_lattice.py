@@ -1,4 +1,4 @@
-"""Shifted sums and LSTMs over lattices by tiles of bfloat16: what torch gives, and every place its own bytes."""
+"""Shifted sums and LSTMs over lattices in bfloat16: what torch gives, and every place its own bytes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ FAR = [(0, -12), (0, 0), (0, 12)]
 LATER = [(frames, 0) for frames in (-4, -2, 0, 2, 4)]
 
 
-@pytest.fixture(scope="module")
-def kernel(bands_kernel: NativeKernel) -> NativeKernel:
-    return bands_kernel
+@pytest.fixture
+def kernel(either_bands_kernel: NativeKernel) -> NativeKernel:
+    return either_bands_kernel
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -47,6 +47,7 @@ SHAPES = [
     (1, 5, 60, 16, 32, [(0, 0), (0, 1), (0, 2)], 3, 20),
     (2, 3, 49, 2, 16, [(-1, 0), (0, -2), (0, -1), (0, 0)], 1, 49),
     (1, 2, 16, 40, 7, [(0, 0)], 1, 16),
+    (1, 3, 21, 5, 60, [(0, -1), (0, 0), (0, 1), (0, 3)], 1, 21),
 ]
 
 
@@ -119,6 +120,29 @@ def test_a_clip_has_the_bytes_that_it_has_alone(kernel):
     for clip in range(4):
         for both, alone in zip(together, heard(x[clip : clip + 1]), strict=True):
             assert torch.equal(both[clip], alone[0])
+
+
+@pytest.mark.parametrize("columns", [17, 40, 47])
+def test_a_place_has_its_bytes_among_any_columns_and_outputs(kernel, columns):
+    x, weight, bias = normal(1, 6, 60, 48), normal(80, 9, 48, seed=1) / 20, normal(80, seed=2)
+    strands = Strands(nn.LSTM(48, 40, bidirectional=True))
+
+    def heard(first: int, count: int, outputs: slice) -> tuple[Tensor, Tensor]:
+        lattice = lattice_of(x.bfloat16())
+        lattice.shape = (1, 6, count, 48)
+        lattice.values = lattice.values[:, :, first : first + count]
+        sums = ShiftedSum(weight[outputs], bias[outputs], NEAR)
+        plain, known = torch.empty(1, 6, count, sums.width), Lattice((1, 6, count, 128))
+        run_layers(kernel, [Layer(sums, lattice, plain)])
+        strands.run(kernel, lattice, known)
+        return plain, known.values
+
+    plain, known = heard(0, 60, slice(80))
+    for first in (0, 60 - columns):
+        for outputs in (slice(0, 80), slice(0, 64), slice(16, 48), slice(32, 80), slice(64, 80)):
+            some, some_known = heard(first, columns, outputs)
+            assert torch.equal(some, plain[:, :, first : first + columns, outputs])
+            assert torch.equal(some_known, known[:, :, first : first + columns])
 
 
 @pytest.mark.parametrize(("inputs", "units", "columns"), [(48, 32, 88), (26, 24, 88), (64, 40, 33), (48, 64, 17)])

@@ -69,7 +69,7 @@ class NoteListener:
         hear: Windows [N, S] to what is heard in their own frames [N, T, P]; belongs on the model thread.
         new_decoder: What makes notes of that, for one stream: they end with their sounds.
         new_key_decoder: The same with notes that end with their keys; None of a model that does not hear keys.
-        use_tiles: Have it hear in bfloat16 by the native kernel from now on, and tell whether it does; None of a model
+        use_kernel: Have it hear in bfloat16 by the native kernel from now on, and tell whether it does; None of a model
             that cannot.
     """
 
@@ -78,7 +78,7 @@ class NoteListener:
     hear: Callable[[Tensor], Tensor]
     new_decoder: Callable[[], NoteDecoder]
     new_key_decoder: Callable[[], NoteDecoder] | None = None
-    use_tiles: Callable[[NativeKernel], bool] | None = None
+    use_kernel: Callable[[NativeKernel], bool] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,9 +1,10 @@
-"""Convolutions and LSTMs over lattices of columns in bfloat16, by the native kernel's AMX tiles; for inference.
+"""Convolutions and LSTMs over lattices of columns in bfloat16, by the native kernel; for inference.
 
 A lattice is clips of frames of columns, [B, T, P, C]: spectra by bands, or pitches over time. A convolution is a sum
 over shifted copies of it, so what surrounds a lattice is kept as zeros and read in place. A column's bytes depend on
-what the layer reads of it and on nothing else: clips may be joined in any number. Weights are held as bfloat16. There
-is no second form of it in torch: without such tiles, callers compute with torch's own layers, which round otherwise.
+what the layer reads of it and on nothing else: clips may be joined in any number. Weights are held as bfloat16. AMX
+tiles and AVX-512 sum in orders of their own (`NativeKernel.rounded_as`). There is no other form of it in torch: on
+processors without bfloat16, callers compute with torch's own layers, which round otherwise.
 
 Legend: B clips, T frames, P columns, C inputs, N outputs, H units.
 """
@@ -109,14 +110,15 @@ class ShiftedSum(nn.Module):
         self.register_buffer("_bias", F.pad(bias.detach().float(), (0, lacking)).contiguous(), persistent=False)
 
     def steps(self, x: Lattice) -> Tensor:
-        """Frames and numbers from a place to what every step reads [steps, 2]."""
+        """Frames and numbers from a place to what every step reads, and its pairs that have weights [steps, 3]."""
         found = []
         for run in self._runs:
             for index in run:
                 x.offset(self.shifts[index][1])  # refuses one that is not kept
             frames, columns = self.shifts[run[0]]
-            numbers = range(0, len(run) * self.num_inputs, _INPUTS)
-            found += [(frames, x.offset(columns) + step) for step in numbers]
+            count = len(run) * self.num_inputs
+            for step in range(0, count, _INPUTS):
+                found.append((frames, x.offset(columns) + step, _pairs(min(_INPUTS, count - step))))
         return torch.tensor(found, dtype=torch.int64)
 
 
@@ -194,6 +196,7 @@ class Strands(nn.Module):
             columns,
             self.padded_inputs // _INPUTS,
             self.width,
+            _pairs(self._inputs),
         )
         kernel.library.stretto_run_strands(ctypes.addressof(argument), directions.start, directions.stop)
 
@@ -202,6 +205,10 @@ def tiled(weight: Tensor) -> Tensor:
     """Weights [N, K] as tiles of 16 outputs, 16 pairs of inputs: [N / 16, K / 32, 16, 16, 2]."""
     rows = weight.bfloat16().reshape(-1, _OUTPUTS, weight.shape[1] // _INPUTS, _INPUTS // 2, 2)
     return rows.permute(0, 2, 3, 1, 4).contiguous()
+
+
+def _pairs(inputs: int) -> int:
+    return -(-inputs // 2)
 
 
 def _whole(weight: Tensor) -> Tensor:
@@ -266,5 +273,5 @@ class _Strands(ctypes.Structure):
     _fields_ = (
         *((name, _Lattice) for name in ("x", "out")),
         *((name, ctypes.c_void_p) for name in ("weights", "bias")),
-        *((name, ctypes.c_int64) for name in ("clips", "frames", "columns", "input_steps", "units")),
+        *((name, ctypes.c_int64) for name in ("clips", "frames", "columns", "input_steps", "units", "input_pairs")),
     )

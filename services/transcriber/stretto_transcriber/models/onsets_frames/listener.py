@@ -17,4 +17,4 @@ def note_listener(model: OnsetsFrames) -> NoteListener:
         return model.window_heads(windows).stacked()
 
     by_key = partial(model.new_decoder, "key") if model.config.has_key_head else None
-    return NoteListener(model.config, model, hear, model.new_decoder, by_key, model.use_tiles)
+    return NoteListener(model.config, model, hear, model.new_decoder, by_key, model.use_kernel)

@@ -63,7 +63,7 @@ class OnsetsFrames(nn.Module):
             return self._tiled(features)
         return self.logits(features).probabilities()
 
-    def use_tiles(self, kernel: NativeKernel) -> bool:
+    def use_kernel(self, kernel: NativeKernel) -> bool:
         """Hear in bfloat16 by the native kernel from now on, with the weights as they are, which are to be final.
 
         Returns:
@@ -97,6 +97,6 @@ class OnsetsFrames(nn.Module):
         expected = (config.window_frames + 2 * config.context_frames) * config.hop_length
         if audio.ndim != 2 or audio.shape[1] != expected:
             raise ValueError(f"audio: expected windows [B, {expected}], got {tuple(audio.shape)}.")
-        windows = [audio] if self._tiled is None else audio[:, None]  # tiles hear each by itself, from its samples on
+        windows = [audio] if self._tiled is None else audio[:, None]  # the kernel hears each alone, from its samples on
         features = torch.cat([self.features(window) for window in windows])
         return self.forward(features).inner(config.context_frames, config.window_frames)

@@ -117,19 +117,17 @@ BANDS void stretto_convolve(const Band* x, int64_t clips, const Convolution* con
 }
 
 BANDS void stretto_run_cells(const Cells* cells, const Convolution* recurrent) { run_cells(*cells, *recurrent); }
-
-BANDS void stretto_run_shifts(const Shifts* layers, int64_t count, int64_t clips, int64_t frames) {
-  run_shifts(layers, count, clips, frames);
-}
-
-STRANDS void stretto_run_strands(const Strands* strands, int64_t first, int64_t last) { run_strands(*strands, first, last); }
 #else
 void stretto_join_elu() {}
 void stretto_convolve() {}
 void stretto_run_cells() {}
-void stretto_run_shifts() {}
-void stretto_run_strands() {}
 #endif
+
+void stretto_run_shifts(const Shifts* layers, int64_t count, int64_t clips, int64_t frames) {
+  run_shifts(layers, count, clips, frames);
+}
+
+void stretto_run_strands(const Strands* strands, int64_t first, int64_t last) { run_strands(*strands, first, last); }
 
 }  // extern "C"
 
