@@ -98,6 +98,9 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--limit", type=int, default=0, help="how many items of each kind; 0 takes the eval's default")
     made.add_argument("--threads", type=int, default=0, help="torch threads; 0 leaves the choice to torch")
     made.add_argument("--report", action="store_true", help="write evals/results/YYYY-MM-DD-NAME.md and .json")
+    made.add_argument(
+        "--suffix", default="", help="after the report's name: of another machine, beside the first one's"
+    )
     made.add_argument("--commit", default="", help="what the report names, where the tree has no git")
     return made
 
@@ -131,7 +134,8 @@ def publish(outcome: Outcome, args: argparse.Namespace) -> None:
     }
     line = json.dumps(_finite(record), ensure_ascii=False)
     if args.report:
-        stem = RESULTS / f"{record['date']}-{outcome.name}"
+        suffix = getattr(args, "suffix", "")
+        stem = RESULTS / f"{record['date']}-{outcome.name}{f'_{suffix}' if suffix else ''}"
         RESULTS.mkdir(parents=True, exist_ok=True)
         stem.with_suffix(".md").write_text(_report(outcome, record), encoding="utf-8")
         stem.with_suffix(".json").write_text(json.dumps(_finite(record), indent=1, ensure_ascii=False) + "\n", "utf-8")

@@ -30,3 +30,12 @@ def test_a_tree_without_git_is_named_by_its_option(
     for given, expected in ((["--commit", "0123456789ab"], "0123456789ab"), ([], "unknown")):
         publish(Outcome("eval", "", "", [], {}), harness.parser("").parse_args(given))
         assert json.loads(capsys.readouterr().out.splitlines()[-1])["commit"] == expected
+
+
+def test_a_report_of_another_machine_stands_beside_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["eval"])
+    for more in ([], ["--suffix", "avx512"]):
+        publish(Outcome("eval", "", "", [], {}), harness.parser("").parse_args(["--report", *more]))
+    names = {path.name.partition("-eval")[2] for path in tmp_path.iterdir()}
+    assert names == {".md", ".json", "_avx512.md", "_avx512.json"}
