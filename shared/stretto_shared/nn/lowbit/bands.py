@@ -68,7 +68,7 @@ class BandConvolution(nn.Module):
     ) -> None:
         super().__init__()
         self.num_outputs, self.num_taps, num_stored = weight.shape
-        self.num_inputs, self._again = num_stored + again, again
+        self.num_inputs = num_stored + again
         self.reach = (self.num_taps - 1) * dilation
         self._kernel, self._is_split, self._is_float = kernel, is_split, is_float
         offset = torch.zeros(self.num_outputs) if bias is None else bias.detach().float()
@@ -87,7 +87,13 @@ class BandConvolution(nn.Module):
         tiles = tiles.reshape(-1, _OUTPUTS, self.num_taps * num_stored // num_together, 16, num_together // 16)
         self.register_buffer("_weights", on_huge_pages(tiles.permute(0, 2, 3, 1, 4)), persistent=False)
         self.register_buffer("_bias", offset.contiguous(), persistent=False)
-        self._stored_outputs, self._dilation = len(weight), dilation
+        self._stored_outputs = len(weight)
+        num_read = self.num_inputs * (2 if is_float else 1)  # in numbers of bfloat16
+        num_used = self.num_outputs * (2 if is_split else 1)
+        sizes = (num_read, len(weight), self.num_taps, dilation, again, num_used)
+        pointers = (self.get_buffer(name).data_ptr() for name in ("_weights", "_bias"))
+        self.argument = _Convolution(*pointers, *sizes, is_float)
+        """As the native kernel reads it."""
 
     @property
     def num_weights(self) -> int:
@@ -126,20 +132,12 @@ class BandConvolution(nn.Module):
             self._kernel.library.stretto_convolve(
                 ctypes.byref(_band(x)),
                 num_clips,
-                ctypes.byref(self.as_argument()),
+                ctypes.byref(self.argument),
                 ctypes.byref(_finish(out, skip, early, elu=elu)),
             )
         return (
             out[..., : self.num_outputs] + out[..., self.num_outputs : 2 * self.num_outputs] if self._is_split else out
         )
-
-    def as_argument(self) -> _Convolution:
-        """As the native kernel reads it."""
-        weights, bias = self.get_buffer("_weights"), self.get_buffer("_bias")
-        num_inputs = 2 * self.num_inputs if self._is_float else self.num_inputs
-        num_used = 2 * self.num_outputs if self._is_split else self.num_outputs
-        sizes = (num_inputs, self._stored_outputs, self.num_taps, self._dilation, self._again, num_used)
-        return _Convolution(weights.data_ptr(), bias.data_ptr(), *sizes, self._is_float)
 
 
 class PreciseConvolution(nn.Module):
@@ -193,7 +191,7 @@ class BandCells(nn.Module):
         out = torch.empty(num_clips, num_steps, width)
         pointers = (each.data_ptr() for each in (gates, hidden, cell, out))
         self._kernel.library.stretto_run_cells(
-            ctypes.byref(_Cells(num_clips, num_steps, width, *pointers)), ctypes.byref(self._recurrent.as_argument())
+            ctypes.byref(_Cells(num_clips, num_steps, width, *pointers)), ctypes.byref(self._recurrent.argument)
         )
         return out, hidden, cell
 

@@ -41,7 +41,10 @@ class NativeKernel:
     library: Any
 
     def use_tiles(self, wanted: bool) -> bool:
-        """Use the processor's AMX tiles from now on, or not; tell whether they are used. The bytes are the same."""
+        """Use the processor's AMX tiles from now on, or not; tell whether they are used.
+
+        Integers are the same either way; bfloat16 is rounded otherwise (`rounded_as`).
+        """
         return bool(self.library.stretto_use_tiles(int(wanted)))
 
     def has_bands(self) -> bool:

@@ -57,7 +57,7 @@ constexpr int kMostBandRows = 8;  // of one call
 
 template <int N, bool is_float>
 inline MultiplyBand multiply_of(int64_t rows) {
-  constexpr int kMost = N == 8 ? 3 : N == 4 ? 6 : kMostBandRows;
+  constexpr int kMost = N == 4 ? 6 : kMostBandRows;
   constexpr MultiplyBand by_rows[] = {
       multiply_band<1, N, is_float>,
       multiply_band<2, N, is_float>,
@@ -73,7 +73,6 @@ inline MultiplyBand multiply_of(int64_t rows) {
 
 template <bool is_float>
 inline MultiplyBand multiply_of(int64_t rows, int64_t blocks) {
-  if (blocks == 8) return multiply_of<8, is_float>(rows);
   if (blocks == 4) return multiply_of<4, is_float>(rows);
   if (blocks == 2) return multiply_of<2, is_float>(rows);
   return multiply_of<1, is_float>(rows);
@@ -126,26 +125,32 @@ class VectorsPass : BandRows {
     from_ = room.from.data();
     skip_ = room.skip.data();
     Place place = place_of(first);
-    for (int64_t r = 0; r < count; ++r, go_on(place)) {
-      from_[r] = x_.row(place.clip, place.t, conv_.inputs);
-      skip_[r] = skip_of(place);
+    for (int64_t done = 0; done < count; ++place.clip, place.t = 0) {
+      const uint16_t* x = x_.row(place.clip, place.t, conv_.inputs);
+      const int64_t end = count - done < count_ - place.t ? count : done + count_ - place.t;
+      for (; done < end; ++done, x += conv_.inputs) from_[done] = x;
     }
+    if (!finish_.skip.at) return;
+    place = place_of(first);
+    for (int64_t r = 0; r < count; ++r, go_on(place)) skip_[r] = skip_of(place);
   }
 
   VECTORS void compute(int64_t first, int64_t count) {
-    alignas(64) float sums[kMostBandRows * 128];
-    const int64_t most = conv_.outputs < 64 ? 8 : 6, groups = (count + most - 1) / most, beside = conv_.stored() * 512;
+    alignas(64) float sums[kMostBandRows * 64];
+    const bool are_together = conv_.outputs < 64 || (is_streamed() && count <= kMostBandRows);
+    const int64_t most = are_together ? 8 : 6, groups = (count + most - 1) / most, beside = conv_.stored() * 512;
+    const int64_t widest = (count + groups - 1) / groups > 6 ? 2 : 4;
     for (int64_t column = 0, blocks = 0; column < conv_.outputs; column += blocks * 16) {
       const int64_t left = (conv_.outputs - column) / 16;
-      blocks = left >= 8 && count <= 3 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+      blocks = left >= widest ? widest : left >= 2 ? 2 : 1;
       const uint16_t* weights = conv_.weights + column / 16 * beside;
       for (int64_t group = 0; group < groups; ++group) {
         const int64_t begin = count * group / groups, rows = count * (group + 1) / groups - begin;
         // The first groups of rows each have one block come that all will need next.
         const uint16_t* soon = group < blocks && left >= 2 * blocks ? weights + (blocks + group) * beside : weights;
         const auto multiply = conv_.is_float ? multiply_of<true>(rows, blocks) : multiply_of<false>(rows, blocks);
-        multiply(from_ + begin, conv_, weights, soon, sums, 128);
-        put(first + begin, rows, skip_ + begin, column, blocks * 16, sums, 128);
+        multiply(from_ + begin, conv_, weights, soon, sums, 64);
+        put(first + begin, rows, skip_ + begin, column, blocks * 16, sums, 64);
       }
     }
   }
