@@ -34,7 +34,8 @@ class CodecSettings(BaseSettings):
     that multiply in bfloat16."""
     native_kernel_dir: Path = Path("~/.cache/stretto")
     """Where the kernel for EnCodec in bfloat16 is compiled to, once, by this machine's C++ compiler. Without one, or
-    without AMX, torch computes, which rounds otherwise and takes longer: the digest tells the two apart."""
+    where the processor has bfloat16 neither in AMX tiles nor in AVX-512, torch computes, which takes longer. All three
+    round otherwise: the digest tells them apart."""
     num_threads: int = Field(default=1, ge=0, le=256)
     """CPU threads inside one operation; 0 leaves the choice to torch. One is fastest for the default models: pools of
     several model threads get in each other's way. Equal requests give equal bytes only where it is equal."""

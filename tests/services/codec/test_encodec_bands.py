@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from stretto_codec.models.encodec.streaming import EncodecDecoder, encodec_grid
 from stretto_codec.models.streaming import ClipDecoder, DecodeGrid, decode_on_grid, step_together
 from stretto_codec.settings import CodecSettings
 from stretto_shared.grpc.hosting import HostContext
-from stretto_shared.nn.lowbit import NativeKernel, load_bands
+from stretto_shared.nn.lowbit import NativeKernel
 
 # Wide enough for tiles in all layers but the finest unit, whose inner rows are 16 wide.
 CONFIGS = {
@@ -27,17 +28,19 @@ CONFIGS = {
 }
 
 
-@pytest.fixture(scope="module")
-def kernel_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kernel")
+@pytest.fixture(scope="module", params=[True, False], ids=["tiles", "vectors"])
+def kernel(bands_kernel: NativeKernel, request: pytest.FixtureRequest) -> Iterator[NativeKernel]:
+    """In either rounding, as far as the processor has both."""
+    if request.param and not bands_kernel.has_bfloat16_tiles():
+        pytest.skip("no AMX tiles of bfloat16: tested by AVX-512")
+    bands_kernel.use_tiles(request.param)
+    yield bands_kernel
+    bands_kernel.use_tiles(True)
 
 
-@pytest.fixture(scope="module")
-def kernel(kernel_dir: Path) -> NativeKernel:
-    found = load_bands(kernel_dir)
-    if found is None:
-        pytest.skip("no compiler here, or no AMX tiles of bfloat16")
-    return found
+@pytest.fixture
+def kernel_dir(kernel: NativeKernel) -> Path:
+    return Path(kernel.library._name).parent
 
 
 def make(name: str) -> Encodec:
@@ -100,7 +103,8 @@ def loaded(dtype: str, kernel_dir: Path | None) -> LoadedCodec:
 
 def test_its_digest_is_neither_torchs_in_bfloat16_nor_float32s(kernel: NativeKernel, kernel_dir: Path) -> None:
     ours, torchs = loaded("bfloat16", kernel_dir), loaded("bfloat16", None)
-    assert ours.info.digest_sha256 == hashlib.sha256(f"{'0' * 64} bfloat16 bands-2".encode()).hexdigest()
+    rounding = "bands-2" if kernel.has_bfloat16_tiles() else "bands-2-vectors"
+    assert ours.info.digest_sha256 == hashlib.sha256(f"{'0' * 64} bfloat16 {rounding}".encode()).hexdigest()
     assert torchs.info.digest_sha256 == hashlib.sha256(f"{'0' * 64} bfloat16".encode()).hexdigest()
     assert loaded("float32", kernel_dir).info == loaded("float32", None).info
     codes = random_codes("encodec_32khz", 10)

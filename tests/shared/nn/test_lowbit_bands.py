@@ -1,6 +1,8 @@
-"""Convolutions and cells by tiles of bfloat16: what torch gives for the same numbers, and every clip its own bytes."""
+"""Convolutions and cells in bfloat16 by the native kernel: what torch gives, and every clip its own bytes."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -9,9 +11,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-@pytest.fixture(scope="module")
-def kernel(bands_kernel: NativeKernel) -> NativeKernel:
-    return bands_kernel
+@pytest.fixture(scope="module", params=[True, False], ids=["tiles", "vectors"])
+def kernel(bands_kernel: NativeKernel, request: pytest.FixtureRequest) -> Iterator[NativeKernel]:
+    """In either rounding, as far as the processor has both."""
+    if request.param and not bands_kernel.has_bfloat16_tiles():
+        pytest.skip("no AMX tiles of bfloat16: tested by AVX-512")
+    bands_kernel.use_tiles(request.param)
+    yield bands_kernel
+    bands_kernel.use_tiles(True)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -64,6 +71,30 @@ def test_a_clip_has_its_bytes_in_any_company_and_however_it_is_cut(kernel: Nativ
     assert torch.equal(torch.cat(parts, 1), alone[0])
 
 
+# outputs such that 8, 4, 2 and 1 blocks of 16 are summed at once
+@pytest.mark.parametrize("num_outputs", [16, 48, 80, 240])
+@pytest.mark.parametrize("kind", ["rounded", "precise"])
+def test_a_row_has_its_bytes_however_many_are_summed_at_once(kernel: NativeKernel, kind: str, num_outputs: int) -> None:
+    weight, bias = normal(num_outputs, 2, 96, seed=1), normal(num_outputs, seed=2)
+    band = (BandConvolution if kind == "rounded" else PreciseConvolution)(weight, bias, kernel)
+    x = normal(9, 8, 96) if kind == "precise" else normal(9, 8, 96).bfloat16()
+    rows = torch.stack([torch.cat([band(clip[None, t : t + 2])[0] for t in range(7)]) for clip in x])
+    for num_clips in range(1, 10):
+        for num_steps in range(1, 8):
+            assert torch.equal(band(x[:num_clips, : num_steps + 1]), rows[:num_clips, :num_steps])
+
+
+@pytest.mark.parametrize("num_outputs", [1, 2, 3])
+def test_a_row_of_split_weights_has_its_bytes_however_many_are_summed_at_once(
+    kernel: NativeKernel, num_outputs: int
+) -> None:
+    band = BandConvolution(normal(num_outputs, 3, 64, seed=1), normal(num_outputs, seed=2), kernel, is_split=True)
+    x = normal(1, 60, 64).bfloat16()
+    rows = torch.cat([band(x[:, t : t + 3]) for t in range(58)], 1)
+    for num_steps in (1, 2, 7, 8, 9, 17, 49, 58):
+        assert torch.equal(band(x[:, : num_steps + 2]), rows[:, :num_steps])
+
+
 @pytest.mark.parametrize("num_early", [0, 1, 9, 40])
 def test_rows_to_add_may_lie_in_two_places(kernel: NativeKernel, num_early: int) -> None:
     band = BandConvolution(normal(48, 1, 32, seed=1), None, kernel)
@@ -99,10 +130,12 @@ def test_precise_sums_are_those_of_float32(kernel: NativeKernel) -> None:
     assert error < 1e-4 < (BandConvolution(weight, bias, kernel, dilation=2)(x.bfloat16()).double() - exact).abs().max()
 
 
-def test_split_weights_are_those_of_float32(kernel: NativeKernel) -> None:
-    weight, bias, x = normal(3, 7, 64, seed=1) / 21, normal(3, seed=2), normal(2, 40, 64).bfloat16()
+@pytest.mark.parametrize("num_outputs", [1, 2, 3])
+def test_split_weights_are_those_of_float32(kernel: NativeKernel, num_outputs: int) -> None:
+    weight, bias = normal(num_outputs, 7, 64, seed=1) / 21, normal(num_outputs, seed=2)
+    x = normal(2, 40, 64).bfloat16()
     found = BandConvolution(weight, bias, kernel, is_split=True)(x)
-    assert found.shape == (2, 34, 3)
+    assert found.shape == (2, 34, num_outputs)
     torch.testing.assert_close(found.double(), convolve(x, weight, bias, 1), atol=5e-5, rtol=0)
 
 
@@ -125,8 +158,22 @@ def test_cells_are_those_of_an_lstm_and_go_on_from_their_state(kernel: NativeKer
     assert torch.equal(torch.cat([first[0], cells(gates[1:2, 4:], *first[1:])[0]], 1), out[1:2])
 
 
+def test_what_was_made_for_tiles_is_as_precise_without_them(kernel: NativeKernel) -> None:
+    weight, bias, x = normal(48, 3, 64, seed=1) / 14, normal(48, seed=2), normal(2, 40, 64)
+    rounded = weight.bfloat16().float()
+    both = torch.cat([rounded, weight - rounded], 2)
+    band = BandConvolution(both, bias, kernel, again=64)
+    parts = torch.cat([x.bfloat16(), (x - x.bfloat16()).bfloat16(), x.bfloat16()], 2)
+    found = band(parts, is_plain=True)
+    torch.testing.assert_close(found.double(), convolve(x, weight, bias, 1), atol=1e-4, rtol=0)
+
+
 def test_sizes_and_formats_that_tiles_do_not_have_are_refused(kernel: NativeKernel) -> None:
     with pytest.raises(ValueError, match="inputs by 32 and outputs by 16, got 48 and 16"):
         BandConvolution(normal(16, 1, 48), None, kernel)
     with pytest.raises(ValueError, match="expected rows in bfloat16"):
         BandConvolution(normal(16, 1, 32), None, kernel)(normal(1, 4, 32))
+    with pytest.raises(ValueError, match="inputs by 16 and outputs by 16, got 40 and 16"):
+        BandConvolution(normal(16, 1, 40), None, kernel, is_float=True)
+    with pytest.raises(ValueError, match="expected rows in float32"):
+        BandConvolution(normal(16, 1, 32), None, kernel, is_float=True)(normal(1, 4, 32).bfloat16())

@@ -1,8 +1,9 @@
-"""Convolutions and LSTM cells of rows in bfloat16 by the native kernel's AMX tiles, ELU and residual included.
+"""Convolutions and LSTM cells of rows in bfloat16 by the native kernel, ELU and residual included.
 
 A row's bytes depend on the rows that it is made of alone: sums are float32, in one order whatever stands beside it. So
-clips may be joined in any number. There is no second form of it in torch: a processor without such tiles computes with
-torch's own products, which round otherwise.
+clips may be joined in any number. The order is one in AMX tiles and another in AVX-512, which computes where there are
+none (`NativeKernel.rounded_as`). There is no further form of it in torch: a processor that multiplies bfloat16 in
+neither computes with torch's own products, which round otherwise.
 
 Legend: B clips, T steps, C inputs, N outputs, S taps.
 """
@@ -23,6 +24,7 @@ from stretto_shared.nn.lowbit.kernel import NativeKernel, load_native_kernel
 ARITHMETIC = "bands-2"
 """What is computed, to the bit; a change of bytes changes this name, and with it the identity of codecs served so."""
 _INPUTS, _OUTPUTS = 32, 16  # of a tile
+_FLOATS = 16  # inputs of a tile in float32
 
 
 def load_bands(folder: Path) -> NativeKernel | None:
@@ -50,6 +52,7 @@ class BandConvolution(nn.Module):
             in float32; results are float32 then.
         again: So many inputs, a multiple of 32, have weights that serve as many inputs after them too, which `weight`
             leaves out of C then.
+        is_float: Weights and rows in float32, by AVX-512 always; C a multiple of 16, and results are float32 then.
     """
 
     def __init__(
@@ -61,12 +64,13 @@ class BandConvolution(nn.Module):
         dilation: int = 1,
         is_split: bool = False,
         again: int = 0,
+        is_float: bool = False,
     ) -> None:
         super().__init__()
         self.num_outputs, self.num_taps, num_stored = weight.shape
-        self.num_inputs, self._again = num_stored + again, again
+        self.num_inputs = num_stored + again
         self.reach = (self.num_taps - 1) * dilation
-        self._kernel, self._is_split = kernel, is_split
+        self._kernel, self._is_split, self._is_float = kernel, is_split, is_float
         offset = torch.zeros(self.num_outputs) if bias is None else bias.detach().float()
         weight = weight.detach().float()
         if is_split:
@@ -74,12 +78,22 @@ class BandConvolution(nn.Module):
             weight, offset = torch.cat([weight, rest]), torch.cat([offset, torch.zeros_like(offset)])
             lacking = -len(weight) % _OUTPUTS
             weight, offset = F.pad(weight, (0, 0, 0, 0, 0, lacking)), F.pad(offset, (0, lacking))
-        if not fits_tiles(self.num_inputs, len(weight)):
-            raise ValueError(f"expected inputs by 32 and outputs by 16, got {self.num_inputs} and {len(weight)}.")
-        tiles = weight.bfloat16().reshape(-1, _OUTPUTS, self.num_taps * num_stored // _INPUTS, _INPUTS // 2, 2)
+        num_together = _FLOATS if is_float else _INPUTS
+        if self.num_inputs % num_together or len(weight) % _OUTPUTS:
+            raise ValueError(
+                f"expected inputs by {num_together} and outputs by 16, got {self.num_inputs} and {len(weight)}."
+            )
+        tiles = weight if is_float else weight.bfloat16()
+        tiles = tiles.reshape(-1, _OUTPUTS, self.num_taps * num_stored // num_together, 16, num_together // 16)
         self.register_buffer("_weights", on_huge_pages(tiles.permute(0, 2, 3, 1, 4)), persistent=False)
         self.register_buffer("_bias", offset.contiguous(), persistent=False)
-        self._stored_outputs, self._dilation = len(weight), dilation
+        self._stored_outputs = len(weight)
+        num_read = self.num_inputs * (2 if is_float else 1)  # in numbers of bfloat16
+        num_used = self.num_outputs * (2 if is_split else 1)
+        sizes = (num_read, len(weight), self.num_taps, dilation, again, num_used)
+        pointers = (self.get_buffer(name).data_ptr() for name in ("_weights", "_bias"))
+        self.argument = _Convolution(*pointers, *sizes, is_float)
+        """As the native kernel reads it."""
 
     @property
     def num_weights(self) -> int:
@@ -97,13 +111,14 @@ class BandConvolution(nn.Module):
         """[B, T, C] to [B, T - reach, N].
 
         Args:
-            x: bfloat16.
+            x: bfloat16, or float32 where its weights are.
             skip: Added to the sums, bfloat16 [B, T - reach, N] or more rows; not where it is split.
             early: Rows of the same that come before those of `skip`.
             elu: Give the ELU of the results.
             is_plain: Give float32 in place of bfloat16.
         """
-        x, is_plain = _whole_rows(x), is_plain or self._is_split
+        x = _whole_rows(x, torch.float32 if self._is_float else torch.bfloat16)
+        is_plain = is_plain or self._is_split or self._is_float
         num_clips, num_steps = len(x), max(0, x.shape[1] - self.reach)
         dtype = torch.float32 if is_plain else torch.bfloat16
         out = torch.empty(num_clips, num_steps, self._stored_outputs, dtype=dtype)
@@ -117,30 +132,29 @@ class BandConvolution(nn.Module):
             self._kernel.library.stretto_convolve(
                 ctypes.byref(_band(x)),
                 num_clips,
-                ctypes.byref(self.as_argument()),
+                ctypes.byref(self.argument),
                 ctypes.byref(_finish(out, skip, early, elu=elu)),
             )
         return (
             out[..., : self.num_outputs] + out[..., self.num_outputs : 2 * self.num_outputs] if self._is_split else out
         )
 
-    def as_argument(self) -> _Convolution:
-        """As the native kernel reads it."""
-        weights, bias = self.get_buffer("_weights"), self.get_buffer("_bias")
-        sizes = (self.num_inputs, self._stored_outputs, self.num_taps, self._dilation, self._again)
-        return _Convolution(weights.data_ptr(), bias.data_ptr(), *sizes)
-
 
 class PreciseConvolution(nn.Module):
     """A `BandConvolution` of rows in float32, to float32.
 
-    Inputs and weights are what bfloat16 holds of them, and the rest: three products in place of one. What is left out
-    is the product of both rests, 2^-16 of a result or less.
+    In tiles inputs and weights are what bfloat16 holds of them, and the rest: three products in place of one. What is
+    left out is the product of both rests, 2^-16 of a result or less. AVX-512 multiplies float32 half as fast as
+    bfloat16, and so computes with the numbers themselves.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, kernel: NativeKernel, *, dilation: int = 1) -> None:
         super().__init__()
         weight = weight.detach().float()
+        self._is_float = not kernel.has_bfloat16_tiles()
+        if self._is_float:
+            self.parts = BandConvolution(weight, bias, kernel, dilation=dilation, is_float=True)
+            return
         rounded = weight.bfloat16().float()
         both = torch.cat([rounded, weight - rounded], 2)
         self.parts = BandConvolution(both, bias, kernel, dilation=dilation, again=weight.shape[2])
@@ -151,6 +165,8 @@ class PreciseConvolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, C] to [B, T - reach, N]."""
+        if self._is_float:
+            return cast(Tensor, self.parts(x))
         rounded = x.bfloat16()
         return cast(Tensor, self.parts(torch.cat([rounded, (x - rounded).bfloat16(), rounded], 2), is_plain=True))
 
@@ -175,7 +191,7 @@ class BandCells(nn.Module):
         out = torch.empty(num_clips, num_steps, width)
         pointers = (each.data_ptr() for each in (gates, hidden, cell, out))
         self._kernel.library.stretto_run_cells(
-            ctypes.byref(_Cells(num_clips, num_steps, width, *pointers)), ctypes.byref(self._recurrent.as_argument())
+            ctypes.byref(_Cells(num_clips, num_steps, width, *pointers)), ctypes.byref(self._recurrent.argument)
         )
         return out, hidden, cell
 
@@ -199,7 +215,8 @@ class _Convolution(ctypes.Structure):
     _fields_ = (
         ("weights", ctypes.c_void_p),
         ("bias", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("inputs", "outputs", "taps", "dilation", "again")),
+        *((name, ctypes.c_int64) for name in ("inputs", "outputs", "taps", "dilation", "again", "used")),
+        ("is_float", ctypes.c_bool),
     )
 
 
@@ -220,15 +237,15 @@ class _Cells(ctypes.Structure):
     )
 
 
-def _whole_rows(x: Tensor) -> Tensor:
+def _whole_rows(x: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     """With each clip's rows one after the other; clips may lie apart."""
-    if x.dtype != torch.bfloat16:
-        raise ValueError(f"expected rows in bfloat16, got {x.dtype}.")
+    if x.dtype != dtype:
+        raise ValueError(f"expected rows in {str(dtype).removeprefix('torch.')}, got {x.dtype}.")
     return x if x.stride(2) == 1 and x.stride(1) == x.shape[2] else x.contiguous()
 
 
 def _band(x: Tensor) -> _Band:
-    return _Band(x.data_ptr(), x.stride(0), x.shape[1])
+    return _Band(x.data_ptr(), x.stride(0) * x.element_size() // 2, x.shape[1])  # strides in numbers of bfloat16
 
 
 def _finish(out: Tensor, skip: Tensor | None, early: Tensor | None, *, elu: bool) -> _Finish:

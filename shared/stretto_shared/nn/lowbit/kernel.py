@@ -41,16 +41,23 @@ class NativeKernel:
     library: Any
 
     def use_tiles(self, wanted: bool) -> bool:
-        """Use the processor's AMX tiles from now on, or not; tell whether they are used. The bytes are the same."""
+        """Use the processor's AMX tiles from now on, or not; tell whether they are used.
+
+        Integers are the same either way; bfloat16 is rounded otherwise (`rounded_as`).
+        """
         return bool(self.library.stretto_use_tiles(int(wanted)))
 
     def has_bands(self) -> bool:
         """Whether the processor multiplies bfloat16, as `bands` and `lattice` need: in AMX tiles, or by AVX-512."""
         return bool(self.library.stretto_bands())
 
+    def has_bfloat16_tiles(self) -> bool:
+        """Whether AMX tiles multiply bfloat16 now, and not AVX-512."""
+        return bool(self.library.stretto_bands() == _TILES)
+
     def rounded_as(self, arithmetic: str) -> str:
         """The name of an arithmetic in bfloat16 as it is rounded here: AVX-512 sums in another order than AMX tiles."""
-        return arithmetic if self.library.stretto_bands() == _TILES else f"{arithmetic}-vectors"
+        return arithmetic if self.has_bfloat16_tiles() else f"{arithmetic}-vectors"
 
     def multiply(self, rows: Tensor, weights: Tensor, books: Tensor | None, scales: Tensor, out: Tensor) -> None:
         """Write rows [B, K] times the weights to `out` [B, N]."""

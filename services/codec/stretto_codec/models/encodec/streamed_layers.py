@@ -123,7 +123,7 @@ class StreamedConv(nn.Module):
         if at_end:
             x = _padded(x, 0, self.right, self.mode)
         reach = (self.num_taps - 1) * self.dilation
-        return self._convolve(x, then_elu=then_elu), ConvState(x[:, x.shape[1] - reach :], has_begun)
+        return self._convolve(x, then_elu=then_elu), ConvState(last_rows(x, reach), has_begun)
 
     def _convolve(self, x: Tensor, *, then_elu: bool = False) -> Tensor:
         """[B, T, C] to [B, T - reach, N]."""
@@ -172,7 +172,7 @@ class StreamedUp(nn.Module):
         y = y.reshape(len(x), -1, self.num_outputs)
         num_late = 0 if state.has_begun else self.trim_left
         num_cut = self.stride - self.trim_left if at_end and self.trim_left > 0 else 0
-        return y[:, num_late : y.shape[1] - num_cut], UpState(x[:, -1:], state.has_begun or x.shape[1] > 1)
+        return y[:, num_late : y.shape[1] - num_cut], UpState(last_rows(x, 1), state.has_begun or x.shape[1] > 1)
 
 
 class StreamedUnit(nn.Module):
@@ -199,13 +199,13 @@ class StreamedUnit(nn.Module):
         hidden, conv = self.wide.go_on(joined, state.conv, at_end=at_end, then_elu=self._kernel is not None)
         num_steps, num_early = hidden.shape[1], state.skipped.shape[1]
         if self.narrow.bands is not None and self.shortcut is None and num_steps >= num_early:
-            following = UnitState(conv, x[:, num_steps - num_early :])
+            following = UnitState(conv, last_rows(x, x.shape[1] - num_steps + num_early))
             return cast(BandConvolution, self.narrow.bands)(hidden, skip=x, early=state.skipped), following
         skipped = torch.cat([state.skipped, x], 1)
         direct = skipped[:, :num_steps]
         if self.shortcut is not None:
             direct = self.shortcut.matrix(direct)
-        following = UnitState(conv, skipped[:, num_steps:])
+        following = UnitState(conv, last_rows(skipped, skipped.shape[1] - num_steps))
         if self.narrow.bands is not None:
             return self.narrow.bands(hidden, skip=direct), following
         return direct + self.narrow.matrix(elu(hidden)), following
@@ -263,6 +263,11 @@ def _reordered(gates: Tensor) -> Tensor:
     """The gates [4 C, ...] of an LSTM from torch's order in, keep, new, out to in, keep, out, new."""
     enter, keep, new, leave = gates.chunk(4)
     return torch.cat([enter, keep, leave, new])
+
+
+def last_rows(x: Tensor, count: int) -> Tensor:
+    """A copy: a state that were part of a chunk's values would hold all of them, which the next clip's can replace."""
+    return x[:, x.shape[1] - count :].clone()
 
 
 def after(past: Tensor, x: Tensor, kernel: NativeKernel | None) -> Tensor:

@@ -1,9 +1,10 @@
-// Convolutions of rows in bfloat16 by AMX tiles, with ELU and residual in the same pass: what a codec's upsampler is made of.
+// Convolutions of rows in bfloat16, with ELU and residual in the same pass: what a codec's upsampler is made of.
 //
 //   out[t] = then(bias + sum over taps of weights[tap] x[t + tap * dilation])
 //
-// A row is summed in float32, tap by tap and 32 inputs after the other, whatever rows stand beside it, so that a clip's
-// samples do not depend on its company. Weights: [outputs / 16][stored][16 pairs of inputs][16 outputs][2].
+// A row is summed in float32, in one order whatever rows stand beside it, so that a clip's samples do not depend on its
+// company: tap by tap, and 32 inputs after the other in AMX tiles (band_tiles.hpp), 2 in AVX-512 (band_vectors.hpp).
+// Weights: [outputs / 16][stored][16 pairs of inputs][16 outputs][2].
 #pragma once
 #include <vector>
 
@@ -24,6 +25,8 @@ struct Convolution {
   const float* bias;  // [outputs]
   int64_t inputs, outputs, taps, dilation;  // inputs a multiple of 32, outputs of 16
   int64_t again;                            // so many first inputs' weights serve as many inputs after them too; 0 for none
+  int64_t used;                             // so many first outputs are wanted
+  bool is_float;  // a pair of inputs, and of weights, is one number in float32: by AVX-512 only
 
   int64_t reach() const { return (taps - 1) * dilation; }
   int64_t stored() const { return taps * (inputs - again) / 32; }  // tiles of 16 outputs
@@ -37,17 +40,8 @@ struct Finish {
   float* plain;
 };
 
-}  // namespace stretto
-
-#ifdef STRETTO_TILES
-#define BANDS \
-  __attribute__(( \
-      target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx512bf16,amx-tile,amx-int8,amx-bf16")))
-
-namespace stretto {
-
 // Writes past and the ELU of x, `width` numbers a row, one after the other: out [clips][past.count + x.count][width].
-inline BANDS void join_elu(const Band& past, const Band& x, int64_t clips, int64_t width, uint16_t* out) {
+inline VECTORS void join_elu(const Band& past, const Band& x, int64_t clips, int64_t width, uint16_t* out) {
   for (int64_t clip = 0; clip < clips; ++clip) {
     std::memcpy(out, past.row(clip, 0, width), past.count * width * 2);
     out += past.count * width;
@@ -57,182 +51,77 @@ inline BANDS void join_elu(const Band& past, const Band& x, int64_t clips, int64
   }
 }
 
-constexpr int64_t kBandRows = 32;           // of two tiles
-constexpr int64_t kOneTile = 16;            // of one
-constexpr int64_t kStreamed = 1024 * 1024;  // bytes of weights that are read once for all rows, not once for each 32
-
-// Up to 32 rows as tiles read them: where the first is, and numbers from one to the next row, 32 inputs and tap.
-struct Slab {
-  const uint16_t* at;
-  int64_t rows, row_stride, block_stride, tap_stride;
-};
+constexpr int64_t kStreamed = 1024 * 1024;  // bytes of weights that are read once for many rows, not once for a few
 
 struct Place {
   int64_t clip, t;
 };
 
-// Calls product(x, w) for every 32 inputs of every tap, in order, with the rows' inputs and the weights' tile.
-template <class Product>
-inline BANDS __attribute__((always_inline)) void for_steps(const Slab& slab, const Convolution& conv, const uint16_t* w,
-                                                           const Product& product) {
-  for (int64_t tap = 0; tap < conv.taps; ++tap) {
-    const uint16_t* x = slab.at + tap * slab.tap_stride;
-    for (int64_t i = 0; i < conv.inputs; i += 32, x += slab.block_stride, w += 512) {
-      if (i > 0 && i == conv.again) w -= conv.again / 32 * 512;
-      product(x, w);
-    }
-  }
-}
-
-// 32 rows, and 32 outputs or 16.
-template <bool is_wide>
-inline BANDS void multiply_slab(const Slab& slab, const Convolution& conv, int64_t column, float* sums) {
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
-  const int64_t stride = slab.row_stride * 2, below = 16 * slab.row_stride, beside = conv.stored() * 512;
-  for_steps(slab, conv, conv.weights + column / 16 * beside, [&](const uint16_t* x, const uint16_t* w) BANDS {
-    _tile_loadd(4, x, stride);
-    _tile_loadd(6, w, 64);
-    _tile_loadd(5, x + below, stride);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(2, 5, 6);
-    if (!is_wide) return;
-    _tile_loadd(7, w + beside, 64);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_dpbf16ps(3, 5, 7);
-  });
-  _tile_stored(0, sums, 256);
-  _tile_stored(2, sums + 16 * 64, 256);
-  if (is_wide) {
-    _tile_stored(1, sums + 16, 256);
-    _tile_stored(3, sums + 16 * 64 + 16, 256);
-  }
-  settle(sums);
-}
-
-// Up to 16 rows, and 64 outputs or 16: as fast as the weights come.
-template <bool is_wide>
-inline BANDS void multiply_few(const Slab& slab, const Convolution& conv, int64_t column, float* sums) {
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
-  const int64_t stride = slab.row_stride * 2, beside = conv.stored() * 512;
-  for_steps(slab, conv, conv.weights + column / 16 * beside, [&](const uint16_t* x, const uint16_t* w) BANDS {
-    _tile_loadd(4, x, stride);
-    _tile_loadd(6, w, 64);
-    _tile_dpbf16ps(0, 4, 6);
-    if (!is_wide) return;
-    _tile_loadd(7, w + beside, 64);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(6, w + 2 * beside, 64);
-    _tile_dpbf16ps(2, 4, 6);
-    _tile_loadd(7, w + 3 * beside, 64);
-    _tile_dpbf16ps(3, 4, 7);
-  });
-  _tile_stored(0, sums, 256);
-  if (is_wide) {
-    _tile_stored(1, sums + 16, 256);
-    _tile_stored(2, sums + 32, 256);
-    _tile_stored(3, sums + 48, 256);
-  }
-  settle(sums);
-}
-
-class BandPass {
+// The rows of all clips as a pass counts them, and what it does with a row's sums.
+class BandRows {
  public:
-  BandPass(const Band& x, int64_t clips, const Convolution& conv, const Finish& finish)
-      : x_(x), clips_(clips), conv_(conv), finish_(finish), count_(x.count - conv.reach()), rows_(clips * count_) {}
+  BandRows(const Band& x, int64_t clips, const Convolution& conv, const Finish& finish)
+      : x_(x), conv_(conv), finish_(finish), count_(x.count - conv.reach()), rows_(clips * count_) {}
 
-  BANDS void run() {
-    if (count_ <= 0 || rows_ <= 0) return;
-    const int64_t blocks = (rows_ + kBandRows - 1) / kBandRows;
-    configure_tiles(rows_ < kOneTile ? rows_ : kOneTile);
-    if (conv_.stored() * 32 * conv_.outputs * 2 < kStreamed) {
-      for (int64_t b = 0; b < blocks; ++b) {
-        const Slab slab = slab_of(b, 0);
-        for (int64_t column = 0; column < conv_.outputs;) column += compute(b, slab, column);
-      }
-    } else {
-      std::vector<Slab> ready;
-      for (int64_t b = 0; b < blocks; ++b) ready.push_back(slab_of(b, b));
-      for (int64_t column = 0, done = 0; column < conv_.outputs; column += done)
-        for (int64_t b = 0; b < blocks; ++b) done = compute(b, ready[b], column);
-    }
-    release_tiles();
-  }
-
- private:
+ protected:
+  bool is_streamed() const { return conv_.stored() * 32 * conv_.outputs * 2 >= kStreamed; }
   Place place_of(int64_t row) const { return {row / count_, row % count_}; }
 
-  // As they lie where all 32 are of one clip; gathered into `gathered_[slot]` where not. Few are laid out as tiles read
-  // them, which is often: rows that lie a power of two apart push each other out of the nearest cache.
-  BANDS Slab slab_of(int64_t b, int64_t slot) {
-    Place place = place_of(b * kBandRows);
-    if (place.t + kBandRows <= count_)
-      return {x_.row(place.clip, place.t, conv_.inputs), kBandRows, conv_.inputs, 32, conv_.dilation * conv_.inputs};
-    const bool are_few = rows_ <= kOneTile;
-    const int64_t left = rows_ - b * kBandRows, rows = left < kBandRows ? left : kBandRows;
-    const int64_t room = are_few ? rows : kBandRows, width = conv_.taps * conv_.inputs;
-    const int64_t row_stride = are_few ? 32 : width, block_stride = are_few ? room * 32 : 32;
-    if (static_cast<int64_t>(gathered_.size()) <= slot) gathered_.resize(slot + 1);
-    std::vector<uint16_t>& to = gathered_[slot];
-    to.assign(room * width, 0);
-    for (int64_t r = 0; r < rows; ++r) {
-      uint16_t* at = to.data() + r * row_stride;
-      for (int64_t tap = 0; tap < conv_.taps; ++tap) {
-        const uint16_t* from = x_.row(place.clip, place.t + tap * conv_.dilation, conv_.inputs);
-        for (int64_t i = 0; i < conv_.inputs; i += 32, at += block_stride)
-          _mm512_storeu_si512(at, _mm512_loadu_si512(from + i));
-      }
-      if (++place.t == count_) ++place.clip, place.t = 0;
-    }
-    settle(to.data());
-    return {to.data(), rows, row_stride, block_stride, conv_.inputs / 32 * block_stride};
+  void go_on(Place& place) const {
+    if (++place.t == count_) ++place.clip, place.t = 0;
   }
 
-  // Returns the number of outputs.
-  BANDS int64_t compute(int64_t b, const Slab& slab, int64_t column) {
-    alignas(64) float sums[kBandRows * 64];
-    const int64_t left = conv_.outputs - column;
-    int64_t width = 16;
-    if (rows_ <= kOneTile) {
-      width = left >= 64 ? 64 : 16;
-      left >= 64 ? multiply_few<true>(slab, conv_, column, sums) : multiply_few<false>(slab, conv_, column, sums);
-    } else {
-      width = left >= 32 ? 32 : 16;
-      left >= 32 ? multiply_slab<true>(slab, conv_, column, sums) : multiply_slab<false>(slab, conv_, column, sums);
-    }
-    Place place = place_of(b * kBandRows);
-    for (int64_t r = 0; r < slab.rows; ++r) {
-      for (int64_t lane = 0; lane < width; lane += kLanes)
-        put(place, column + lane, add(_mm512_load_ps(sums + r * 64 + lane), _mm512_loadu_ps(conv_.bias + column + lane)));
-      if (++place.t == count_) ++place.clip, place.t = 0;
-    }
-    return width;
+  const uint16_t* skip_of(const Place& place) const {
+    if (!finish_.skip.at) return nullptr;
+    const bool is_early = place.t < finish_.early.count;
+    const Band& skip = is_early ? finish_.early : finish_.skip;
+    return skip.row(place.clip, is_early ? place.t : place.t - finish_.early.count, conv_.outputs);
   }
 
-  BANDS void put(const Place& place, int64_t column, __m512 value) const {
-    const int64_t at = (place.clip * count_ + place.t) * conv_.outputs + column;
-    if (finish_.skip.at) {
-      const bool is_early = place.t < finish_.early.count;
-      const Band& skip = is_early ? finish_.early : finish_.skip;
-      value = add(value, widened(skip.row(place.clip, is_early ? place.t : place.t - finish_.early.count, conv_.outputs) + column));
-    }
-    if (finish_.elu) value = elu_of(value);
-    if (finish_.plain) _mm512_storeu_ps(finish_.plain + at, value);
-    else put_rounded(finish_.rounded + at, value);
+  // Rows of sums [count][stride], `width` outputs of each from `column` on; `skip` has what is added to each row.
+  VECTORS void put(int64_t row, int64_t count, const uint16_t* const* skip, int64_t column, int64_t width, const float* sums,
+                   int64_t stride) const {
+    const Rows rows{row, count, skip, column, width, sums, stride};
+    if (finish_.plain) return finish_.skip.at ? put_all<true, false, true>(rows) : put_all<false, false, true>(rows);
+    if (finish_.skip.at) return finish_.elu ? put_all<true, true, false>(rows) : put_all<true, false, false>(rows);
+    return finish_.elu ? put_all<false, true, false>(rows) : put_all<false, false, false>(rows);
   }
 
   const Band& x_;
-  int64_t clips_;
   const Convolution& conv_;
   const Finish& finish_;
   int64_t count_, rows_;  // outputs of a clip, and of all
-  inline static thread_local std::vector<std::vector<uint16_t>> gathered_;
+
+ private:
+  struct Rows {
+    int64_t first, count;
+    const uint16_t* const* skip;
+    int64_t column, width;
+    const float* sums;
+    int64_t stride;
+  };
+
+  template <bool has_skip, bool has_elu, bool is_plain>
+  VECTORS void put_all(const Rows& rows) const {
+    const float* bias = conv_.bias + rows.column;
+    for (int64_t r = 0; r < rows.count; ++r) {
+      const float* sums = rows.sums + r * rows.stride;
+      const int64_t at = (rows.first + r) * conv_.outputs + rows.column;
+      for (int64_t lane = 0; lane < rows.width; lane += kLanes) {
+        __m512 value = add(_mm512_loadu_ps(sums + lane), _mm512_loadu_ps(bias + lane));
+        if (has_skip) value = add(value, widened(rows.skip[r] + rows.column + lane));
+        if (has_elu) value = elu_of(value);
+        if (is_plain) _mm512_storeu_ps(finish_.plain + at + lane, value);
+        else put_rounded(finish_.rounded + at + lane, value);
+      }
+    }
+  }
 };
 
 }  // namespace stretto
+
+#ifdef STRETTO_TILES
+#define BANDS \
+  __attribute__(( \
+      target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx512bf16,amx-tile,amx-int8,amx-bf16")))
 #endif

@@ -107,21 +107,15 @@ void stretto_draw(const ToDraw* rows, int64_t count, int64_t size, int64_t* toke
 // What multiplies rows of bfloat16 in those below: `Bands`.
 int stretto_bands() { return static_cast<int>(bands()); }
 
-#ifdef STRETTO_TILES
-BANDS void stretto_join_elu(const Band* past, const Band* x, int64_t clips, int64_t width, uint16_t* out) {
+void stretto_join_elu(const Band* past, const Band* x, int64_t clips, int64_t width, uint16_t* out) {
   join_elu(*past, *x, clips, width, out);
 }
 
-BANDS void stretto_convolve(const Band* x, int64_t clips, const Convolution* conv, const Finish* finish) {
-  BandPass(*x, clips, *conv, *finish).run();
+void stretto_convolve(const Band* x, int64_t clips, const Convolution* conv, const Finish* finish) {
+  convolve(*x, clips, *conv, *finish);
 }
 
-BANDS void stretto_run_cells(const Cells* cells, const Convolution* recurrent) { run_cells(*cells, *recurrent); }
-#else
-void stretto_join_elu() {}
-void stretto_convolve() {}
-void stretto_run_cells() {}
-#endif
+void stretto_run_cells(const Cells* cells, const Convolution* recurrent) { run_cells(*cells, *recurrent); }
 
 void stretto_run_shifts(const Shifts* layers, int64_t count, int64_t clips, int64_t frames) {
   run_shifts(layers, count, clips, frames);

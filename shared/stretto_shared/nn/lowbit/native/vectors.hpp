@@ -19,15 +19,19 @@ inline bool has_vectors() {
 }
 
 inline bool has_tiles() {
-#ifdef STRETTO_TILES
   unsigned a = 0, b = 0, c = 0, d = 0;
-  return tiles_allowed() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & 1u << 22);
-#else
-  return false;
-#endif
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & 1u << 22);
 }
 
-inline Bands bands() { return !has_vectors() ? Bands::none : has_tiles() ? Bands::tiles : Bands::vectors; }
+// The processor is asked once: a virtual one takes microseconds to answer.
+inline Bands bands() {
+  static const bool found_vectors = has_vectors(), found_tiles = has_tiles();
+  if (!found_vectors) return Bands::none;
+#ifdef STRETTO_TILES
+  if (found_tiles && tiles_allowed()) return Bands::tiles;
+#endif
+  return Bands::vectors;
+}
 
 inline VECTORS __m512 widened(const uint16_t* x) {
   const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
@@ -54,7 +58,7 @@ inline VECTORS __m512 power_of(__m512 x) {
 // Within what bfloat16 tells apart: x itself where e^x - 1 would lose it. Half of what a codec does at its sample rate is
 // this.
 inline VECTORS __m512 elu_of(__m512 x) {
-  const __m512 below = _mm512_max_ps(_mm512_min_ps(x, _mm512_setzero_ps()), all(-87.0f));
+  const __m512 below = _mm512_max_ps(x, all(-87.0f));
   const __m512 value = _mm512_sub_ps(power_of(below), all(1.0f));
   return _mm512_mask_mov_ps(x, _mm512_cmp_ps_mask(x, all(-0x1p-10f), _CMP_LT_OQ), value);
 }
