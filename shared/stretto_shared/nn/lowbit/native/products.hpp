@@ -108,32 +108,55 @@ inline VNNI __m512i word_for(const int8_t* x) {
   return word;
 }
 
+// Sums of R rows for a panel, between two of its parts.
+template <int R>
+struct Sums {
+  alignas(64) int32_t of[R][kBlocks][kLanes];
+};
+
+// Bytes of a panel that are read for one block after the other before the next part's turn: by the time that the first block
+// comes to them, all of them were asked for.
+constexpr int64_t kPartBytes = kLeastAhead;
+
+// Groups of a part: of the whole panel where it is read once for all blocks.
+template <int N>
+inline int64_t part_groups(const Part& p, int64_t group_bytes) {
+  return N == kBlocks ? p.groups : kPartBytes / group_bytes;
+}
+
 template <int R, int N>  // rows, and blocks whose sums are in registers together
 VNNI void int8_panel(const Part& p) {
-  int32_t begin[R];
+  Sums<R> sums;
   const int8_t* lines[R];
-  for (int r = 0; r < R; ++r) lines[r] = p.line(r), begin[r] = p.begin(r);
-  const uint8_t* next = nullptr;  // the panel is read once for each N blocks, and as many parts of what comes next asked for
+  for (int r = 0; r < R; ++r) lines[r] = p.line(r);
+  const uint8_t* next = nullptr;  // a part is read once for each N blocks, and as many parts of what comes next asked for
   int64_t asked = 0;
-  for (int block = 0; block < kBlocks && block * kLanes < p.left; block += N) {
-    __m512i sum[R][N];
-    for (int r = 0; r < R; ++r)
-      for (int n = 0; n < N; ++n) sum[r][n] = _mm512_set1_epi32(begin[r]);
-    const uint8_t* w = p.weights + block * 64;
-    for (int64_t group = 0; group < p.groups; ++group) {
-      if (asked++ % (kBlocks / N) == 0) next = p.next(p.weights + group * kGroup * kPanel);
-      for (int64_t word = group * (kGroup / 4); word < (group + 1) * (kGroup / 4); ++word, w += kBlocks * 64) {
-        __m512i weights[N];
-        for (int n = 0; n < N; ++n) weights[n] = _mm512_loadu_si512(w + n * 64);
-        for (int n = 0; n < N; ++n, next += 64) ask_for(next);
-        for (int r = 0; r < R; ++r) {
-          const __m512i x = word_for<N>(lines[r] + word * 4);
-          for (int n = 0; n < N; ++n) sum[r][n] = _mm512_dpbusd_epi32(sum[r][n], weights[n], x);
+  const int64_t most = part_groups<N>(p, kGroup * kPanel);
+  for (int64_t from = 0; from < p.groups; from += most) {
+    const int64_t to = from + most < p.groups ? from + most : p.groups;
+    for (int block = 0; block < kBlocks && block * kLanes < p.left; block += N) {
+      __m512i sum[R][N];
+      for (int r = 0; r < R; ++r)
+        for (int n = 0; n < N; ++n) sum[r][n] = from ? _mm512_load_si512(sums.of[r][block + n]) : _mm512_set1_epi32(p.begin(r));
+      const uint8_t* w = p.weights + (from * (kGroup / 4) * kBlocks + block) * 64;
+      for (int64_t group = from; group < to; ++group) {
+        if (asked++ % (kBlocks / N) == 0) next = p.next(p.weights + group * kGroup * kPanel);
+        for (int64_t word = group * (kGroup / 4); word < (group + 1) * (kGroup / 4); ++word, w += kBlocks * 64) {
+          __m512i weights[N];
+          for (int n = 0; n < N; ++n) weights[n] = _mm512_loadu_si512(w + n * 64);
+          for (int n = 0; n < N; ++n, next += 64) ask_for(next);
+          for (int r = 0; r < R; ++r) {
+            const __m512i x = word_for<N>(lines[r] + word * 4);
+            for (int n = 0; n < N; ++n) sum[r][n] = _mm512_dpbusd_epi32(sum[r][n], weights[n], x);
+          }
         }
       }
+      for (int r = 0; r < R; ++r)
+        for (int n = 0; n < N; ++n) {
+          if (to == p.groups) p.finish_block(sum[r][n], r, block + n);
+          else _mm512_store_si512(sums.of[r][block + n], sum[r][n]);
+        }
     }
-    for (int r = 0; r < R; ++r)
-      for (int n = 0; n < N; ++n) p.finish_block(sum[r][n], r, block + n);
   }
 }
 
@@ -167,49 +190,57 @@ template <int R, int N>
 VNNI void int4_panel(const Part& p) {
   constexpr int S = R < 4 ? 1 : N;  // blocks side by side: few rows wait for the memory, which gives a line after the other
   const Codebooks codebooks;
-  int32_t begin[R];
+  Sums<R> sums;
   const int8_t* lines[R];
-  for (int r = 0; r < R; ++r) lines[r] = p.line(r), begin[r] = p.begin(r);
+  for (int r = 0; r < R; ++r) lines[r] = p.line(r);
   const uint8_t* next = nullptr;
   int64_t asked = 0;
-  for (int block = 0; block < kBlocks && block * kLanes < p.left; block += N) {
-    __m512i sum[R][N];
-    for (int r = 0; r < R; ++r)
-      for (int n = 0; n < N; ++n) sum[r][n] = _mm512_set1_epi32(begin[r]);
-    for (int64_t group = 0; group < p.groups; ++group) {
-      if (asked++ % (kBlocks / N) == 0) next = p.next(p.weights + group * kGroup * kPanel / 2);
-      for (int first = 0; first < N; first += S) {
-        const int64_t at = group * kBlocks + block + first;
-        __m512i books[S];
-        for (int n = 0; n < S; ++n) books[n] = codebooks.books_of(p.books + (at + n) * kLanes);
-        for (int pair = 0; pair < 4; ++pair) {
-          __m512i even[S], odd[S];
-          for (int n = 0; n < S; ++n, next += 64) {
-            const __m512i both = _mm512_loadu_si512(p.weights + ((at + n) * 4 + pair) * 64);
-            ask_for(next);
-            even[n] = codebooks.even(both, books[n]), odd[n] = codebooks.odd(both, books[n]);
-          }
-          const int64_t input = group * kGroup + pair * 8;
-          for (int r = 0; r < R; ++r) {
-            const __m512i x = word_for<S>(lines[r] + input);
-            for (int n = 0; n < S; ++n) sum[r][first + n] = _mm512_dpbusd_epi32(sum[r][first + n], even[n], x);
-          }
-          for (int r = 0; r < R; ++r) {
-            const __m512i x = word_for<S>(lines[r] + input + 4);
-            for (int n = 0; n < S; ++n) sum[r][first + n] = _mm512_dpbusd_epi32(sum[r][first + n], odd[n], x);
+  const int64_t most = part_groups<N>(p, kGroup * kPanel / 2);
+  for (int64_t from = 0; from < p.groups; from += most) {
+    const int64_t to = from + most < p.groups ? from + most : p.groups;
+    for (int block = 0; block < kBlocks && block * kLanes < p.left; block += N) {
+      __m512i sum[R][N];
+      for (int r = 0; r < R; ++r)
+        for (int n = 0; n < N; ++n) sum[r][n] = from ? _mm512_load_si512(sums.of[r][block + n]) : _mm512_set1_epi32(p.begin(r));
+      for (int64_t group = from; group < to; ++group) {
+        if (asked++ % (kBlocks / N) == 0) next = p.next(p.weights + group * kGroup * kPanel / 2);
+        for (int first = 0; first < N; first += S) {
+          const int64_t at = group * kBlocks + block + first;
+          __m512i books[S];
+          for (int n = 0; n < S; ++n) books[n] = codebooks.books_of(p.books + (at + n) * kLanes);
+          for (int pair = 0; pair < 4; ++pair) {
+            __m512i even[S], odd[S];
+            for (int n = 0; n < S; ++n, next += 64) {
+              const __m512i both = _mm512_loadu_si512(p.weights + ((at + n) * 4 + pair) * 64);
+              ask_for(next);
+              even[n] = codebooks.even(both, books[n]), odd[n] = codebooks.odd(both, books[n]);
+            }
+            const int64_t input = group * kGroup + pair * 8;
+            for (int r = 0; r < R; ++r) {
+              const __m512i x = word_for<S>(lines[r] + input);
+              for (int n = 0; n < S; ++n) sum[r][first + n] = _mm512_dpbusd_epi32(sum[r][first + n], even[n], x);
+            }
+            for (int r = 0; r < R; ++r) {
+              const __m512i x = word_for<S>(lines[r] + input + 4);
+              for (int n = 0; n < S; ++n) sum[r][first + n] = _mm512_dpbusd_epi32(sum[r][first + n], odd[n], x);
+            }
           }
         }
       }
+      for (int r = 0; r < R; ++r)
+        for (int n = 0; n < N; ++n) {
+          if (to == p.groups) p.finish_block(sum[r][n], r, block + n);
+          else _mm512_store_si512(sums.of[r][block + n], sum[r][n]);
+        }
     }
-    for (int r = 0; r < R; ++r)
-      for (int n = 0; n < N; ++n) p.finish_block(sum[r][n], r, block + n);
   }
 }
 
 using Kernel = void (*)(const Part&);
-// Blocks by rows as measured: for many rows, those of one keep the processor busy, or fill the registers.
-constexpr Kernel kInt8[kRows] = {int8_panel<1, 4>, int8_panel<2, 4>, int8_panel<3, 2>, int8_panel<4, 2>,
-                                 int8_panel<5, 2>, int8_panel<6, 2>, int8_panel<7, 2>, int8_panel<8, 1>,
+// Blocks by rows, as measured: few rows wait for the memory, whose lines then come in their order; the sums of many fill the
+// registers, and their products keep the processor busy.
+constexpr Kernel kInt8[kRows] = {int8_panel<1, 4>, int8_panel<2, 4>, int8_panel<3, 4>, int8_panel<4, 4>,
+                                 int8_panel<5, 4>, int8_panel<6, 2>, int8_panel<7, 2>, int8_panel<8, 1>,
                                  int8_panel<9, 1>, int8_panel<10, 1>, int8_panel<11, 1>, int8_panel<12, 1>,
                                  int8_panel<13, 1>, int8_panel<14, 1>, int8_panel<15, 1>, int8_panel<16, 1>};
 constexpr Kernel kInt4[kRows] = {int4_panel<1, 4>, int4_panel<2, 4>, int4_panel<3, 4>, int4_panel<4, 2>,
