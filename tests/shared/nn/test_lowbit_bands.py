@@ -31,7 +31,8 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, dilation: int) -> Tensor:
     return F.conv1d(rows, taps, bias.double(), dilation=dilation).transpose(1, 2)
 
 
-# clips, steps, inputs, outputs, taps, dilation; three have 16 rows or fewer, and the last more than 1 MB of weights
+# clips, steps, inputs, outputs, taps, dilation; three have 16 rows or fewer, the last two more than 1 MB of weights,
+# and the very last more rows than pass at once
 SHAPES = [
     (2, 7, 64, 144, 3, 2),
     (4, 4, 96, 64, 1, 1),
@@ -40,6 +41,7 @@ SHAPES = [
     (2, 95, 32, 32, 1, 1),
     (5, 7, 96, 16, 2, 1),
     (3, 21, 512, 1040, 2, 1),
+    (2, 300, 512, 1040, 2, 1),
 ]
 
 
@@ -56,6 +58,8 @@ def test_sums_skips_and_elu_are_those_of_the_definition(
     skip = normal(*exact.shape, seed=3).bfloat16()
     torch.testing.assert_close(band(x, skip=skip).double(), exact + skip.double(), atol=2e-3, rtol=2**-8)
     torch.testing.assert_close(band(x, elu=True).double(), F.elu(exact), atol=2e-3, rtol=2**-8)
+    both = F.elu(exact + skip.double())
+    torch.testing.assert_close(band(x, skip=skip, elu=True).double(), both, atol=2e-3, rtol=2**-8)
     assert torch.equal(band(x).float(), band(x, is_plain=True).bfloat16().float())
 
 
@@ -173,6 +177,8 @@ def test_sizes_and_formats_that_tiles_do_not_have_are_refused(kernel: NativeKern
         BandConvolution(normal(16, 1, 48), None, kernel)
     with pytest.raises(ValueError, match="expected rows in bfloat16"):
         BandConvolution(normal(16, 1, 32), None, kernel)(normal(1, 4, 32))
+    with pytest.raises(ValueError, match="elu: expected results in bfloat16"):
+        BandConvolution(normal(16, 1, 32), None, kernel)(normal(1, 4, 32).bfloat16(), elu=True, is_plain=True)
     with pytest.raises(ValueError, match="inputs by 16 and outputs by 16, got 40 and 16"):
         BandConvolution(normal(16, 1, 40), None, kernel, is_float=True)
     with pytest.raises(ValueError, match="expected rows in float32"):

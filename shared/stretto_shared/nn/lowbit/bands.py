@@ -90,10 +90,13 @@ class BandConvolution(nn.Module):
         self._stored_outputs = len(weight)
         num_read = self.num_inputs * (2 if is_float else 1)  # in numbers of bfloat16
         num_used = self.num_outputs * (2 if is_split else 1)
-        sizes = (num_read, len(weight), self.num_taps, dilation, again, num_used)
-        pointers = (self.get_buffer(name).data_ptr() for name in ("_weights", "_bias"))
-        self.argument = _Convolution(*pointers, *sizes, is_float)
+        self._sizes = (num_read, len(weight), self.num_taps, dilation, again, num_used)
+
+    @property
+    def argument(self) -> _Convolution:
         """As the native kernel reads it."""
+        pointers = (self.get_buffer(name).data_ptr() for name in ("_weights", "_bias"))
+        return _Convolution(*pointers, *self._sizes, self._is_float)
 
     @property
     def num_weights(self) -> int:
@@ -114,11 +117,13 @@ class BandConvolution(nn.Module):
             x: bfloat16, or float32 where its weights are.
             skip: Added to the sums, bfloat16 [B, T - reach, N] or more rows; not where it is split.
             early: Rows of the same that come before those of `skip`.
-            elu: Give the ELU of the results.
+            elu: Give the ELU of the results; in bfloat16 only.
             is_plain: Give float32 in place of bfloat16.
         """
         x = _whole_rows(x, torch.float32 if self._is_float else torch.bfloat16)
         is_plain = is_plain or self._is_split or self._is_float
+        if elu and is_plain:
+            raise ValueError("elu: expected results in bfloat16, got float32. Apply it to them.")
         num_clips, num_steps = len(x), max(0, x.shape[1] - self.reach)
         dtype = torch.float32 if is_plain else torch.bfloat16
         out = torch.empty(num_clips, num_steps, self._stored_outputs, dtype=dtype)

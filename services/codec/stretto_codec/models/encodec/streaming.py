@@ -14,8 +14,8 @@ Clips that share a step share the layers that have more weights than a chunk has
 after the other, whose values would not fit a cache together.
 
 Number formats: in bfloat16 the matrices of the upsampler, those between the LSTM's steps, and the rows between layers
-are rounded. The first and the last convolution, the LSTM's inputs and its cells stay in float32, or where the
-native kernel computes in pairs of bfloat16 that hold as much (`PreciseConvolution`).
+are rounded. The first and the last convolution, the LSTM's inputs and its cells stay in float32, or as exact where the
+native kernel computes (`PreciseConvolution`).
 
 Knows weights without a norm only (it is folded when they are loaded). Legend: B clips, T steps, C channels, S samples.
 """

@@ -3,12 +3,19 @@
 #include <cstdint>
 
 #if defined(__x86_64__)
-#include "cells.hpp"
 #include "columns.hpp"
 #include "decoder.hpp"
 #include "drawing.hpp"
 #include "quantise.hpp"
+
+// A compiler that knows no bfloat16 still makes everything else.
+#if defined(__has_include)
+#if __has_include(<avx512bf16intrin.h>)
+#define STRETTO_VECTORS
+#include "cells.hpp"
 #include "strands.hpp"
+#endif
+#endif
 
 namespace {
 
@@ -105,6 +112,7 @@ void stretto_guide(const float* logits, int64_t size, float scale, float* out) {
 void stretto_draw(const ToDraw* rows, int64_t count, int64_t size, int64_t* tokens) { draw(rows, count, size, tokens); }
 
 // What multiplies rows of bfloat16 in those below: `Bands`.
+#ifdef STRETTO_VECTORS
 int stretto_bands() { return static_cast<int>(bands()); }
 
 void stretto_join_elu(const Band* past, const Band* x, int64_t clips, int64_t width, uint16_t* out) {
@@ -122,6 +130,14 @@ void stretto_run_shifts(const Shifts* layers, int64_t count, int64_t clips, int6
 }
 
 void stretto_run_strands(const Strands* strands, int64_t first, int64_t last) { run_strands(*strands, first, last); }
+#else
+int stretto_bands() { return 0; }
+void stretto_join_elu() {}
+void stretto_convolve() {}
+void stretto_run_cells() {}
+void stretto_run_shifts() {}
+void stretto_run_strands() {}
+#endif
 
 }  // extern "C"
 

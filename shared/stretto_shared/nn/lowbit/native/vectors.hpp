@@ -1,4 +1,4 @@
-// bfloat16 in AVX-512: rounding and widening, ELU, and products of rows where the processor has no tiles of it.
+// bfloat16 in AVX-512: rounding and widening, ELU, and whether a processor multiplies it so or in tiles.
 #pragma once
 #include <cpuid.h>
 
@@ -61,31 +61,6 @@ inline VECTORS __m512 elu_of(__m512 x) {
   const __m512 below = _mm512_max_ps(x, all(-87.0f));
   const __m512 value = _mm512_sub_ps(power_of(below), all(1.0f));
   return _mm512_mask_mov_ps(x, _mm512_cmp_ps_mask(x, all(-0x1p-10f), _CMP_LT_OQ), value);
-}
-
-// The sums of R rows and N blocks of 16 outputs over steps of 32 inputs: sums [R][stride]. Row r of a step's inputs lies at
-// starts[step] + r * row_stride; a block's weights are [steps][16 pairs of inputs][16 outputs][2], `beside` numbers apart.
-// A row's sums depend on no other row, and on neither R nor N.
-template <int R, int N>
-inline VECTORS void multiply_rows(const uint16_t* const* starts, int64_t steps, int64_t row_stride, const uint16_t* weights,
-                                  int64_t beside, float* sums, int64_t stride) {
-  __m512 sum[R][N];
-  for (int r = 0; r < R; ++r)
-    for (int n = 0; n < N; ++n) sum[r][n] = _mm512_setzero_ps();
-  for (int64_t step = 0; step < steps; ++step) {
-    const uint16_t* x = starts[step];
-    for (int pair = 0; pair < 16; ++pair, x += 2, weights += 32) {
-      __m512bh w[N];
-      for (int n = 0; n < N; ++n) w[n] = (__m512bh)_mm512_loadu_si512(weights + n * beside);
-      for (int r = 0; r < R; ++r) {
-        int32_t both;
-        std::memcpy(&both, x + r * row_stride, 4);
-        for (int n = 0; n < N; ++n) sum[r][n] = _mm512_dpbf16_ps(sum[r][n], (__m512bh)_mm512_set1_epi32(both), w[n]);
-      }
-    }
-  }
-  for (int r = 0; r < R; ++r)
-    for (int n = 0; n < N; ++n) _mm512_storeu_ps(sums + r * stride + n * kLanes, sum[r][n]);
 }
 
 }  // namespace stretto
