@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,14 +27,9 @@ CONFIGS = {
 }
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["tiles", "vectors"])
-def kernel(bands_kernel: NativeKernel, request: pytest.FixtureRequest) -> Iterator[NativeKernel]:
-    """In either rounding, as far as the processor has both."""
-    if request.param and not bands_kernel.has_bfloat16_tiles():
-        pytest.skip("no AMX tiles of bfloat16: tested by AVX-512")
-    bands_kernel.use_tiles(request.param)
-    yield bands_kernel
-    bands_kernel.use_tiles(True)
+@pytest.fixture
+def kernel(either_bands_kernel: NativeKernel) -> NativeKernel:
+    return either_bands_kernel
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from stretto_shared.nn.lowbit import BandCells, BandConvolution, NativeKernel, PreciseConvolution, join_elu
@@ -11,14 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["tiles", "vectors"])
-def kernel(bands_kernel: NativeKernel, request: pytest.FixtureRequest) -> Iterator[NativeKernel]:
-    """In either rounding, as far as the processor has both."""
-    if request.param and not bands_kernel.has_bfloat16_tiles():
-        pytest.skip("no AMX tiles of bfloat16: tested by AVX-512")
-    bands_kernel.use_tiles(request.param)
-    yield bands_kernel
-    bands_kernel.use_tiles(True)
+@pytest.fixture
+def kernel(either_bands_kernel: NativeKernel) -> NativeKernel:
+    return either_bands_kernel
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
