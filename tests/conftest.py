@@ -10,7 +10,7 @@ import asyncio
 import importlib
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -55,11 +55,7 @@ def native_kernel(tmp_path_factory: pytest.TempPathFactory) -> NativeKernel:
     """The kernel for integer weights, compiled once; skips only where there can be none."""
     from stretto_shared.nn.lowbit import load_native_kernel  # torch, which most tests do without
 
-    found = load_native_kernel(tmp_path_factory.mktemp("kernel"))
-    if found is None:
-        assert not _can_compile_for("avx512_vnni"), "no kernel in spite of a compiler: see the warning in the log"
-        pytest.skip("this machine has no compiler or no AVX-512 VNNI")
-    return found
+    return _kernel(load_native_kernel, tmp_path_factory.mktemp("kernel"), "avx512_vnni")
 
 
 @pytest.fixture(scope="session")
@@ -67,11 +63,7 @@ def bands_kernel(tmp_path_factory: pytest.TempPathFactory) -> NativeKernel:
     """The same kernel where it multiplies bfloat16; skips only where there can be none."""
     from stretto_shared.nn.lowbit import load_bands
 
-    found = load_bands(tmp_path_factory.mktemp("bands"))
-    if found is None:
-        assert not _can_compile_for("avx512_bf16"), "no kernel in spite of a compiler: see the warning in the log"
-        pytest.skip("no compiler here, or no bfloat16 in AVX-512")
-    return found
+    return _kernel(load_bands, tmp_path_factory.mktemp("bands"), "avx512_bf16")
 
 
 @pytest.fixture(params=[True, False], ids=["tiles", "vectors"])
@@ -82,6 +74,14 @@ def either_bands_kernel(bands_kernel: NativeKernel, request: pytest.FixtureReque
         pytest.skip("no AMX tiles of bfloat16 here: tested by AVX-512")
     yield bands_kernel
     bands_kernel.use_tiles(True)
+
+
+def _kernel(load: Callable[[Path], NativeKernel | None], folder: Path, instructions: str) -> NativeKernel:
+    found = load(folder)
+    if found is None:
+        assert not _can_compile_for(instructions), "no kernel in spite of a compiler: see the warning in the log"
+        pytest.skip(f"this machine has no compiler, or no {instructions}")
+    return found
 
 
 def _can_compile_for(instructions: str) -> bool:

@@ -97,7 +97,8 @@ class VectorsPass : BandRows {
 
   VECTORS void run() {
     if (count_ <= 0 || rows_ <= 0) return;
-    const bool is_narrow = conv_.outputs == kLanes && conv_.used <= kMostNarrow && conv_.used % 2 == 0 && !conv_.is_float && !conv_.again;
+    const bool are_few = conv_.outputs == kLanes && conv_.used <= kMostNarrow && conv_.used % 2 == 0;
+    const bool is_narrow = are_few && !conv_.is_float && !conv_.again;
     if (is_narrow) lay_out_narrow();
     // Rows whose inputs stay in a cache while all weights pass: a near one, or the one that the weights come to from memory.
     const int64_t fitting = is_streamed() ? kNear / (conv_.inputs * 2) : kFewRows, most = fitting > kFewRows ? fitting : kFewRows;
