@@ -35,6 +35,12 @@ inline Store store_at(uint8_t* heads, int64_t head, int64_t head_width, int64_t 
   return {at, at + capacity * step_bytes, scales, scales + capacity, width, step_bytes};
 }
 
+// How the numbers of a key or value become those of a store.
+struct Rounding {
+  __m512 factor, half;
+  float scale;
+};
+
 // Numbers as they lie in a store: Bits 8 or 4.
 template <int Bits>
 struct Form;
@@ -42,11 +48,10 @@ struct Form;
 template <>
 struct Form<8> {
   static constexpr int kOffset = 128;
-  static VNNI float round(const float* x, int64_t size, uint8_t* line) {
-    int8_t* numbers = reinterpret_cast<int8_t*>(line);
-    const float scale = quantise(x, size, numbers);
-    for (int64_t i = 0; i < size; ++i) line[i] = static_cast<uint8_t>(numbers[i] + kOffset);
-    return scale;
+  static constexpr float kMost = 127.0f, kWhole = 127.0f;  // of a magnitude; what it is divided by for the scale
+  static VNNI __m128i bytes(__m512 x, const Rounding& rounding) {
+    const __m128i numbers = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(mul(x, rounding.factor)));
+    return _mm_xor_si128(numbers, _mm_set1_epi8(-kOffset));
   }
   static VNNI __m512i numbers(__m512i sum, int32_t of_offsets) { return _mm512_sub_epi32(sum, _mm512_set1_epi32(of_offsets)); }
 };
@@ -54,52 +59,68 @@ struct Form<8> {
 template <>
 struct Form<4> {
   static constexpr int kOffset = 15;
-  static VNNI float round(const float* x, int64_t size, uint8_t* line) {
-    const float magnitude = magnitude_of(x, size);
-    if (!(magnitude >= kLeastMagnitude)) {
-      std::memset(line, 0, size);
-      return magnitude < kLeastMagnitude ? 0.0f : magnitude;
-    }
-    const __m512 factor = all(7.5f / magnitude), half = all(7.5f);
-    const __m512i most = _mm512_set1_epi32(15);
-    for (int64_t i = 0; i < size; i += kLanes) {
-      const __mmask16 mask = lanes_of(size - i);
-      const __m512i place = _mm512_cvtps_epi32(add(mul(_mm512_maskz_loadu_ps(mask, x + i), factor), half));
-      const __m512i bounded = _mm512_max_epi32(_mm512_min_epi32(place, most), _mm512_setzero_si512());
-      _mm_mask_storeu_epi8(line + i, mask, _mm512_cvtepi32_epi8(bounded));
-    }
-    return magnitude / 15.0f;
+  static constexpr float kMost = 7.5f, kWhole = 15.0f;
+  static VNNI __m128i bytes(__m512 x, const Rounding& rounding) {
+    const __m512i place = _mm512_cvtps_epi32(add(mul(x, rounding.factor), rounding.half));
+    const __m512i bounded = _mm512_max_epi32(_mm512_min_epi32(place, _mm512_set1_epi32(15)), _mm512_setzero_si512());
+    return _mm512_cvtepi32_epi8(bounded);
   }
   static VNNI __m512i numbers(__m512i sum, int32_t of_offsets) {
     return _mm512_sub_epi32(_mm512_slli_epi32(sum, 1), _mm512_set1_epi32(of_offsets));
   }
 };
 
+// What is silent, or has an infinity or NaN, is noughts, and at four bits their place 0, whose scale makes them what they are.
+template <int Bits>
+inline VNNI Rounding rounding_of(const float* x, int64_t size) {
+  const float magnitude = magnitude_of(x, size);
+  if (!(magnitude >= kLeastMagnitude))
+    return {_mm512_setzero_ps(), _mm512_setzero_ps(), magnitude < kLeastMagnitude ? 0.0f : magnitude};
+  return {all(Form<Bits>::kMost / magnitude), all(Form<Bits>::kMost), magnitude / Form<Bits>::kWhole};
+}
+
+// Of the 16 numbers of x [size] from `i` on.
+template <int Bits>
+inline VNNI __m128i bytes_at(const float* x, int64_t i, int64_t size, const Rounding& rounding) {
+  return Form<Bits>::bytes(_mm512_maskz_loadu_ps(lanes_of(size - i), x + i), rounding);
+}
+
 // The halves of four bits.
 inline VNNI __m512i even_half(__m512i both) { return _mm512_and_si512(both, _mm512_set1_epi8(15)); }
 inline VNNI __m512i odd_half(__m512i both) { return even_half(_mm512_srli_epi16(both, 4)); }
 
-// Writes key and value [head_width] of step `at`; `line` holds a padded head.
+inline void put_word(void* to, int32_t word) { std::memcpy(to, &word, 4); }
+
+// Writes 16 bytes, each to a word of its own of the 64 bytes at `words`, as its byte `at`; the other bytes stay as they are,
+// and may be written by others meanwhile.
+inline VNNI void put_bytes(uint8_t* words, int64_t at, __m128i bytes) {
+  const __m512i moved = _mm512_sll_epi32(_mm512_cvtepu8_epi32(bytes), _mm_cvtsi64_si128(8 * at));
+  _mm512_mask_storeu_epi8(words, 0x1111111111111111u << at, moved);
+}
+
+// Writes key and value [head_width] of step `at`. Bytes go from registers to the store: to read them again would be to wait
+// for the writes before them, which may have to come from memory.
 template <int Bits>
-VNNI void remember(const Store& store, int64_t at, const float* key, const float* value, int64_t head_width, uint8_t* line) {
+VNNI void remember(const Store& store, int64_t at, const float* key, const float* value, int64_t head_width) {
   uint8_t* keys = store.keys + at / kLanes * kLanes * store.step_bytes + at % kLanes * 4;
-  uint8_t* values = store.values + at / kStepsOfWord * kStepsOfWord * store.step_bytes + at % kStepsOfWord;
-  std::memset(line, 0, store.width);
-  store.key_scales[at] = Form<Bits>::round(key, head_width, line);
-  if (Bits == 8) {
-    for (int64_t i = 0; i < store.width; i += 4) std::memcpy(keys + i * kLanes, line + i, 4);
-  } else {
-    for (int64_t i = 0; i < store.width; i += 8)
-      for (int j = 0; j < 4; ++j) keys[i / 2 * kLanes + j] = line[i + j] | line[i + 4 + j] << 4;
+  uint8_t* values = store.values + at / kStepsOfWord * kStepsOfWord * store.step_bytes;
+  const Rounding of_key = rounding_of<Bits>(key, head_width), of_value = rounding_of<Bits>(value, head_width);
+  for (int64_t i = 0; i < store.width; i += kLanes, keys += 2 * Bits * kLanes) {
+    __m128i words = bytes_at<Bits>(key, i, head_width, of_key);
+    if (Bits == 4) words = _mm_or_si128(words, _mm_srli_epi64(words, 28));  // the odd words to the high halves of the even ones
+    put_word(keys, _mm_cvtsi128_si32(words));
+    if (Bits == 8) put_word(keys + 64, _mm_extract_epi32(words, 1));
+    put_word(keys + 16 * Bits, _mm_extract_epi32(words, 2));
+    if (Bits == 8) put_word(keys + 192, _mm_extract_epi32(words, 3));
   }
-  std::memset(line, 0, store.width);
-  store.value_scales[at] = Form<Bits>::round(value, head_width, line);
-  if (Bits == 8) {
-    for (int64_t i = 0; i < store.width; ++i) values[i * kStepsOfWord] = line[i];
-  } else {
-    for (int64_t i = 0; i < store.width; i += 2 * kLanes)
-      for (int j = 0; j < kLanes; ++j) values[(i / 2 + j) * kStepsOfWord] = line[i + j] | line[i + kLanes + j] << 4;
+  for (int64_t i = 0; i < store.width; i += 8 / Bits * kLanes, values += 64) {
+    __m128i numbers = bytes_at<Bits>(value, i, head_width, of_value);
+    if (Bits == 4)
+      numbers = _mm_or_si128(numbers, _mm_slli_epi16(bytes_at<Bits>(value, i + kLanes, head_width, of_value), 4));
+    put_bytes(values, at % kStepsOfWord, numbers);
   }
+  store.key_scales[at] = of_key.scale;
+  store.value_scales[at] = of_value.scale;
 }
 
 // Steps [0, prefix) and [start, stop).
@@ -146,27 +167,31 @@ struct Rounded {
   float unit;
 };
 
-inline VNNI void round_weights(const float* weights, int64_t count, __m512 factor, int8_t* high, int8_t* low) {
+// Writes the parts of weights [count], and noughts for what the last word has beyond; adds to the sums of both.
+inline VNNI void round_weights(const float* weights, int64_t count, __m512 factor, int8_t* high, int8_t* low,
+                               __m512i (&sums)[2]) {
   for (int64_t i = 0; i < count; i += kLanes) {
-    const __mmask16 mask = lanes_of(count - i);
-    const __m512i n = _mm512_cvtps_epi32(mul(_mm512_maskz_loadu_ps(mask, weights + i), factor));
-    _mm_mask_storeu_epi8(high + i, mask, _mm512_cvtepi32_epi8(_mm512_srli_epi32(n, kLowBits)));
-    _mm_mask_storeu_epi8(low + i, mask, _mm512_cvtepi32_epi8(_mm512_and_si512(n, _mm512_set1_epi32((1 << kLowBits) - 1))));
+    const __m512i n = _mm512_cvtps_epi32(mul(_mm512_maskz_loadu_ps(lanes_of(count - i), weights + i), factor));
+    const __m512i upper = _mm512_srli_epi32(n, kLowBits), lower = _mm512_and_si512(n, _mm512_set1_epi32((1 << kLowBits) - 1));
+    sums[0] = _mm512_add_epi32(sums[0], upper), sums[1] = _mm512_add_epi32(sums[1], lower);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(high + i), _mm512_cvtepi32_epi8(upper));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(low + i), _mm512_cvtepi32_epi8(lower));
   }
+  put_word(high + count, 0), put_word(low + count, 0);
 }
 
-inline VNNI Rounded rounded(const Reach& reach, const AttentionScratch& scratch) {
-  const int64_t room = padded(reach.stop, 64);
-  std::memset(scratch.high, 0, room);
-  std::memset(scratch.low, 0, room);
-  const float magnitude = magnitude_of(scratch.weights, reach.size());
-  if (!(magnitude >= kLeastMagnitude))
-    return {scratch.high, scratch.low, 0, 0, magnitude < kLeastMagnitude ? 0.0f : magnitude};
-  const __m512 factor = all(kMostWeight / magnitude);
-  round_weights(scratch.weights, reach.prefix, factor, scratch.high, scratch.low);
+// Of weights whose largest magnitude is given.
+inline VNNI Rounded rounded(const Reach& reach, float magnitude, const AttentionScratch& scratch) {
+  const bool is_heard = magnitude >= kLeastMagnitude;
+  const __m512 factor = all(is_heard ? kMostWeight / magnitude : 0.0f);
+  const int64_t before = reach.start / kStepsOfWord * kStepsOfWord;  // `mix` begins there, with nothing of those before `start`
+  put_word(scratch.high + before, 0), put_word(scratch.low + before, 0);
+  __m512i sums[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+  round_weights(scratch.weights, reach.prefix, factor, scratch.high, scratch.low, sums);
   round_weights(scratch.weights + reach.prefix, reach.stop - reach.start, factor, scratch.high + reach.start,
-                scratch.low + reach.start);
-  return {scratch.high, scratch.low, sum_of(scratch.high, room), sum_of(scratch.low, room), magnitude / kMostWeight};
+                scratch.low + reach.start, sums);
+  return {scratch.high, scratch.low, _mm512_reduce_add_epi32(sums[0]), _mm512_reduce_add_epi32(sums[1]),
+          is_heard ? magnitude / kMostWeight : magnitude < kLeastMagnitude ? 0.0f : magnitude};
 }
 
 // Asks the memory for the keys that `next` has where values are read here: those are read after this.
@@ -203,46 +228,49 @@ VNNI void mix(const Store& store, const Store& next, int64_t chunk, const Reach&
   }
 }
 
-inline VNNI void scale_by(float* weights, const float* scales, int64_t count) {
+// Makes scores [count] exponentials, in `sums` too, and those in their own place times `scales`; collects their magnitude bits.
+inline VNNI void soften_some(float* weights, float* sums, const float* scales, int64_t count, __m512 largest, __m512i& bits) {
   for (int64_t i = 0; i < count; i += kLanes) {
     const __mmask16 mask = lanes_of(count - i);
-    const __m512 scaled = mul(_mm512_maskz_loadu_ps(mask, weights + i), _mm512_maskz_loadu_ps(mask, scales + i));
+    const __m512 weight = exp_of(_mm512_sub_ps(_mm512_maskz_loadu_ps(mask, weights + i), largest));
+    const __m512 scaled = _mm512_maskz_mul_ps(mask, weight, _mm512_maskz_loadu_ps(mask, scales + i));
+    _mm512_mask_storeu_ps(sums + i, mask, weight);
     _mm512_mask_storeu_ps(weights + i, mask, scaled);
+    bits = _mm512_max_epi32(bits, magnitude_bits(_mm512_castps_si512(scaled)));
   }
 }
 
-// Makes scores exponentials, and returns their sum.
-inline VNNI float soften(int64_t size, const AttentionScratch& scratch) {
-  const int64_t room = power_of_two(size);
+// What became of scores: the sum of their exponentials, and the largest magnitude of those times their values' scales.
+struct Softened {
+  float sum, magnitude;
+};
+
+inline VNNI Softened soften(const Store& store, const Reach& reach, const AttentionScratch& scratch) {
+  const int64_t size = reach.size(), room = power_of_two(size);
   __m512 most = all(-__builtin_inff());
   for (int64_t i = 0; i < size; i += kLanes)
     most = _mm512_mask_max_ps(most, lanes_of(size - i), most, _mm512_maskz_loadu_ps(lanes_of(size - i), scratch.weights + i));
   const __m512 largest = all(_mm512_reduce_max_ps(most));
-  for (int64_t i = 0; i < room; i += kLanes) {
-    const __mmask16 mask = lanes_of(size - i);
-    __m512 weight = _mm512_setzero_ps();
-    if (mask)
-      weight = _mm512_maskz_mov_ps(mask, exp_of(_mm512_sub_ps(_mm512_maskz_loadu_ps(mask, scratch.weights + i), largest)));
-    _mm512_storeu_ps(scratch.sums + i, weight);
-    _mm512_mask_storeu_ps(scratch.weights + i, mask, weight);
-  }
-  return halving_sum(scratch.sums, room);
+  __m512i bits = _mm512_setzero_si512();
+  for (int64_t i = size / kLanes * kLanes; i < room; i += kLanes) _mm512_storeu_ps(scratch.sums + i, _mm512_setzero_ps());
+  soften_some(scratch.weights, scratch.sums, store.value_scales, reach.prefix, largest, bits);
+  soften_some(scratch.weights + reach.prefix, scratch.sums + reach.prefix, store.value_scales + reach.start,
+              reach.stop - reach.start, largest, bits);
+  return {halving_sum(scratch.sums, room), magnitude_in(bits)};
 }
 
 // What `query` [head_width] hears within reach, into `out` [head_width]; `next` is the store that comes after this one.
 template <int Bits>
 VNNI void attend(const Store& store, const Store& next, const float* query, int64_t head_width, const Reach& reach, float scale,
                  float* out, const AttentionScratch& scratch) {
-  std::memset(scratch.line, 0, store.width + kGroup);
-  const float query_scale = quantise(query, head_width, scratch.line);
-  const int32_t query_sum = sum_of(scratch.line, padded(store.width, kGroup));
-  const __m512 factor = all(query_scale * scale);
-  score<Bits>(store, scratch.line, query_sum, factor, 0, reach.prefix, scratch.weights);
-  score<Bits>(store, scratch.line, query_sum, factor, reach.start, reach.stop, scratch.weights + reach.prefix);
-  const __m512 total_weight = all(soften(reach.size(), scratch));
-  scale_by(scratch.weights, store.value_scales, reach.prefix);
-  scale_by(scratch.weights + reach.prefix, store.value_scales + reach.start, reach.stop - reach.start);
-  const Rounded weights = rounded(reach, scratch);
+  std::memset(scratch.line + head_width, 0, store.width - head_width);
+  const Quantised quantised = quantise(query, head_width, scratch.line);
+  const __m512 factor = all(quantised.scale * scale);
+  score<Bits>(store, scratch.line, quantised.sum, factor, 0, reach.prefix, scratch.weights);
+  score<Bits>(store, scratch.line, quantised.sum, factor, reach.start, reach.stop, scratch.weights + reach.prefix);
+  const Softened softened = soften(store, reach, scratch);
+  const __m512 total_weight = all(softened.sum);
+  const Rounded weights = rounded(reach, softened.magnitude, scratch);
   for (int64_t chunk = 0; chunk < store.width / kLanes; chunk += kMaxChunks) {
     const int64_t left = store.width / kLanes - chunk;
     if (left >= 4) mix<Bits, 4>(store, next, chunk, reach, weights, total_weight, head_width, out);

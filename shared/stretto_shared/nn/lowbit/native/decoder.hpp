@@ -53,7 +53,6 @@ struct Workspace {
   struct PerThread {
     std::vector<float> norm, scratch, weights, sums;
     std::vector<int8_t> line, high, low;
-    std::vector<uint8_t> bytes;
     Rows rows;
     std::vector<Stretch> stretches;    // of the products of a pass, in their order
     std::vector<int64_t> used_before;  // bytes of those before each
@@ -156,8 +155,7 @@ struct Pass {
     const int64_t width = decoder.head_width();
     const float* key = work.projected.data() + r * 3 * decoder.width + decoder.width + head * width;
     const Store store = rows[r].cache_of(decoder, block, head);
-    (decoder.cache_bits == 4 ? remember<4> : remember<8>)(store, rows[r].at, key, key + decoder.width, width,
-                                                          own().bytes.data());
+    (decoder.cache_bits == 4 ? remember<4> : remember<8>)(store, rows[r].at, key, key + decoder.width, width);
   }
   VNNI void attend_one(const Store& store, const Store& next, int64_t r, int64_t head, int64_t query_stride, const Reach& reach) const {
     const int64_t width = decoder.head_width();
@@ -274,8 +272,7 @@ inline VNNI void decode(const Decoder& decoder, float* x, const Row* rows, int64
     own.weights.resize(power_of_two(reach) + kLanes);
     own.sums.resize(power_of_two(reach));
     own.line.resize(padded(decoder.head_width(), kGroup) + 2 * kGroup);
-    own.bytes.resize(padded(decoder.head_width(), kGroup));
-    own.high.resize(padded(last > reach ? last : reach, 64));
+    own.high.resize(padded(last > reach ? last : reach, 64) + kLanes);
     own.low.resize(own.high.size());
     own.rows.reserve(kFewRows, widest);
   }

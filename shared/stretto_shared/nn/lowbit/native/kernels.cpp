@@ -43,12 +43,11 @@ VNNI void multiply(const float* x, int64_t rows, const Matrix& matrix, float* ou
 // Keys and values [count, num_heads * head_width] of steps from `first` on, into the stores of one row and block.
 VNNI void remember_steps(uint8_t* heads, int64_t capacity, int bits, int64_t num_heads, int64_t head_width, int64_t first,
                          int64_t count, const float* keys, const float* values, int64_t stride) {
-  std::vector<uint8_t> line(padded(head_width, kGroup));
   for (int64_t head = 0; head < num_heads; ++head) {
     const Store store = store_at(heads, head, head_width, capacity, bits);
     for (int64_t step = 0; step < count; ++step) {
       const int64_t at = step * stride + head * head_width;
-      (bits == 4 ? remember<4> : remember<8>)(store, first + step, keys + at, values + at, head_width, line.data());
+      (bits == 4 ? remember<4> : remember<8>)(store, first + step, keys + at, values + at, head_width);
     }
   }
 }

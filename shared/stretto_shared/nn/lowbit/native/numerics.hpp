@@ -68,10 +68,10 @@ inline VNNI void layer_norm(const float* x, int64_t size, const float* scale, co
                             float* scratch) {
   const int64_t room = power_of_two(size);
   const float count = static_cast<float>(size);
-  std::memset(scratch, 0, room * 4);
   std::memcpy(scratch, x, size * 4);
+  std::memset(scratch + size, 0, (room - size) * 4);
   const __m512 mean = all(halving_sum(scratch, room) / count);
-  std::memset(scratch, 0, room * 4);
+  std::memset(scratch + size, 0, (room - size) * 4);
   for (int64_t i = 0; i < size; i += kLanes) {
     const __mmask16 mask = lanes_of(size - i);
     const __m512 centred = _mm512_sub_ps(_mm512_maskz_loadu_ps(mask, x + i), mean);

@@ -52,8 +52,9 @@ struct Rows {
     int8_t* line = lines.data() + row * stride;
     const int64_t room = padded(inputs, 64);
     std::memset(line + inputs, 0, room - inputs);
-    scales[row] = quantise(x, inputs, line);
-    begins[row] = -128 * sum_of(line, room);
+    const Quantised quantised = quantise(x, inputs, line);
+    scales[row] = quantised.scale;
+    begins[row] = -128 * quantised.sum;
   }
 };
 

@@ -16,46 +16,53 @@ inline int64_t padded(int64_t size, int64_t to) { return (size + to - 1) / to * 
 
 inline __mmask16 lanes_of(int64_t left) { return left >= kLanes ? 0xffff : left <= 0 ? 0 : (1u << left) - 1; }
 
-// Largest magnitude of x [size]; NaN if there is an infinity or a NaN.
-inline VNNI float magnitude_of(const float* x, int64_t size) {
-  __m512i largest = _mm512_setzero_si512();
-  const __m512i no_sign = _mm512_set1_epi32(0x7fffffff);
-  for (int64_t i = 0; i < size; i += kLanes) {
-    const __m512i bits = _mm512_maskz_loadu_epi32(lanes_of(size - i), x + i);
-    largest = _mm512_max_epi32(largest, _mm512_and_si512(bits, no_sign));
-  }
-  const int32_t largest_bits = _mm512_reduce_max_epi32(largest);
+inline VNNI __m512i magnitude_bits(__m512i bits) { return _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff)); }
+
+// The largest of magnitudes by their bits; NaN if there is an infinity or a NaN.
+inline VNNI float magnitude_in(__m512i bits) {
+  const int32_t largest_bits = _mm512_reduce_max_epi32(bits);
   float magnitude;
   std::memcpy(&magnitude, &largest_bits, 4);
   return largest_bits < kInfinityBits ? magnitude : __builtin_nanf("");
 }
 
-// Writes the integers of x [size] to `line` and returns their scale; what `line` has beyond stays as it is. A row with an
-// infinity or NaN has the scale NaN and noughts, so that all of its results are NaN.
-inline VNNI float quantise(const float* x, int64_t size, int8_t* line) {
+// Largest magnitude of x [size]; NaN if there is an infinity or a NaN.
+inline VNNI float magnitude_of(const float* x, int64_t size) {
+  __m512i largest = _mm512_setzero_si512();
+  for (int64_t i = 0; i < size; i += kLanes)
+    largest = _mm512_max_epi32(largest, magnitude_bits(_mm512_maskz_loadu_epi32(lanes_of(size - i), x + i)));
+  return magnitude_in(largest);
+}
+
+// The scale of a row of integers, and their sum.
+struct Quantised {
+  float scale;
+  int32_t sum;
+};
+
+// Writes the integers of x [size] to `line`; what `line` has beyond stays as it is. A row with an infinity or NaN has the
+// scale NaN and noughts, so that all of its results are NaN.
+inline VNNI Quantised quantise(const float* x, int64_t size, int8_t* line) {
   const float magnitude = magnitude_of(x, size);
   if (!(magnitude >= kLeastMagnitude)) {
     std::memset(line, 0, size);
-    return magnitude < kLeastMagnitude ? 0.0f : magnitude;
+    return {magnitude < kLeastMagnitude ? 0.0f : magnitude, 0};
   }
   const __m512 factor = _mm512_set1_ps(127.0f / magnitude);
-  for (int64_t i = 0; i < size; i += kLanes) {
+  __m512i sum = _mm512_setzero_si512();
+  int64_t i = 0;
+  for (; i + kLanes <= size; i += kLanes) {  // stored whole: what a masked store wrote is read only when it is in the cache
+    const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i), factor));
+    sum = _mm512_add_epi32(sum, rounded);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(line + i), _mm512_cvtepi32_epi8(rounded));
+  }
+  if (i < size) {
     const __mmask16 mask = lanes_of(size - i);
     const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(mask, x + i), factor));
+    sum = _mm512_add_epi32(sum, rounded);
     _mm_mask_storeu_epi8(line + i, mask, _mm512_cvtepi32_epi8(rounded));
   }
-  return magnitude / 127.0f;
-}
-
-// Sum of `size` int8, a multiple of 32.
-inline VNNI int32_t sum_of(const int8_t* line, int64_t size) {
-  __m256i sum = _mm256_setzero_si256();
-  const __m256i ones = _mm256_set1_epi8(1);
-  for (int64_t i = 0; i < size; i += kGroup)
-    sum = _mm256_dpbusd_epi32(sum, ones, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(line + i)));
-  const __m128i half = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
-  const __m128i quarter = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4e));
-  return _mm_cvtsi128_si32(_mm_add_epi32(quarter, _mm_shuffle_epi32(quarter, 0xb1)));
+  return {magnitude / 127.0f, _mm512_reduce_add_epi32(sum)};
 }
 
 inline VNNI __m512i word_of(const int8_t* q) {
