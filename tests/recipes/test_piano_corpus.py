@@ -29,6 +29,7 @@ from piano_performances import (
     with_pedal,
 )
 from piano_recording import recorded
+from render_piano import drawn_excerpt, render_piece
 from sampled_piano import Stroke, read_layers, soundfont
 
 CONFIG = OnsetsFramesConfig()
@@ -96,6 +97,34 @@ def test_an_excerpt_begins_with_the_pedal_as_it_stood():
 
     assert played.notes.tolist() == [[0.5, 1.0, 62.0, 80.0]]
     assert played.pedal.tolist() == [[0.0, 127.0], [1.0, 0.0]]
+
+
+class Silent:
+    """A synthesizer that keeps what it is to play."""
+
+    def render(self, performance, length_s, cents):
+        self.played = performance
+        return np.full(round(length_s * 16_000), 0.5, np.float32)
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_piece_is_rendered_whole_or_a_minute_or_two_of_it(tmp_path, is_whole):
+    times = np.arange(0.0, 600.0, 0.5)
+    write_midi(tmp_path / "a.mid", [(time, time + 0.4, 60 + number % 12, 80) for number, time in enumerate(times)])
+    synth, piece = Silent(), piano_performances.Piece("a", tmp_path / "a.mid", "train")
+    seconds = render_piece(synth, piece, np.random.default_rng(0), tmp_path, "clip", is_whole)
+
+    count = len(synth.played.notes)
+    assert count == len(np.load(tmp_path / "clip.npy")) and seconds == soundfile.info(tmp_path / "clip.wav").duration
+    assert count == len(times) if is_whole else 120 <= count <= 240
+
+
+def test_some_excerpts_begin_with_the_piece():
+    times = np.arange(0.0, 600.0, 0.5)
+    whole = Performance(np.column_stack([times, times + 0.4, np.full_like(times, 60), times + 1]), np.zeros((0, 2)))
+    random = np.random.default_rng(1)
+    firsts = [drawn_excerpt(whole, random).notes[0, 3] for _ in range(100)]
+    assert 10 <= sum(first == 1 for first in firsts) <= 30 and max(firsts) > 300
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,15 @@ sys.path.append(str(RECIPES))
 from heard_notes import NoteDeck, read_clips  # noqa: E402
 from note_scores import matched  # noqa: E402
 from piano_clips import list_clips, read_beginning  # noqa: E402
-from train_releases import paths_of, title_of  # noqa: E402
+from stretto_transcriber.models.onsets_frames.releases import (  # noqa: E402
+    BEFORE,
+    NEIGHBOURS,
+    NUM_INPUTS,
+    NUM_STEPS,
+    REACH,
+    STRIDE,
+)
+from train_releases import faded, paths_of, title_of  # noqa: E402
 
 COMMITTED = Path(stretto_transcriber.__path__[0]).parent / "weights/onsets_frames"
 RECIPE = """
@@ -88,6 +96,22 @@ def test_notes_of_the_repertoire_of_maps_are_drawn_more_often(folder: Path) -> N
     share = float(deck.batch((np.arange(1000) + 0.5) / 1000)[1][:, 0].mean())
     first, second = (len(clip.notes) for clip in clips)
     assert share == pytest.approx(3 * first / (3 * first + second), abs=0.01)
+
+
+def test_faded_notes_lose_what_was_heard_of_themselves_from_before_their_key_is_up() -> None:
+    given, ends = torch.ones(400, NUM_STEPS, NUM_INPUTS), torch.full((400, 2), 30.0)
+    told = faded(given, ends, 0.5, np.random.default_rng(0))
+    fades = (told != given).any(2).any(1)
+    assert 0.4 < float(fades.float().mean()) < 0.6
+    key, frame, lasts = (told[fades, :, column] for column in (NEIGHBOURS + REACH, 2 * NEIGHBOURS, -5))
+    assert torch.equal(key, frame) and torch.equal(lasts == 0.0, key < 1.0)
+    last_heard = (key == 1.0).sum(1) - BEFORE // STRIDE  # steps after the onset
+    assert last_heard.min() <= 2 and 28 <= last_heard.max() <= 30
+    assert key[:, -1].max() <= 0.5 and key[:, -1].std() > 0.1
+
+    told[..., [NEIGHBOURS + REACH, 2 * NEIGHBOURS, NUM_INPUTS - 5]] = 1.0
+    assert torch.equal(told, given)
+    assert torch.equal(faded(given, ends, 0.0, np.random.default_rng(0)), given)
 
 
 def test_it_learns_and_what_it_exports_ends_keys_where_they_go_up(folder: Path) -> None:

@@ -41,6 +41,7 @@ from piano_synthesizer import GRAIN_S, SAMPLE_RATE_HZ, PianoSynthesizer, drawn_t
 
 HELD_OUT_PIANO = "AkPnCGdD"
 ARCHIVES = ("asap", "piano_midi_de", "pop909")
+SOURCES = ("asap", "pianomidi", "pop909")
 MIN_NOTES = 20
 
 
@@ -85,17 +86,20 @@ def write_clip(folder: Path, name: str, audio: NDArray[np.float32], notes: NDArr
     np.save(folder / f"{name}.npy", notes[np.lexsort((notes[:, 2], notes[:, 0]))].astype(np.float32))
 
 
-def render_excerpt(
-    synth: PianoSynthesizer, piece: Piece, random: np.random.Generator, folder: Path, name: str
-) -> float:
-    """Render one excerpt; its seconds, or 0 if there was too little in it."""
-    whole = read_performance(piece.path)
-    if len(whole.notes) < MIN_NOTES:
-        return 0.0
+def drawn_excerpt(whole: Performance, random: np.random.Generator) -> Performance:
+    """One to two minutes of a performance, one in five from its beginning."""
     length_s = random.uniform(60.0, 120.0)
     start_s = random.uniform(0.0, max(0.0, whole.notes[-1, 0] - length_s)) if random.random() < 0.8 else 0.0
-    start_s = float(max(0.0, start_s))
-    played = excerpt(whole, start_s, length_s)
+    return excerpt(whole, float(max(0.0, start_s)), length_s)
+
+
+def render_piece(
+    synth: PianoSynthesizer, piece: Piece, random: np.random.Generator, folder: Path, name: str, is_whole: bool
+) -> float:
+    """Render one excerpt, or all; its seconds, or 0 if there was too little in it."""
+    played = read_performance(piece.path)
+    if len(played.notes) >= MIN_NOTES and not is_whole:
+        played = drawn_excerpt(played, random)
     if len(played.notes) < MIN_NOTES:
         return 0.0
     played = on_grain(perturbed(played, random))
@@ -157,10 +161,11 @@ def convert_maps(source: Path, symbolic: Path, out: Path) -> float:
     return total / SAMPLE_RATE_HZ / 3600
 
 
-def render_all(symbolic: Path, choices: list[Voice], out: Path, hours: float, seed: int) -> None:
-    """Excerpts of all pieces in turn, each round by other voices, until there are enough hours."""
+def render_all(
+    pieces: Sequence[Piece], choices: list[Voice], out: Path, hours: float, seed: int, is_whole: bool
+) -> None:
+    """Excerpts of all pieces in turn, or all of each, each round by other voices, until there are enough hours."""
     random = np.random.default_rng(seed)
-    pieces = list_pieces(symbolic)
     synths = {voice: PianoSynthesizer(voice.soundfont, voice.program) for voice in choices}
     shares = np.array([voice.share for voice in choices])
     started, total_s, number = time.monotonic(), 0.0, 0
@@ -171,7 +176,7 @@ def render_all(symbolic: Path, choices: list[Voice], out: Path, hours: float, se
             if piece.split == "test" or (piece.split == "valid" and number > len(pieces)):
                 continue
             name = f"{number:05}_{voice.soundfont.stem}{voice.program}_{piece.name}"
-            total_s += render_excerpt(synths[voice], piece, random, out / piece.split, name)
+            total_s += render_piece(synths[voice], piece, random, out / piece.split, name, is_whole)
             if number % 50 == 0:
                 print(f"{number} tried, {total_s / 3600:.2f} h, {time.monotonic() - started:.0f} s", flush=True)
             if total_s >= hours * 3600:
@@ -187,11 +192,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--hours", type=float, default=24.0, help="of renders, besides MAPS")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=SOURCES, help="the pieces of one source, and no MAPS")
+    parser.add_argument("--whole", action="store_true", help="whole pieces in the place of excerpts")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         symbolic = unpacked(args.data / "symbolic", Path(folder))
-        print(f"MAPS: {convert_maps(args.data / 'maps' / 'train', symbolic, args.out):.2f} h", flush=True)
-        render_all(symbolic, voices(args.salamander, args.salamander_share), args.out, args.hours, args.seed)
+        if not args.only:
+            print(f"MAPS: {convert_maps(args.data / 'maps' / 'train', symbolic, args.out):.2f} h", flush=True)
+        pieces = [piece for piece in list_pieces(symbolic) if not args.only or piece.name.startswith(f"{args.only}_")]
+        choices = voices(args.salamander, args.salamander_share)
+        render_all(pieces, choices, args.out, args.hours, args.seed, args.whole)
 
 
 if __name__ == "__main__":

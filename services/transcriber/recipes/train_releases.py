@@ -5,9 +5,9 @@ services/transcriber/weights/onsets_frames --heard corpus/piano_heard --run runs
 
 It learns from what the transcriber heard of the corpus (`hear_piano.py`): of each note that was found, when its key and
 its sound end by the labels. A step: B notes, those of MAPS and of piano-midi.de, from which MAPS plays, drawn more
-often; the sum of the losses of both hazards. The kept weights are a running average, of the step with the least loss
-on the validation clips. No title of those is in the training, in whatever edition. `choose_thresholds.py` then chooses
-the levels. A run that was stopped goes on where it was.
+often, some of them faded sooner than they were heard to; the sum of the losses of both hazards. The kept weights are a
+running average, of the step with the least loss on the validation clips. No title of those is in the training, in
+whatever edition. `choose_thresholds.py` then chooses the levels. A run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -29,7 +29,16 @@ from stretto_shared import weights
 from stretto_shared.training import checkpoint
 from stretto_shared.training.loop import Budget, RunLog, learning_rate
 from stretto_transcriber.models.onsets_frames import OnsetsFramesConfig
-from stretto_transcriber.models.onsets_frames.releases import KEY, SOUND, ReleaseNetwork, hazard_loss
+from stretto_transcriber.models.onsets_frames.releases import (
+    BEFORE,
+    KEY,
+    NEIGHBOURS,
+    REACH,
+    SOUND,
+    STRIDE,
+    ReleaseNetwork,
+    hazard_loss,
+)
 from torch import Tensor, nn
 
 
@@ -45,6 +54,7 @@ class Recipe:
     weight_decay: float = 0.01
     average_decay: float = 0.998
     maps_weight: float = 1.0
+    faded_share: float = 0.0
     validate_every_s: float = 300.0
     num_valid_notes: int = 6000
     log_every: int = 200
@@ -70,6 +80,24 @@ def paths_of(heard: Path) -> tuple[list[Path], list[Path]]:
     if not train or not valid:
         raise ValueError(f"{heard}: expected train/NAME.npz and valid/NAME.npz. Run hear_piano.py first.")
     return train, valid
+
+
+def faded(given: Tensor, ends: Tensor, share: float, random: np.random.Generator) -> Tensor:
+    """Notes as they are told [N, T, C], some of them faded before their keys are up.
+
+    A sampled piano is heard to the last, a grand piano in a hall often is not. From some moment before its key's end,
+    by `ends` [N, 2], at most half of what was heard of a note is left.
+    """
+    count, device = len(given), given.device
+    chosen, place, left = (torch.from_numpy(random.random(count)).float().to(device) for _ in range(3))
+    since = torch.arange(given.shape[1], device=device) - BEFORE // STRIDE  # steps after the onset
+    fades = place * ends[:, KEY]
+    rest = torch.where((chosen < share)[:, None] & (since[None] >= fades[:, None]), 0.5 * left[:, None], 1.0)  # [N, T]
+    told = given.clone()
+    for column in (NEIGHBOURS + REACH, 2 * NEIGHBOURS):
+        told[..., column] *= rest
+    told[..., -5] = torch.where(rest < 1.0, 0.0, told[..., -5])
+    return told
 
 
 def losses(network: ReleaseNetwork, given: Tensor, ends: Tensor) -> Tensor:
@@ -106,7 +134,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(recipe.learning_rate, step, progress, warmup_steps=recipe.warmup_steps)
         random = np.random.default_rng((recipe.seed, step))
-        found = losses(self.network, *self.deck.batch(random.random(recipe.batch_size)))
+        given, ends = self.deck.batch(random.random(recipe.batch_size))
+        found = losses(self.network, faded(given, ends, recipe.faded_share, random), ends)
         self.optimizer.zero_grad(set_to_none=True)
         found.sum().backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
