@@ -200,6 +200,8 @@ def main() -> None:
         if not args.only:
             print(f"MAPS: {convert_maps(args.data / 'maps' / 'train', symbolic, args.out):.2f} h", flush=True)
         pieces = [piece for piece in list_pieces(symbolic) if not args.only or piece.name.startswith(f"{args.only}_")]
+        if not pieces:
+            raise SystemExit(f"--data {args.data}: expected pieces of {args.only or SOURCES} in symbolic/, found none.")
         choices = voices(args.salamander, args.salamander_share)
         render_all(pieces, choices, args.out, args.hours, args.seed, args.whole)
 
