@@ -20,10 +20,11 @@ from note_scores import matched  # noqa: E402
 from piano_clips import list_clips, read_beginning  # noqa: E402
 from stretto_transcriber.models.onsets_frames.releases import (  # noqa: E402
     BEFORE,
-    NEIGHBOURS,
+    LASTS,
     NUM_INPUTS,
     NUM_STEPS,
-    REACH,
+    OWN_FRAME,
+    OWN_KEY,
     STRIDE,
 )
 from train_releases import faded, paths_of, title_of  # noqa: E402
@@ -99,17 +100,17 @@ def test_notes_of_the_repertoire_of_maps_are_drawn_more_often(folder: Path) -> N
 
 
 def test_faded_notes_lose_what_was_heard_of_themselves_from_before_their_key_is_up() -> None:
-    given, ends = torch.ones(400, NUM_STEPS, NUM_INPUTS), torch.full((400, 2), 30.0)
+    given, ends = torch.ones(400, NUM_STEPS, NUM_INPUTS), torch.tensor([30.0, 60.0]).expand(400, 2)
     told = faded(given, ends, 0.5, np.random.default_rng(0))
     fades = (told != given).any(2).any(1)
     assert 0.4 < float(fades.float().mean()) < 0.6
-    key, frame, lasts = (told[fades, :, column] for column in (NEIGHBOURS + REACH, 2 * NEIGHBOURS, -5))
+    key, frame, lasts = (told[fades, :, column] for column in (OWN_KEY, OWN_FRAME, LASTS))
     assert torch.equal(key, frame) and torch.equal(lasts == 0.0, key < 1.0)
     last_heard = (key == 1.0).sum(1) - BEFORE // STRIDE  # steps after the onset
     assert last_heard.min() <= 2 and 28 <= last_heard.max() <= 30
     assert key[:, -1].max() <= 0.5 and key[:, -1].std() > 0.1
 
-    told[..., [NEIGHBOURS + REACH, 2 * NEIGHBOURS, NUM_INPUTS - 5]] = 1.0
+    told[..., [OWN_KEY, OWN_FRAME, LASTS]] = 1.0
     assert torch.equal(told, given)
     assert torch.equal(faded(given, ends, 0.0, np.random.default_rng(0)), given)
 

@@ -25,9 +25,11 @@ from stretto_transcriber.models.onsets_frames.release_decoding import onset_fram
 from stretto_transcriber.models.onsets_frames.releases import (
     AFTER,
     BEFORE,
+    LASTS,
     NEIGHBOURS,
     NUM_INPUTS,
     NUM_STEPS,
+    OWN_FRAME,
     REACH,
     STRIDE,
     Surroundings,
@@ -102,10 +104,10 @@ class NoteDeck:
         given = torch.zeros(len(chosen), NUM_STEPS, NUM_INPUTS, device=chosen.device)
         given[..., :NEIGHBOURS] = near[:, :, 0]
         given[..., NEIGHBOURS : 2 * NEIGHBOURS] = near[:, :, 1]
-        given[..., 2 * NEIGHBOURS] = near[:, :, 2, REACH]
+        given[..., OWN_FRAME] = near[:, :, 2, REACH]
         given[..., 2 * NEIGHBOURS + 1 : 2 * NEIGHBOURS + 4] = self._sums[frames].float()
         lasts = ((sound[:, None] - since) / STRIDE).clamp(0.0, 1.0)
-        given[..., -5] = torch.where(since >= 0, lasts, 0.0)
+        given[..., LASTS] = torch.where(since >= 0, lasts, 0.0)
         given[..., -4] = (since >= 0).float()
         given[..., -3] = since / 100.0
         given[..., -2] = ((pitch - 60) / 24.0)[:, None]

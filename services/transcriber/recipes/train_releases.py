@@ -32,8 +32,9 @@ from stretto_transcriber.models.onsets_frames import OnsetsFramesConfig
 from stretto_transcriber.models.onsets_frames.releases import (
     BEFORE,
     KEY,
-    NEIGHBOURS,
-    REACH,
+    LASTS,
+    OWN_FRAME,
+    OWN_KEY,
     SOUND,
     STRIDE,
     ReleaseNetwork,
@@ -94,9 +95,8 @@ def faded(given: Tensor, ends: Tensor, share: float, random: np.random.Generator
     fades = place * ends[:, KEY]
     rest = torch.where((chosen < share)[:, None] & (since[None] >= fades[:, None]), 0.5 * left[:, None], 1.0)  # [N, T]
     told = given.clone()
-    for column in (NEIGHBOURS + REACH, 2 * NEIGHBOURS):
-        told[..., column] *= rest
-    told[..., -5] = torch.where(rest < 1.0, 0.0, told[..., -5])
+    told[..., [OWN_KEY, OWN_FRAME]] *= rest[..., None]
+    told[..., LASTS] = torch.where(rest < 1.0, 0.0, told[..., LASTS])
     return told
 
 

@@ -38,6 +38,8 @@ REACH = 24
 NEIGHBOURS = 2 * REACH + 1
 NUM_STEPS, NUM_ENDS_STEPS = (BEFORE + AFTER) // STRIDE, AFTER // STRIDE
 NUM_INPUTS = 2 * NEIGHBOURS + 9
+OWN_KEY, OWN_FRAME, LASTS = NEIGHBOURS + REACH, 2 * NEIGHBOURS, NUM_INPUTS - 5
+"""Columns of what a note is told that say of itself how its key and its sound are heard, and how long it sounds."""
 DILATIONS = (1, 2, 4, 8, 16, 32)
 DROPOUT = 0.1
 KEY, SOUND = 0, 1
@@ -79,11 +81,11 @@ class Surroundings:
         given = np.zeros((NUM_STEPS, NUM_INPUTS), np.float32)
         given[:, :NEIGHBOURS] = planes[:, 0]
         given[:, NEIGHBOURS : 2 * NEIGHBOURS] = planes[:, 1]
-        given[:, 2 * NEIGHBOURS] = planes[:, 2, REACH]
+        given[:, OWN_FRAME] = planes[:, 2, REACH]
         given[:, 2 * NEIGHBOURS + 1 : 2 * NEIGHBOURS + 4] = self.sums[steps]
         since = (np.arange(NUM_STEPS) * STRIDE - BEFORE).astype(np.float32)  # frames after the onset
         lasts = np.clip((np.float32(sound_frames) - since) / STRIDE, 0.0, 1.0)
-        given[:, -5] = np.where(since >= 0, lasts, 0.0)
+        given[:, LASTS] = np.where(since >= 0, lasts, 0.0)
         given[:, -4] = since >= 0
         given[:, -3] = since / 100.0
         given[:, -2] = (pitch_midi - 60) / 24.0
