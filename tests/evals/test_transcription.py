@@ -50,7 +50,11 @@ def test_a_peer_that_heard_some_pieces_is_compared_on_those_alone(tmp_path):
     assert [row[:3] for row in partial[1:]] == [(1, "ours", 0.9), (1, "part", 0.5)]
     assert [row[0] for row in rows_of(found, dict.fromkeys(found, 1.0), 10.0)[1:]] == ["ours", "whole"]
     assert piece_rows(found, [PIECE, PIECE])[1][-2:] == ("", "")
-    assert "note F1 is above that of madmom" not in transcription.claims({"ours": [ROW, ROW], "madmom": [ROW, None]})
+    claimed = "note F1 is above that of madmom, on the 1 pieces that it was run on"
+    held = [transcription.claims({"ours": [own, better], "madmom": [ROW, None]})[claimed] for own in (ROW, better)]
+    assert held == [False, True]
+    assert transcription.claims({"ours": [better, ROW], "madmom": [ROW, ROW]})["note F1 is above that of madmom"]
+    assert not any("basic-pitch" in claim for claim in transcription.claims({"ours": [ROW, ROW], "madmom": [ROW, ROW]}))
 
     (tmp_path / "part").mkdir()
     np.save(tmp_path / "part" / "MAPS_MUS-a_ENSTDkCl.npy", LABELS)

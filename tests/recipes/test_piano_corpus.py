@@ -16,6 +16,7 @@ from stretto_transcriber.models.onsets_frames import OnsetsFramesConfig
 
 sys.path.append(str(Path(__file__).parents[2] / "services/transcriber/recipes"))
 import piano_performances
+import render_piano
 from note_scores import frame_f1, score_notes
 from pack_piano import packed, write
 from piano_clips import ClipMemory, list_clips, read_beginning, targets_of
@@ -97,6 +98,22 @@ def test_an_excerpt_begins_with_the_pedal_as_it_stood():
 
     assert played.notes.tolist() == [[0.5, 1.0, 62.0, 80.0]]
     assert played.pedal.tolist() == [[0.0, 127.0], [1.0, 0.0]]
+
+
+def test_the_sampled_pianos_of_maps_are_split_by_piano_and_what_the_test_plays_is_left_out(tmp_path):
+    source, symbolic, rows = tmp_path / "maps", tmp_path / "symbolic", [(0.5, 1.0, 60, 80), (1.0, 1.5, 64, 90)]
+    source.mkdir()
+    (symbolic / "pianomidi").mkdir(parents=True)
+    for title in ("chpn-p7", "chpn_op10_e01"):
+        write_midi(symbolic / f"pianomidi/{title}.mid", rows)
+        for piano in ("AkPnBcht", render_piano.HELD_OUT_PIANO):
+            np.savetxt(source / f"MAPS_MUS-{title}_{piano}.tsv", rows)
+            soundfile.write(source / f"MAPS_MUS-{title}_{piano}.flac", np.zeros(32_000), 16_000)
+    hours = render_piano.convert_maps(source, symbolic, tmp_path / "out")
+
+    assert hours == pytest.approx(4 / 3600)
+    found = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.npy"))
+    assert found == ["train/MAPS_MUS-chpn-p7_AkPnBcht.npy", f"valid/MAPS_MUS-chpn-p7_{render_piano.HELD_OUT_PIANO}.npy"]
 
 
 class Silent:

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from note_scores import score_notes
 from piano_clips import Clip, list_clips, read_beginning
+from piano_performances import ARCHIVES
 from piano_recording import recorded
 from stretto_shared import weights
 from stretto_shared.nn.lowbit import load_bands
@@ -32,7 +33,7 @@ from stretto_transcriber.models.notes import Notes
 from stretto_transcriber.models.onsets_frames import NoteDecoder, OnsetsFrames, build_onsets_frames, hear_clip
 from stretto_transcriber.models.onsets_frames.config import NUM_PITCHES
 
-SOURCES = ("MAPS", "pianomidi", "asap", "pop909")
+SOURCES = ("MAPS", *ARCHIVES)
 
 
 def in_turn(folder: Path) -> list[Clip]:

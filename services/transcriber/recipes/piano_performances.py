@@ -14,6 +14,8 @@ import symusic
 from numpy.typing import NDArray
 from stretto_shared.training import asap
 
+ARCHIVES = {"pianomidi": "piano_midi_de", "asap": "asap", "pop909": "pop909"}
+"""The sources, as pieces are named after them, and the archives that they are in."""
 PEDAL_DOWN = 64
 """The value of controller 64 from which the dampers are up, as MIDI has it and as MAPS was labelled."""
 LOWEST, HIGHEST = 21, 108
@@ -67,7 +69,7 @@ class Performance:
 
 
 def list_pieces(symbolic: Path, num_pop: int = 150) -> list[Piece]:
-    """Every usable file below `symbolic`, where the archives `asap`, `pianomidi` and `pop909` are unpacked."""
+    """Every usable file below `symbolic`, where `ARCHIVES` are unpacked."""
     pieces = []
     root = symbolic / "asap"
     paths = [path for path in sorted(root.rglob("*.mid")) if path.stem != "midi_score"]

@@ -19,7 +19,7 @@ import argparse
 import tarfile
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 from piano_performances import (
+    ARCHIVES,
+    MAPS_TITLES,
     TAIL_S,
     Performance,
     Piece,
@@ -40,8 +42,6 @@ from piano_performances import (
 from piano_synthesizer import GRAIN_S, SAMPLE_RATE_HZ, PianoSynthesizer, drawn_tuning
 
 HELD_OUT_PIANO = "AkPnCGdD"
-ARCHIVES = ("asap", "piano_midi_de", "pop909")
-SOURCES = ("asap", "pianomidi", "pop909")
 MIN_NOTES = 20
 
 
@@ -69,12 +69,12 @@ def voices(salamander: Path, share: float) -> list[Voice]:
     ]
 
 
-def unpacked(symbolic: Path, target: Path, names: Sequence[str] = ARCHIVES) -> Path:
-    """`symbolic` itself if its archives are unpacked there, otherwise `target` with some of them unpacked."""
+def unpacked(symbolic: Path, target: Path, sources: Iterable[str] = ARCHIVES) -> Path:
+    """`symbolic` itself if its archives are unpacked there, otherwise `target` with those of some sources unpacked."""
     if (symbolic / "asap").is_dir():
         return symbolic
-    for name in names:
-        with tarfile.open(symbolic / f"{name}.tar.xz") as archive:
+    for source in sources:
+        with tarfile.open(symbolic / f"{ARCHIVES[source]}.tar.xz") as archive:
             archive.extractall(target, filter="data")
     return target
 
@@ -124,9 +124,14 @@ def on_grain(performance: Performance) -> Performance:
     return Performance(notes, pedal)
 
 
+def maps_title(path: Path) -> str:
+    """The title of a file of MAPS, as piano-midi.de names it."""
+    return path.stem.removeprefix("MAPS_MUS-").rpartition("_")[0]
+
+
 def maps_labels(path: Path, midi: dict[str, Path]) -> NDArray[np.float64] | None:
     """The labels of a file of MAPS with the ends that the pedal gives; None without the MIDI file that it played."""
-    title = path.stem.removeprefix("MAPS_MUS-").rpartition("_")[0]
+    title = maps_title(path)
     return with_pedal(np.loadtxt(path, ndmin=2), read_performance(midi[title])) if title in midi else None
 
 
@@ -141,10 +146,13 @@ def clip_labels(path: Path, midi: dict[str, Path]) -> NDArray[np.float64] | None
 
 
 def convert_maps(source: Path, symbolic: Path, out: Path) -> float:
-    """MAPS's sampled pianos as clips; their hours."""
+    """MAPS's sampled pianos as clips, but for what its Disklavier recordings play, too; their hours."""
     total = 0
     midi = {path.stem: path for path in (symbolic / "pianomidi").rglob("*.mid")}
     for labels in sorted(source.glob("*.tsv")):
+        if maps_title(labels) in MAPS_TITLES:
+            print(f"{labels.stem}: a title of the test; left out", flush=True)
+            continue
         notes = clip_labels(labels, midi)
         if notes is None:
             print(f"{labels.stem}: not the MIDI file of this title; left out", flush=True)
@@ -192,7 +200,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--hours", type=float, default=24.0, help="of renders, besides MAPS")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=SOURCES, help="the pieces of one source, and no MAPS")
+    parser.add_argument("--only", choices=[*ARCHIVES], help="the pieces of one source, and no MAPS")
     parser.add_argument("--whole", action="store_true", help="whole pieces in the place of excerpts")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -201,7 +209,8 @@ def main() -> None:
             print(f"MAPS: {convert_maps(args.data / 'maps' / 'train', symbolic, args.out):.2f} h", flush=True)
         pieces = [piece for piece in list_pieces(symbolic) if not args.only or piece.name.startswith(f"{args.only}_")]
         if not pieces:
-            raise SystemExit(f"--data {args.data}: expected pieces of {args.only or SOURCES} in symbolic/, found none.")
+            wanted = args.only or ", ".join(ARCHIVES)
+            raise SystemExit(f"--data {args.data}: expected pieces of {wanted} in symbolic/, found none.")
         choices = voices(args.salamander, args.salamander_share)
         render_all(pieces, choices, args.out, args.hours, args.seed, args.whole)
 
