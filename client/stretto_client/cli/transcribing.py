@@ -225,7 +225,9 @@ def _write_score(path: Path, written: EngravedScore | None) -> None:
     """
     if written is None:
         raise InvalidInput(
-            "score", f"expected notes and at least two beats to make {path} of, heard fewer. Leave --score out."
+            "score",
+            f"expected notes and at least two beats (10000 at most) to make {path} of, heard fewer or more. "
+            "Leave --score out.",
         )
     if path.suffix.lower() in MIDI_SUFFIXES:
         write_midi(path, written.score)
