@@ -40,7 +40,7 @@ def beats_as_lines(beats: TrackedBeats) -> str:
 
 
 def beats_as_json(beats: TrackedBeats) -> str:
-    """Every field of the beats, and the id of the model."""
+    """Every field of the beats as the server tells it, and the id of the model."""
     facts = {
         "beat_s": beats.beat_s.round(6).tolist(),
         "beat_in_bar": beats.beat_in_bar.tolist(),

@@ -103,7 +103,7 @@ class TranscriptionCalls:
         """A performance with its beats, as written and as MusicXML.
 
         Args:
-            performance: At most 20000 notes, and at least two beats in `beat_s`.
+            performance: At most 20000 notes, and 2 to 10000 beats in `beat_s`.
             title: At most 200 characters.
             timeout_s: Deadline of the call.
         """

@@ -188,7 +188,7 @@ class TrackedBeats:
     Args:
         beat_s: float64 [B], rising.
         beat_in_bar: int32 [B], 1 on a downbeat; empty where the model tells no bars.
-        tempo_bpm: float64 [B], beats a minute around each beat.
+        tempo_bpm: float64 [B], beats a minute around each beat; 0 is unknown, of one beat alone.
         numerator: How many beats most bars have; 0 where the model tells no bars.
         onset_s: float64 [M], when something begins to sound.
         model: Who heard them; None in an analysis, whose receipt names it.

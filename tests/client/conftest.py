@@ -319,7 +319,7 @@ def _note_at(onset_s: float, duration_s: float = 0.5) -> Any:
 
 
 class Transcriber(transcriber_pb2_grpc.TranscriberServiceServicer):  # type: ignore[misc]
-    """A note at the start of each message; three beats."""
+    """A note at the start of each message; three beats, or as few as the model's name says."""
 
     async def TranscribeAudio(self, requests: Any, context: Any) -> Any:
         num_messages, num_seconds = 0, 0.0
@@ -336,15 +336,16 @@ class Transcriber(transcriber_pb2_grpc.TranscriberServiceServicer):  # type: ign
             num_messages += 1
 
     async def TrackBeats(self, requests: Any, context: Any) -> Any:
-        num_samples = 0
+        num_samples, num_beats = 0, 3
         async for request in requests:
             if request.config.model in ERRORS:
                 raise ERRORS[request.config.model]
+            num_beats = {"none": 0, "alone": 1}.get(request.config.model, num_beats)
             num_samples += len(request.waveform.samples) // 4
         return transcriber_pb2.TrackBeatsResponse(
-            beat_s=[0.0, 0.5, 1.0],
-            beat_in_bar=[1, 2, 1],
-            tempo_bpm=[120.0] * 3,
+            beat_s=[0.0, 0.5, 1.0][:num_beats],
+            beat_in_bar=[1, 2, 1][:num_beats],
+            tempo_bpm=[120.0] * 3 if num_beats == 3 else [0.0] * num_beats,
             time_signature_numerator=2,
             onset_s=[num_samples / SAMPLE_RATE_HZ],
             model=model("beats", "transcriber"),

@@ -258,6 +258,16 @@ def test_beats_writes_the_beats_and_says_how_fast_they_are(run: Run, tmp_path: P
     assert json.loads((tmp_path / "a.json").read_text())["model"] == f"beats@{'ab' * 6}"
 
 
+@pytest.mark.parametrize(("model", "said"), [("alone", "1 beat, 2 in a bar"), ("none", "0 beats")])
+def test_a_tempo_that_is_not_known_is_not_told(
+    run: Run, tmp_path: Path, recording: Path, model: str, said: str
+) -> None:
+    path = tmp_path / "a.beats"
+    status, out, err = run("beats", recording, "-o", path, "--model", model)
+    assert (status, err) == (0, "") and out == f"Wrote {path}: {said}, by beats@{'ab' * 6}.\n"
+    assert json.loads(run("beats", recording, "-o", path, "--model", model, "--json")[1])["tempo_bpm"] is None
+
+
 @pytest.mark.parametrize("command", ["transcribe", "beats"])
 def test_what_the_server_refuses_is_one_line_and_leaves_no_file(
     run: Run, tmp_path: Path, recording: Path, command: str

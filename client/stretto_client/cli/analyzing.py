@@ -157,7 +157,9 @@ async def _analyze_recording(
                     case AnalysisReceipt():
                         receipt = event
     if labelled is None or receipt is None:
-        raise InvalidInput("music", "expected notes and at least two beats to make a score of, heard fewer.")
+        raise InvalidInput(
+            "music", "expected notes and at least two beats (10000 at most) to make a score of, heard fewer or more."
+        )
     return _Found(labelled.labels, receipt.models, ScoreFile(labelled.musicxml, ScoreFormat.MUSICXML), True)
 
 

@@ -114,14 +114,16 @@ def beats(
             tracked = await client.track_beats(recording.messages(bar, task), model=model, timeout_s=timeout_s)
         write_beats(output, tracked)
         by = _id_of(tracked.model)
-        tempo_bpm = float(np.median(tracked.tempo_bpm)) if tracked.tempo_bpm.size else 0.0
+        known_bpm = tracked.tempo_bpm[tracked.tempo_bpm > 0]
+        tempo_bpm = float(np.median(known_bpm)) if known_bpm.size else None
         if as_json:
             facts = {"beats": tracked.beat_s.size, "tempo_bpm": tempo_bpm, "beats_per_bar": tracked.numerator}
             print_json(facts | {"file": str(output), "model": by})
             return
-        bars = f", {tracked.numerator} in a bar" if tracked.numerator else ""
-        about = f" around {tempo_bpm:.0f} a minute{bars}" if tracked.beat_s.size else ""
-        stdout_console().print(f"Wrote {output}: {tracked.beat_s.size} beats{about}, by {by}.")
+        bars = f", {tracked.numerator} in a bar" if tracked.numerator and tracked.beat_s.size else ""
+        about = "" if tempo_bpm is None else f" around {tempo_bpm:.0f} a minute"
+        count = "1 beat" if tracked.beat_s.size == 1 else f"{tracked.beat_s.size} beats"
+        stdout_console().print(f"Wrote {output}: {count}{about}{bars}, by {by}.")
 
     run_session(address, work)
 
@@ -225,7 +227,9 @@ def _write_score(path: Path, written: EngravedScore | None) -> None:
     """
     if written is None:
         raise InvalidInput(
-            "score", f"expected notes and at least two beats to make {path} of, heard fewer. Leave --score out."
+            "score",
+            f"expected notes and at least two beats (10000 at most) to make {path} of, heard fewer or more. "
+            "Leave --score out.",
         )
     if path.suffix.lower() in MIDI_SUFFIXES:
         write_midi(path, written.score)

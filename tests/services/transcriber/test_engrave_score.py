@@ -33,6 +33,14 @@ def performance(num_notes: int = 3, **changes: Any) -> score_pb2.Score:
     return score_pb2.Score(**columns | changes)
 
 
+def beats(count: int, bar: int = 4) -> dict[str, Any]:
+    """So many beats, two a second; places in a bar go up to 64, as the wire has it."""
+    return {
+        "beat_s": [0.5 * index for index in range(count)],
+        "beat_in_bar": [min(index % bar + 1, 64) for index in range(count)],
+    }
+
+
 def made_up(performance: Score, title: str) -> tuple[Score, bytes]:
     """The same notes in three four, and the title as MusicXML."""
     score = Score(
@@ -73,6 +81,7 @@ async def test_what_cannot_be_engraved_is_refused_by_field_and_the_next_one_work
         (Request(score=performance(beat_s=[0.0, 0.0, 1.0])), "score.beat_s[1]", "above the beat before"),
         (Request(score=performance(pitch_midi=[60, 61, 128])), "score.pitch_midi[2]", "128"),
         (Request(score=performance(20_001)), "score.onset_s", "at most 20000, got 20001"),
+        (Request(score=performance(**beats(10_001))), "score.beat_s", "at most 10000, got 10001. Send the music in"),
         (Request(score=performance(), title="x" * 201), "title", "at most 200 characters, got 201"),
     ]
     async with serve() as channel:
@@ -80,7 +89,24 @@ async def test_what_cannot_be_engraved_is_refused_by_field_and_the_next_one_work
         for request, field, said in invalid:
             found, description = violation(await failure(stub.EngraveScore(request, timeout=60)))
             assert found == field and said in description
-        assert (await stub.EngraveScore(Request(score=performance()), timeout=60)).musicxml
+        for score in (performance(), performance(**beats(10_000))):
+            assert (await stub.EngraveScore(Request(score=score), timeout=60)).musicxml
+
+
+async def test_what_no_piano_score_can_be_made_of_is_refused_by_a_field_that_was_sent(serve: Any) -> None:
+    in_three = [0.5 * third / 3 for third in range(180)]
+    compound = performance(len(in_three), onset_s=in_three, **beats(61, 30))
+    invalid = [
+        (performance(parts=[score_pb2.Part(is_drum=True)]), "score.parts[0]", "got drums"),
+        (performance(onset_s=[0.0, 0.5, 34.0]), "score.beat_s", "within 64 of every note"),
+        (performance(**beats(131, 65)), "score.beat_in_bar[0]", "at most 64 beats, got 65. Divide the bar."),
+        (compound, "score.beat_in_bar[0]", "at most 21 beats in 3 parts each, got 30. Divide the bar."),
+    ]
+    async with serve() as channel:
+        stub = transcriber_pb2_grpc.TranscriberServiceStub(channel)
+        for score, field, said in invalid:
+            found, description = violation(await failure(stub.EngraveScore(Request(score=score), timeout=60)))
+            assert found == field and said in description, (found, description)
 
 
 async def test_who_would_wait_behind_too_many_is_told_when_to_come_back_and_who_gives_up_is_never_begun() -> None:

@@ -144,6 +144,31 @@ def test_a_change_of_metre_changes_the_signature() -> None:
     assert [mark.numerator for mark in to_score(engraved).time_signatures] == [4, 3]
 
 
+def bars_of(*num_beats: int) -> list[int]:
+    """Places in bars; the highest is 64, as on the wire."""
+    return [min(place, 64) for count in num_beats for place in range(1, count + 1)]
+
+
+@pytest.mark.parametrize(("pattern", "most", "numerator"), [("eighths", 64, 64), ("triplet", 21, 63)])
+def test_a_bar_has_as_many_beats_as_a_time_signature_counts(pattern: str, most: int, numerator: int) -> None:
+    def engraved(places: Sequence[int]) -> EngravedScore:
+        return engrave(played(melody([PATTERNS[pattern]] * (len(places) - 1)), len(places), places=places))
+
+    longest = to_score(engraved(bars_of(most, most, 1)))
+    with pytest.raises(InvalidInput, match=f"at most {most} beats.*got {most + 1}") as too_long:
+        engraved(bars_of(3, most + 1, most + 1, 1))
+
+    assert {mark.numerator for mark in longest.time_signatures} == {numerator}
+    assert too_long.value.field == "score.beat_in_bar[3]"
+
+
+def test_a_bar_that_is_not_whole_is_as_long_as_its_highest_place() -> None:
+    with pytest.raises(InvalidInput, match="beats in 3 parts each, got 22") as too_long:
+        engrave(played(melody([PATTERNS["triplet"]] * 21), 22, places=bars_of(22)))
+
+    assert too_long.value.field == "score.beat_in_bar[21]"
+
+
 def test_beats_in_three_parts_are_compound() -> None:
     engraved = engrave(played(melody([PATTERNS["triplet"]] * 16), 17, 2))
 

@@ -13,6 +13,8 @@ from stretto_shared.score import MAX_NAME_CHARACTERS, Score, check_count
 MAX_ENGRAVED_NOTES = 20_000
 """As MusicXML they stay well below the size that a message may have."""
 MIN_BEATS = 2
+MAX_ENGRAVED_BEATS = 10_000
+"""An hour and twenty at 120 a minute. Bars take time without notes too, and a score that has begun is finished."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,10 +48,11 @@ class Engraving:
         """Write down a performance.
 
         Raises:
-            InvalidInput: If it has too many notes, no beats to go by, or too long a title.
+            InvalidInput: If it has too many notes or beats, no beats to go by, or too long a title.
             Overloaded: If `max_waiting` scores wait already.
         """
         check_count("score.onset_s", score.num_notes, MAX_ENGRAVED_NOTES)
+        check_count("score.beat_s", score.beat_s.size, MAX_ENGRAVED_BEATS)
         if score.beat_s.size < MIN_BEATS:
             raise InvalidInput(
                 "score.beat_s",

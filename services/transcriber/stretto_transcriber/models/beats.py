@@ -18,7 +18,7 @@ class TrackedBeats:
     Args:
         beat_s: float64 [B], rising.
         beat_in_bar: int32 [B], 1 on a downbeat; or empty, where no bars are told.
-        tempo_bpm: float64 [B], beats a minute around each beat.
+        tempo_bpm: float64 [B], beats a minute around each beat; 0 is unknown, of one beat alone.
         numerator: Beats of most bars; 0 where no bars are told.
         onset_s: float64 [M], rising.
     """

@@ -81,7 +81,7 @@ class Beats:
     Args:
         beat_s: float64 [N], rising.
         beat_in_bar: int32 [N], 1 on a downbeat; empty where no downbeats were given.
-        tempo_bpm: float64 [N], the tempo around each beat.
+        tempo_bpm: float64 [N], the tempo around each beat; 0 is unknown, of one beat alone.
         numerator: Beats of most bars; 0 where no downbeats were given or nothing was found.
     """
 
@@ -144,7 +144,7 @@ def track_beats(
 
 
 def local_tempo(beat_s: Floats, num_intervals: int = 4) -> Floats:
-    """The tempo around each of N beats: of the median of the intervals nearest to it; empty below two beats."""
+    """The tempo around each of N beats: of the median of the intervals nearest to it; 0 of one alone."""
     if len(beat_s) < 2:
         return np.zeros(0) if len(beat_s) == 0 else np.zeros(1)
     intervals = np.diff(beat_s)

@@ -31,6 +31,7 @@ from stretto_transcriber.models.engraving.metre import (
     bar_lines,
     beat_features,
     beats_in_bars,
+    check_bars,
     signature,
     unit_of_beat,
     usual_beats,
@@ -105,7 +106,8 @@ def engrave(performance: Score, model: EngravingModel | None = None) -> Engraved
         model: What is known of music; left out, what was counted and tuned on ASAP's training compositions.
 
     Raises:
-        InvalidInput: With fewer than two beats, with drums, or with notes more than 64 beats away from all beats.
+        InvalidInput: With fewer than two beats, with drums, with notes more than 64 beats away from all beats, or with
+            bars of more than 64 beats, or of more than 21 in three parts each.
     """
     model = model or EngravingModel()
     _check(performance)
@@ -150,6 +152,7 @@ def _check(performance: Score) -> None:
     for index in np.unique(performance.part_index):
         if performance.parts[index].is_drum:
             raise InvalidInput(f"score.parts[{index}]", "expected a piano, got drums. Leave the drums out.")
+    check_bars(performance.beat_in_bar.astype(np.int64), Fraction(1))  # at least: no notes are placed for nothing
 
 
 def placed_notes(performance: Score, model: EngravingModel) -> PlacedNotes:
@@ -241,6 +244,7 @@ def _bars(
     lines = bar_lines(len(performance.beat_s), places, first, end)
     usual = usual_beats(places)
     beat = unit_of_beat(usual, beat_features(notes.tick, performance.beat_s), model.units)
+    check_bars(places, beat)
     bars = []
     for index, (start, stop) in enumerate(zip(lines, lines[1:])):
         num_beats = stop - start

@@ -15,6 +15,8 @@ from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
+from stretto_shared.errors import InvalidInput
+from stretto_shared.score import MAX_BEATS_PER_BAR
 
 from stretto_transcriber.models.engraving.grids import DIVISIONS, TICKS_PER_BEAT, smallest_grid
 
@@ -75,6 +77,32 @@ def signature(num_beats: int, beat: Fraction) -> tuple[int, int]:
     if beat.numerator == 3:
         return 3 * num_beats, 4 * beat.denominator
     return num_beats, int(4 / beat)
+
+
+def check_bars(beat_in_bar: Ints, beat: Fraction) -> None:
+    """Refuse bars that no time signature has, as its numerator counts to 64.
+
+    Args:
+        beat_in_bar: int64 [B], 1 on downbeats; there may be none, and no places either.
+        beat: Quarter notes in a beat.
+
+    Raises:
+        InvalidInput: On the downbeat of the first bar that is too long; without a whole bar, on the highest place.
+    """
+    parts, _ = signature(1, beat)
+    most = MAX_BEATS_PER_BAR // parts
+    starts = np.flatnonzero(beat_in_bar == 1)
+    lengths = np.diff(starts)
+    if len(beat_in_bar) and not len(lengths):
+        starts, lengths = np.array([beat_in_bar.argmax()]), np.array([beat_in_bar.max()])
+    too_long = np.flatnonzero(lengths > most)
+    if len(too_long):
+        index = too_long[0]
+        kind = "" if parts == 1 else f" in {parts} parts each"
+        raise InvalidInput(
+            f"score.beat_in_bar[{starts[index]}]",
+            f"expected a bar of at most {most} beats{kind}, got {lengths[index]}. Divide the bar.",
+        )
 
 
 def unit_of_beat(num_beats: int, features: Array, profiles: tuple[UnitProfile, ...]) -> Fraction:
