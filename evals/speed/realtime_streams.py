@@ -1,8 +1,8 @@
 """Do listeners of the default cascade hear music without a gap, and are those that would spoil it turned away at once?
 
-The server is `stretto serve` in a process of its own, with `--slots` slots, asked through the door at real-time pace,
-as `stretto bench --pace realtime` does. A player starts with the first chunk and plays by the clock; whenever it has
-nothing to play, that is an underrun.
+The server is `stretto serve` in a process of its own, with `--slots` slots or as many as by default, asked through the
+door at real-time pace, as `stretto bench --pace realtime` does. A player starts with the first chunk and plays by the
+clock; whenever it has nothing to play, that is an underrun.
 
 1. 8 listeners at once.
 2. Four more, and four more, each level at once and anew, until the server refuses some: those that it let in are the
@@ -155,10 +155,11 @@ async def main() -> None:
     """Command line."""
     options = parser(__doc__)
     options.add_argument("--duration-s", type=float, default=LONGEST_S, help="seconds of music of each piece")
-    options.add_argument("--slots", type=int, default=12, help="of the server's language model")
+    options.add_argument("--slots", type=int, help="of the server's language model; its default if not given")
     options.add_argument("--spread-s", type=float, default=1.0, help="seconds in which twice the admitted load comes")
     args = options.parse_args()
-    settings = {"STRETTO_ACOUSTIC_MAX_SLOTS": args.slots} | ({"OMP_NUM_THREADS": args.threads} if args.threads else {})
+    settings = {"STRETTO_ACOUSTIC_MAX_SLOTS": args.slots} if args.slots else {}
+    settings |= {"OMP_NUM_THREADS": args.threads} if args.threads else {}
     plan = Plan((PROMPT,), duration_s=args.duration_s, timeout_s=TIMEOUT_S, pace=Pace.REALTIME)
     async with own_server(settings) as server:
         await level(server.client, plan, 2)
@@ -173,11 +174,12 @@ async def main() -> None:
         "refused after ms, p95 / max",
     )  # fmt: skip
     waited = refusals_s(twice)
+    slots = f"{args.slots} slots" if args.slots else "as many slots as by default"
     publish(
         Outcome(
             "realtime_streams",
             PROTOCOL,
-            f"{args.duration_s:g} s a piece, {args.slots} slots, the default cascade at default settings otherwise; "
+            f"{args.duration_s:g} s a piece, {slots}, the default cascade at default settings otherwise; "
             f"admitted load {num_admitted}, twice of it within {args.spread_s:g} s",
             [Table("Real-time streams", [head, *(row(name, levels[name], each) for name, each in found.items())])],
             {

@@ -29,7 +29,7 @@ class AcousticSettings(BaseSettings):
     `musicgen,musicgen-small=hf://facebook/musicgen-small` adds an official one."""
     weights_dir: Path = Path(__file__).resolve().parents[1] / "weights"
     """Where the source `default` looks: `<weights_dir>/<name>/model.safetensors` and `config.json`."""
-    max_slots: int = Field(default=4, ge=1, le=256)
+    max_slots: int = Field(default=8, ge=1, le=256)
     """Pieces that one model generates at the same time, in one pass a frame where its layers allow it."""
     max_queued: int = Field(default=16, ge=1, le=4096)
     """Pieces that wait for a slot before the service answers RESOURCE_EXHAUSTED."""

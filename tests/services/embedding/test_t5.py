@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 from stretto_embedding import loading
 from stretto_embedding.models import t5
+from stretto_shared.nn.packed_linear import PackedLinear
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import T5Config, T5EncoderModel
 
@@ -63,6 +64,9 @@ def test_a_hugging_face_folder_is_served_as_transformers_would(tmp_path, inside_
     np.testing.assert_allclose(states.states, expected.numpy(), atol=1e-4)
     assert states.encoder_id == f"t5@{encoder.info.digest_sha256[:12]}"
     assert encoder.max_tokens == 512
+    assert encoder.info.parameter_count == sum(parameter.numel() for parameter in reference.parameters())
+    assert sum(isinstance(module, PackedLinear) for module in encoder.model.modules()) == 6 * len(encoder.model.layers)
+    assert encoder.encode(["slow piano waltz"])[0].states.tobytes() == states.states.tobytes()
 
 
 def test_buckets_tell_directions_apart_and_saturate():

@@ -17,6 +17,7 @@ from stretto_shared import weights
 from stretto_shared.errors import NotFound, NotReady
 from stretto_shared.features import ModelInfo, TextStates
 from stretto_shared.nn.heap import giving_memory_back
+from stretto_shared.nn.packed_linear import pack_linears
 from stretto_shared.nn.unfilled import unfilled
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -96,20 +97,25 @@ class TextEncoder:
 class _Built:
     model: nn.Module
     max_tokens: int
+    num_parameters: int
 
 
 def _build_bert(config: dict[str, Any], tensors: Tensors) -> _Built:
     geometry = minilm.config_from_hf(config)
     with unfilled():  # no memory for weights that are about to be replaced
-        model = minilm.MiniLm(geometry)
-    return _Built(with_state(model, minilm.state_from_hf(dict(tensors))), geometry.max_tokens)
+        model: nn.Module = minilm.MiniLm(geometry)
+    model = with_state(model, minilm.state_from_hf(dict(tensors)))
+    return _Built(model, geometry.max_tokens, _num_parameters(model))
 
 
 def _build_t5(config: dict[str, Any], tensors: Tensors) -> _Built:
     geometry = t5.config_from_hf(config)
     with unfilled():
-        model = t5.T5Encoder(geometry)
-    return _Built(with_state(model, t5.state_from_hf(dict(tensors))), geometry.max_tokens)
+        model: nn.Module = t5.T5Encoder(geometry)
+    model = with_state(model, t5.state_from_hf(dict(tensors)))
+    num_parameters = _num_parameters(model)
+    pack_linears(model)
+    return _Built(model, geometry.max_tokens, num_parameters)
 
 
 def _build_musicgen_text(config: dict[str, Any], tensors: Tensors) -> _Built:
@@ -183,11 +189,15 @@ def _load(
         service="embedding",
         digest_sha256=resolved.digest_sha256,
         licence=licence,
-        parameter_count=sum(parameter.numel() for parameter in built.model.parameters()),
+        parameter_count=built.num_parameters,
         is_default=is_default,
         source=source,
     )
     return TextEncoder(info, tokenizer, _as_encoder(built.model), max_tokens or built.max_tokens)
+
+
+def _num_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _as_encoder(model: nn.Module) -> EncoderModel:
