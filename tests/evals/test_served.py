@@ -55,7 +55,7 @@ def test_the_stepper_is_the_service_s(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = load_lm(weight_format="fp32")
     assert isinstance(stepper_of(loaded), MusicGenStepper)
     monkeypatch.setattr(MusicGenStepper, "tried", lambda model, *, max_rows: max_rows)
-    assert stepper_of(loaded) == 2 * (4 + 16)  # two rows for each of the slots' columns, and of those of a prompt
+    assert stepper_of(loaded) == 2 * (8 + 16)  # two rows for each of the slots' columns, and of those of a prompt
     monkeypatch.setenv("STRETTO_ACOUSTIC_MAX_SLOTS", "3")
     assert stepper_of(loaded) == 2 * (3 + 16)
     monkeypatch.setenv("STRETTO_ACOUSTIC_JOINS", "false")
