@@ -19,9 +19,7 @@ from heard_notes import NoteDeck, read_clips  # noqa: E402
 from note_scores import matched  # noqa: E402
 from piano_clips import list_clips, read_beginning  # noqa: E402
 from stretto_transcriber.models.onsets_frames.releases import (  # noqa: E402
-    ASYNCHRONY,
     BEFORE,
-    CHORDS,
     LASTS,
     NUM_INPUTS,
     NUM_STEPS,
@@ -29,7 +27,7 @@ from stretto_transcriber.models.onsets_frames.releases import (  # noqa: E402
     OWN_KEY,
     STRIDE,
 )
-from train_releases import faded, jittered, paths_of, title_of  # noqa: E402
+from train_releases import faded, paths_of, title_of  # noqa: E402
 
 COMMITTED = Path(stretto_transcriber.__path__[0]).parent / "weights/onsets_frames"
 RECIPE = """
@@ -42,7 +40,6 @@ average_decay = 0.9
 validate_every_s = 2.0
 num_valid_notes = 30
 most_slower = 1.2
-most_jitter_ms = 8.0
 log_every = 10
 """
 
@@ -139,22 +136,6 @@ def test_faded_notes_lose_what_was_heard_of_themselves_from_before_their_key_is_
     told[..., [OWN_KEY, OWN_FRAME, LASTS]] = 1.0
     assert torch.equal(told, given)
     assert torch.equal(faded(given, ends, 0.0, np.random.default_rng(0)), given)
-
-
-def test_chords_are_told_less_exactly_but_where_there_are_none() -> None:
-    given = torch.zeros(400, NUM_STEPS, NUM_INPUTS)
-    given[..., ASYNCHRONY] = 0.75
-    given[:300, :, CHORDS] = 0.5
-    told = jittered(given, 8.0, np.random.default_rng(0))[..., ASYNCHRONY]
-
-    assert torch.equal(told, told[:, :1].expand_as(told))
-    assert (told[300:] == 0.75).all()
-    told = told[:300, 0]
-    assert 0.15 < float((told == 0.75).float().mean()) < 0.35
-    most = (0.75**2 + 2.0**2) ** 0.5  # 3 ms and 8 ms
-    assert 0.95 * most < float(told.max()) <= most and told.min() >= 0.75
-    assert torch.equal(jittered(given, 0.0, np.random.default_rng(0)), given)
-    assert jittered(given, 80.0, np.random.default_rng(0)).max() == 3.0
 
 
 def test_it_learns_and_what_it_exports_ends_keys_where_they_go_up(folder: Path) -> None:

@@ -5,11 +5,11 @@ services/transcriber/weights/onsets_frames --heard corpus/piano_heard --run runs
 
 It learns from what the transcriber heard of the corpus (`hear_piano.py`): of each note that was found, when its key and
 its sound end by the labels. A step: B notes, those of MAPS and of piano-midi.de, from which MAPS plays, drawn more or
-less often, some of them faded sooner than they were heard to, all of them slowed down or sped up, most with chords that
-are struck less exactly; the sum of the losses of both hazards. The kept weights are a running average, of the step with
-the least mean loss of both kinds of validation clips, notated and played: a mean over all notes hides what is forgotten
-of one kind while the other is learned. No title of those clips is in the training, in whatever edition.
-`choose_thresholds.py` then chooses the levels. A run that was stopped goes on where it was.
+less often, some of them faded sooner than they were heard to, all of them slowed down or sped up; the sum of the losses
+of both hazards. The kept weights are a running average, of the step with the least mean loss of both kinds of
+validation clips, notated and played: a mean over all notes hides what is forgotten of one kind while the other is
+learned. No title of those clips is in the training, in whatever edition. `choose_thresholds.py` then chooses the
+levels. A run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -32,13 +32,9 @@ from stretto_shared.training import checkpoint
 from stretto_shared.training.loop import Budget, RunLog, learning_rate
 from stretto_transcriber.models.onsets_frames import OnsetsFramesConfig
 from stretto_transcriber.models.onsets_frames.releases import (
-    ASYNCHRONY,
-    ASYNCHRONY_OF_MS,
     BEFORE,
-    CHORDS,
     KEY,
     LASTS,
-    MOST_ASYNCHRONY,
     OWN_FRAME,
     OWN_KEY,
     SOUND,
@@ -63,7 +59,6 @@ class Recipe:
     maps_weight: float = 1.0
     faded_share: float = 0.0
     most_slower: float = 1.0
-    most_jitter_ms: float = 0.0
     validate_every_s: float = 300.0
     num_valid_notes: int = 6000
     log_every: int = 200
@@ -108,23 +103,6 @@ def faded(given: Tensor, ends: Tensor, share: float, random: np.random.Generator
     return told
 
 
-def jittered(given: Tensor, most_ms: float, random: np.random.Generator) -> Tensor:
-    """Notes as they are told [N, T, C], of chords that were struck less exactly.
-
-    Samples sound at the moment that is notated. A piano that plays by solenoids does not keep to it, nor is every onset
-    heard in a hall to the millisecond: independent errors add to an asynchrony by their squares. Of a quarter of the
-    notes the chords are as they are.
-    """
-    count = len(given)
-    errors = most_ms * ASYNCHRONY_OF_MS * np.maximum(0.0, random.uniform(-1 / 3, 1.0, count))
-    added = torch.from_numpy(errors).to(given.device, given.dtype)[:, None]
-    has_chords = (given[..., CHORDS] > 0).to(given.dtype)
-    told = given.clone()
-    told[..., ASYNCHRONY] = (given[..., ASYNCHRONY].square() + (has_chords * added).square()).sqrt()
-    told[..., ASYNCHRONY] = told[..., ASYNCHRONY].clamp(max=float(MOST_ASYNCHRONY))
-    return told
-
-
 def losses(network: ReleaseNetwork, given: Tensor, ends: Tensor) -> Tensor:
     """Of keys and of sounds [2]."""
     with torch.autocast(given.device.type, torch.bfloat16, enabled=network.training):
@@ -152,9 +130,8 @@ class Trainer:
             if some := [clip for clip in valid if is_of_maps(clip.name) == is_notated]:
                 places = (np.arange(recipe.num_valid_notes) + 0.5) / recipe.num_valid_notes
                 parts = np.array_split(places, max(1, len(places) // 250))
-                watched, random = NoteDeck(some, 1.0, device), np.random.default_rng(recipe.seed)
-                told = [watched.batch(part) for part in parts]
-                self.valid[kind] = [(jittered(given, recipe.most_jitter_ms, random), ends) for given, ends in told]
+                watched = NoteDeck(some, 1.0, device)
+                self.valid[kind] = [watched.batch(part) for part in parts]
         print(f"{len(train)} clips, {len(self.deck)} notes, {time.monotonic() - started:.0f} s", flush=True)
         self.log, self.best = RunLog(folder), float("inf")
 
@@ -166,8 +143,7 @@ class Trainer:
         random = np.random.default_rng((recipe.seed, step))
         places, slower = random.random(recipe.batch_size), random.uniform(-1.0, 1.0, recipe.batch_size)
         given, ends = self.deck.batch(places, recipe.most_slower**slower if recipe.most_slower > 1.0 else None)
-        told = jittered(faded(given, ends, recipe.faded_share, random), recipe.most_jitter_ms, random)
-        found = losses(self.network, told, ends)
+        found = losses(self.network, faded(given, ends, recipe.faded_share, random), ends)
         self.optimizer.zero_grad(set_to_none=True)
         found.sum().backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)

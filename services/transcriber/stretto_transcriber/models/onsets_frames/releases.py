@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stretto_transcriber.models.onsets_frames.asynchrony import EDGE, PARTS, PastAsynchronies
-from stretto_transcriber.models.onsets_frames.config import LOWEST_PITCH, NUM_PITCHES, RELEASE_RATE_HZ
+from stretto_transcriber.models.onsets_frames.config import LOWEST_PITCH, NUM_PITCHES
 
 STRIDE = 2
 """Frames of a step."""
@@ -47,9 +47,8 @@ IS_AFTER, SINCE, PITCH, VELOCITY, ASYNCHRONY, CHORDS = range(LASTS + 1, NUM_INPU
 CHORDS_FROM, CHORDS_TO = -1000, BEFORE + AFTER - EDGE
 """Between which frames chords are looked for, counted from the first that is read: from 20 s before it, as far as what
 follows them is known."""
-ASYNCHRONY_OF_MS, MOST_ASYNCHRONY = 0.25, np.float32(3.0)
+ASYNCHRONY_SCALE, MOST_ASYNCHRONY = np.float32(5 / PARTS), np.float32(3.0)
 """A mean asynchrony of 4 ms is told as 1, at most as 3."""
-ASYNCHRONY_SCALE = np.float32(ASYNCHRONY_OF_MS * 1000 / RELEASE_RATE_HZ / PARTS)
 DILATIONS = (1, 2, 4, 8, 16, 32)
 DROPOUT = 0.1
 KEY, SOUND = 0, 1
