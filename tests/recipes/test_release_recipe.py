@@ -39,7 +39,6 @@ warmup_steps = 5
 average_decay = 0.9
 validate_every_s = 2.0
 num_valid_notes = 30
-most_slower = 1.2
 log_every = 10
 """
 
@@ -88,28 +87,6 @@ def test_a_batch_tells_of_each_note_what_its_reader_is_told(folder: Path) -> Non
     assert np.array_equal(ends.numpy(), np.array(labels, np.float32))
 
 
-def test_a_note_told_more_slowly_is_told_the_same_later_and_ends_later(folder: Path) -> None:
-    config = OnsetsFramesConfig(
-        **weights.resolve("default", name="onsets_frames", default_dir=COMMITTED.parent).config["config"]
-    )
-    clips = read_clips(sorted((folder / "heard/train").iterdir())[:2], config, 1)
-    deck = NoteDeck(clips, 1.0, torch.device("cpu"))
-    places = (np.arange(len(deck)) + 0.5) / len(deck)
-    given, ends = deck.batch(places)
-    same, same_ends = deck.batch(places, np.ones(len(deck)))
-    slow, slow_ends = deck.batch(places, np.full(len(deck), 2.0))
-
-    assert torch.equal(given, same) and torch.equal(ends, same_ends)
-    assert torch.equal(slow_ends, 2 * ends)
-    onset = BEFORE // STRIDE
-    assert torch.equal(slow[:, onset::2, :OWN_FRAME], given[:, onset : onset + 50, :OWN_FRAME])
-    assert given[:, onset : onset + 50, :OWN_FRAME].std() > 0.05
-    assert slow[..., LASTS].sum(1) == pytest.approx((2 * given[..., LASTS].sum(1)).clamp(max=100.0), abs=1e-3)
-
-    fast, _ = deck.batch(places, np.full(len(deck), 0.4))  # reads beyond what there is of the last notes: silence
-    assert fast.isfinite().all() and (fast[-1, -10:, :OWN_FRAME] == 0.0).all()
-
-
 def test_notes_of_the_repertoire_of_maps_are_drawn_more_often(folder: Path) -> None:
     config = OnsetsFramesConfig(
         **weights.resolve("default", name="onsets_frames", default_dir=COMMITTED.parent).config["config"]
@@ -142,7 +119,6 @@ def test_it_learns_and_what_it_exports_ends_keys_where_they_go_up(folder: Path) 
     log = [json.loads(line) for line in (folder / "run/log.jsonl").read_text().splitlines()]
     losses = [line["valid_key"] for line in log if "valid_key" in line]
     assert min(losses[1:]) < losses[0]
-    assert [line["valid_played_key"] for line in log if "valid_key" in line] == losses  # no clip is of MAPS
 
     resolved = weights.resolve("default", name="onsets_frames", default_dir=folder / "run/export")
     model = build_onsets_frames(resolved.config["config"], weights.load_tensors(resolved))

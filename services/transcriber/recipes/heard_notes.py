@@ -3,7 +3,7 @@
 `NoteDeck.batch` gives what `Surroundings.of_note` gives of each note by itself; `tests/recipes/test_release_recipe.py`
 holds it to that.
 
-Legend: N notes, T = 120 steps, C = 109 numbers of a step, F frames of all clips, P pitches.
+Legend: N notes, T = 120 steps, C = 107 numbers of a step, F frames of all clips, P pitches.
 """
 
 from __future__ import annotations
@@ -20,41 +20,24 @@ from note_scores import matched
 from numpy.typing import NDArray
 from stretto_transcriber.models.notes import Notes
 from stretto_transcriber.models.onsets_frames import NoteDecoder, OnsetsFramesConfig
-from stretto_transcriber.models.onsets_frames.asynchrony import asynchronies
 from stretto_transcriber.models.onsets_frames.config import LOWEST_PITCH
 from stretto_transcriber.models.onsets_frames.release_decoding import onset_frames
 from stretto_transcriber.models.onsets_frames.releases import (
     AFTER,
-    ASYNCHRONY,
-    ASYNCHRONY_SCALE,
     BEFORE,
-    CHORDS,
-    CHORDS_FROM,
-    CHORDS_TO,
-    IS_AFTER,
     LASTS,
-    MOST_ASYNCHRONY,
     NEIGHBOURS,
     NUM_INPUTS,
     NUM_STEPS,
-    ONSET,
     OWN_FRAME,
-    PITCH,
     REACH,
-    SINCE,
     STRIDE,
-    VELOCITY,
     Surroundings,
 )
 from torch import Tensor
 
 ONSET_TOLERANCE_S = 0.05
 OF_MAPS = ("MAPS", "pianomidi")
-
-
-def is_of_maps(name: str) -> bool:
-    """Whether a clip is of MAPS or of piano-midi.de, from which MAPS plays: notated, not played by hand."""
-    return any(source in name for source in OF_MAPS)
 
 
 class HeardClip:
@@ -80,7 +63,7 @@ class HeardClip:
         self.name, self.notes = path.stem, table.astype(np.float32)
         padded = np.zeros((BEFORE + len(heads) + AFTER + 1, *heads.shape[1:]), np.float16)
         padded[BEFORE : BEFORE + len(heads)] = heads
-        self.around = Surroundings(padded, asynchronies(padded[:, ONSET], config.onset_threshold))
+        self.around = Surroundings(padded)
 
 
 def read_clips(paths: Sequence[Path], config: OnsetsFramesConfig, jobs: int) -> list[HeardClip]:
@@ -97,40 +80,25 @@ class NoteDeck:
 
     def __init__(self, clips: Sequence[HeardClip], maps_weight: float, device: torch.device) -> None:
         sizes = [len(clip.notes) for clip in clips]
-        weight = [maps_weight if is_of_maps(clip.name) else 1.0 for clip in clips]
+        weight = [maps_weight if any(source in clip.name for source in OF_MAPS) else 1.0 for clip in clips]
         reached = np.cumsum(np.repeat(weight, sizes))
         self._reached: NDArray[np.float64] = reached / reached[-1]
         starts = np.cumsum([0, *(len(clip.around.planes) for clip in clips)])[:-1]
         self._start = torch.from_numpy(np.repeat(starts, sizes)).to(device)  # [N]
-        lengths = [len(clip.around.planes) for clip in clips]
-        self._last = torch.from_numpy(np.repeat(starts + lengths - 1, sizes)).to(device)  # [N]
         self._notes = torch.from_numpy(np.concatenate([clip.notes for clip in clips])).to(device)  # [N, 6]
         self._planes = torch.from_numpy(np.concatenate([clip.around.planes for clip in clips])).to(device)
-        self._struck = torch.from_numpy(np.concatenate([clip.around.struck for clip in clips])).to(device)
         self._sums = torch.from_numpy(np.concatenate([clip.around.sums for clip in clips])).to(device)
 
     def __len__(self) -> int:
         return len(self._notes)
 
-    def batch(self, places: NDArray[np.float64], slower: NDArray[np.float64] | None = None) -> tuple[Tensor, Tensor]:
-        """The notes at places from 0 to 1: what they are told from [N, T, C], their ends in steps [N, 2].
-
-        Args:
-            places: Of each note.
-            slower: How many times as slowly as it is heard each is told; None for all as they are heard.
-        """
+    def batch(self, places: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+        """The notes at places from 0 to 1: what they are told from [N, T, C], their ends in steps [N, 2]."""
         numbers = np.minimum(np.searchsorted(self._reached, places, "right"), len(self) - 1)
         chosen = torch.from_numpy(numbers).to(self._notes.device)
         first, pitch, velocity, sound = self._notes[chosen, :4].unbind(1)
-        ends = self._notes[chosen, 4:]
         since = torch.arange(NUM_STEPS, device=chosen.device) * STRIDE - BEFORE  # frames after the onset
-        read = self._start[chosen] + first.long()
-        frames = read[:, None] + since + BEFORE  # [N, T]
-        if slower is not None:
-            times = torch.from_numpy(slower.astype(np.float32)).to(chosen.device)
-            sound, ends = sound * times, ends * times[:, None]
-            frames = read[:, None] + BEFORE + (since / times[:, None]).round().long()
-            frames = frames.clamp(min=self._start[chosen][:, None]).minimum(self._last[chosen][:, None])
+        frames = (self._start[chosen] + first.long())[:, None] + since + BEFORE  # [N, T]
         keys = (pitch.long() - LOWEST_PITCH)[:, None] + torch.arange(NEIGHBOURS, device=chosen.device)
         near = self._planes[frames].gather(3, keys[:, None, None].expand(-1, NUM_STEPS, 3, -1)).float()
         given = torch.zeros(len(chosen), NUM_STEPS, NUM_INPUTS, device=chosen.device)
@@ -140,13 +108,8 @@ class NoteDeck:
         given[..., 2 * NEIGHBOURS + 1 : 2 * NEIGHBOURS + 4] = self._sums[frames].float()
         lasts = ((sound[:, None] - since) / STRIDE).clamp(0.0, 1.0)
         given[..., LASTS] = torch.where(since >= 0, lasts, 0.0)
-        given[..., IS_AFTER] = (since >= 0).float()
-        given[..., SINCE] = since / 100.0
-        given[..., PITCH] = ((pitch - 60) / 24.0)[:, None]
-        given[..., VELOCITY] = (velocity / 64.0 - 1.0)[:, None]
-        before = self._struck[(read + CHORDS_FROM).maximum(self._start[chosen])]
-        pairs, parts = (self._struck[read + CHORDS_TO] - before).float().unbind(1)
-        mean = parts / pairs.clamp(min=1.0) * float(ASYNCHRONY_SCALE)
-        given[..., ASYNCHRONY] = mean.clamp(max=float(MOST_ASYNCHRONY))[:, None]
-        given[..., CHORDS] = (pairs / (pairs + 4.0))[:, None]
-        return given, ends
+        given[..., -4] = (since >= 0).float()
+        given[..., -3] = since / 100.0
+        given[..., -2] = ((pitch - 60) / 24.0)[:, None]
+        given[..., -1] = (velocity / 64.0 - 1.0)[:, None]
+        return given, self._notes[chosen, 4:]

@@ -5,22 +5,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from stretto_transcriber.models.onsets_frames.asynchrony import asynchronies
 from stretto_transcriber.models.onsets_frames.releases import (
     AFTER,
-    ASYNCHRONY,
     BEFORE,
-    CHORDS,
-    LASTS,
     NEIGHBOURS,
     NUM_ENDS_STEPS,
     NUM_INPUTS,
     NUM_STEPS,
-    ONSET,
-    PITCH,
     REACH,
     STRIDE,
-    VELOCITY,
     ReleaseNetwork,
     ReleaseReader,
     Surroundings,
@@ -28,7 +21,7 @@ from stretto_transcriber.models.onsets_frames.releases import (
     hazard_loss,
 )
 
-FRAME, KEY = 2, 4
+ONSET, FRAME, KEY = 0, 2, 4
 
 
 def random_network(seed=0, channels=8):
@@ -45,10 +38,6 @@ def random_notes(count=5, seed=0):
 
 def heads_of(frames=BEFORE + AFTER + 1):
     return np.zeros((frames, 5, 88), np.float32)
-
-
-def around(heads, threshold=0.3):
-    return Surroundings(heads, asynchronies(heads[:, ONSET], threshold))
 
 
 @torch.inference_mode()
@@ -96,7 +85,7 @@ def test_a_note_is_told_of_its_neighbours_where_they_are():
     heads[BEFORE + 11, ONSET, 67 - 21] = 0.8  # the second frame of a step
     heads[BEFORE + 30, KEY, 55 - 21] = 0.7
     heads[BEFORE + 8, FRAME, 60 - 21] = 0.6
-    given = around(heads).of_note(0, 60, 64, math.inf)
+    given = Surroundings(heads).of_note(0, 60, 64, math.inf)
     onset, key, own = given[:, :NEIGHBOURS], given[:, NEIGHBOURS : 2 * NEIGHBOURS], given[:, 2 * NEIGHBOURS]
 
     at = BEFORE // STRIDE
@@ -110,7 +99,7 @@ def test_a_note_is_told_of_its_neighbours_where_they_are():
 def test_the_ends_of_the_keyboard_have_silent_neighbours(pitch):
     heads = heads_of()
     heads[:, KEY] = 1.0
-    key = around(heads).of_note(0, pitch, 64, 10.0)[:, NEIGHBOURS : 2 * NEIGHBOURS]
+    key = Surroundings(heads).of_note(0, pitch, 64, 10.0)[:, NEIGHBOURS : 2 * NEIGHBOURS]
     wanted = [21 <= pitch + step <= 108 for step in range(-REACH, REACH + 1)]
 
     assert (key == np.array(wanted, np.float32)).all()
@@ -118,41 +107,16 @@ def test_the_ends_of_the_keyboard_have_silent_neighbours(pitch):
 
 @pytest.mark.parametrize(("sound_frames", "steps"), [(10.0, 5.0), (11.0, 5.5), (0.5, 0.25), (math.inf, 100.0)])
 def test_a_note_is_told_how_long_it_sounds(sound_frames, steps):
-    lasts = around(heads_of()).of_note(0, 60, 64, sound_frames)[:, LASTS]
+    lasts = Surroundings(heads_of()).of_note(0, 60, 64, sound_frames)[:, -5]
     assert lasts.sum() == pytest.approx(steps)
     assert (lasts[: BEFORE // STRIDE] == 0).all()
 
 
 def test_pitch_and_velocity_are_told():
-    told = around(heads_of())
-    first, second = told.of_note(0, 60, 64, 10.0), told.of_note(0, 72, 127, 10.0)
-    assert (first[:, [PITCH, VELOCITY]] == 0).all()
-    assert second[0, [PITCH, VELOCITY]].tolist() == pytest.approx([0.5, 127 / 64 - 1])
-
-
-def strike(heads, frame, pitch_midi):
-    """An onset at a place between frames, as the onset head falls from it on either side."""
-    frames = np.arange(len(heads))
-    heads[:, ONSET, pitch_midi - 21] = np.maximum(heads[:, ONSET, pitch_midi - 21], 1 - np.abs(frames - frame) / 2.5)
-
-
-@pytest.mark.parametrize(("apart_ms", "told"), [(0.0, 0.0), (2.0, 0.5), (8.0, 2.0), (30.0, 3.0)])
-def test_a_note_is_told_how_exactly_chords_are_struck_and_of_how_many(apart_ms, told):
-    heads = heads_of()
-    for chord, frame in enumerate((20.2, 60.0, 130.7, 200.4)):
-        for pitch, late_ms in ((48 + chord, 0.0), (60 + chord, apart_ms)):
-            strike(heads, frame + late_ms / 20, pitch)
-    strike(heads, 160.0, 72)  # alone
-    given = around(heads).of_note(0, 60, 64, 10.0)
-
-    assert given[:, ASYNCHRONY] == pytest.approx(np.full(NUM_STEPS, told), abs=0.01)
-    assert given[:, CHORDS] == pytest.approx(np.full(NUM_STEPS, 4 / 8))
-    later = around(np.concatenate([heads_of(900), heads])).of_note(900, 60, 64, 10.0)
-    before = around(np.concatenate([heads, heads_of(900)])).of_note(900, 60, 64, 10.0)  # up to 20 s ago
-    chords = [ASYNCHRONY, CHORDS]
-    assert np.array_equal(later, given) and np.array_equal(before[:, chords], given[:, chords])
-    lone = around(heads, 1.1).of_note(0, 60, 64, 10.0)
-    assert (lone[:, chords] == 0).all()
+    around = Surroundings(heads_of())
+    first, second = around.of_note(0, 60, 64, 10.0), around.of_note(0, 72, 127, 10.0)
+    assert (first[:, -2:] == 0).all()
+    assert second[0, -2:].tolist() == pytest.approx([0.5, 127 / 64 - 1])
 
 
 def test_the_loss_is_the_likelihood_of_the_step_in_which_a_note_ends():

@@ -4,8 +4,7 @@ A note is read when its sound has ended and 4 s have been heard since its onset,
 chance that its key, or its sound, still lasts falls to the config's level, but no later than the frame head let it
 sound; where that chance does not fall so far within 4 s, it ends with the frame head.
 
-What is kept: the heads since .8 s before the earliest note that has not been read, which is 36 s at most, and two
-numbers for each frame of the 20 s before them.
+What is kept: the heads since .8 s before the earliest note that has not been read, which is 36 s at most.
 
 Legend: T frames, P = 5 * 88 numbers of a frame.
 """
@@ -19,15 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stretto_transcriber.models.notes import NoteEnds, Notes
-from stretto_transcriber.models.onsets_frames.asynchrony import PastAsynchronies, asynchronies
 from stretto_transcriber.models.onsets_frames.config import NUM_PITCHES, OnsetsFramesConfig
 from stretto_transcriber.models.onsets_frames.decoding import MIN_NOTE_S, NoteDecoder
 from stretto_transcriber.models.onsets_frames.releases import (
     AFTER,
     BEFORE,
-    CHORDS_FROM,
     KEY,
-    ONSET,
     SOUND,
     Floats,
     Surroundings,
@@ -63,7 +59,6 @@ class ReleaseDecoder:
         self._waiting = Notes.empty()
         self._heads = np.zeros((BEFORE, config.num_heads, NUM_PITCHES), np.float32)  # silence before the first frame
         self._first = -BEFORE  # the frame of their first row
-        self._past = PastAsynchronies(-CHORDS_FROM)
 
     @property
     def complete_s(self) -> float:
@@ -99,12 +94,11 @@ class ReleaseDecoder:
         frames = onset_frames(waiting, self._config)
         is_due = frames + AFTER + 1 <= num_heard
         due = _some(waiting, is_due)
-        found = asynchronies(self._heads[:, ONSET], self._config.onset_threshold)
         if len(due):
-            around = Surroundings(self._heads, found, self._past)
+            around = Surroundings(self._heads)
             due = self._told(due, around, frames[is_due] - BEFORE - self._first)
         self._waiting = _some(waiting, ~is_due)
-        self._forget(found)
+        self._forget()
         return due
 
     def _told(self, notes: Notes, around: Surroundings, first: NDArray[np.int64]) -> Notes:
@@ -119,11 +113,10 @@ class ReleaseDecoder:
             ends_s[index] = min(ends_s[index], notes.onset_s[index] + max(told_s, MIN_NOTE_S))
         return Notes(notes.onset_s, ends_s, notes.pitch_midi, notes.velocity)
 
-    def _forget(self, found: NDArray[np.int64]) -> None:
-        """Leave out the frames that no note will be read with, and keep how exactly chords were struck in them."""
+    def _forget(self) -> None:
+        """Leave out the frames that no note will be read with."""
         earliest = int(np.floor(self.complete_s * self._config.frame_rate_hz)) - BEFORE - 1
         if (beyond := earliest - self._first) > 0:
-            self._past.forget(found, beyond)
             self._heads, self._first = self._heads[beyond:].copy(), earliest
 
 

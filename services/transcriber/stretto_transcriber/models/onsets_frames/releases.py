@@ -2,17 +2,16 @@
 
 Under the pedal a release can hardly be heard, but it can be told: a player lets go of a key as the next note of its
 voice begins. So a note is read with its neighbours: the onsets and keys of 24 semitones on either side, from .8 s
-before its onset to 4 s after it, at 25 Hz; and with how exactly chords are struck together since 20 s before, which
-tells notated lengths from hands (`asynchrony.py`). Dilated convolutions over that time give, of each step after the
-onset, the chance that the note ends in it if it has not yet ended (a discrete-time hazard, Gensheimer and Narasimhan
-2019, https://arxiv.org/abs/1805.00917), once for its key and once for its sound. It ends where the chance that it still
-lasts falls below a level that validation has chosen. The network and its use are the house's own; no paper is followed.
+before its onset to 4 s after it, at 25 Hz. Dilated convolutions over that time give, of each step after the onset, the
+chance that the note ends in it if it has not yet ended (a discrete-time hazard, Gensheimer and Narasimhan 2019,
+https://arxiv.org/abs/1805.00917), once for its key and once for its sound. It ends where the chance that it still lasts
+falls below a level that validation has chosen. The network and its use are the house's own; no paper is followed.
 
 `ReleaseNetwork` learns, in torch; `ReleaseReader` reads with its weights, in numpy, one note by itself, so that what a
 note is told does not depend on the others that are told with it; `tiled_releases.py` does so by the native kernel. None
 knows of streams; `release_decoding.py` does.
 
-Legend: N notes, T = 120 steps, of which A = 100 after the onset, C = 109 numbers of a step, H channels; frames of
+Legend: N notes, T = 120 steps, of which A = 100 after the onset, C = 107 numbers of a step, H channels; frames of
 50 Hz, P = 88 pitches.
 """
 
@@ -28,7 +27,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stretto_transcriber.models.onsets_frames.asynchrony import EDGE, PARTS, PastAsynchronies
 from stretto_transcriber.models.onsets_frames.config import LOWEST_PITCH, NUM_PITCHES
 
 STRIDE = 2
@@ -39,22 +37,15 @@ REACH = 24
 """Semitones on either side."""
 NEIGHBOURS = 2 * REACH + 1
 NUM_STEPS, NUM_ENDS_STEPS = (BEFORE + AFTER) // STRIDE, AFTER // STRIDE
-NUM_INPUTS = 2 * NEIGHBOURS + 11
-OWN_KEY, OWN_FRAME, LASTS = NEIGHBOURS + REACH, 2 * NEIGHBOURS, 2 * NEIGHBOURS + 4
+NUM_INPUTS = 2 * NEIGHBOURS + 9
+OWN_KEY, OWN_FRAME, LASTS = NEIGHBOURS + REACH, 2 * NEIGHBOURS, NUM_INPUTS - 5
 """Columns of what a note is told that say of itself how its key and its sound are heard, and how long it sounds."""
-IS_AFTER, SINCE, PITCH, VELOCITY, ASYNCHRONY, CHORDS = range(LASTS + 1, NUM_INPUTS)
-"""Columns: whether the onset is past and for how long, what is struck, how exactly chords are, how many are heard."""
-CHORDS_FROM, CHORDS_TO = -1000, BEFORE + AFTER - EDGE
-"""Between which frames chords are looked for, counted from the first that is read: from 20 s before it, as far as what
-follows them is known."""
-ASYNCHRONY_SCALE, MOST_ASYNCHRONY = np.float32(5 / PARTS), np.float32(3.0)
-"""A mean asynchrony of 4 ms is told as 1, at most as 3."""
 DILATIONS = (1, 2, 4, 8, 16, 32)
 DROPOUT = 0.1
 KEY, SOUND = 0, 1
 """Columns of what is told."""
 _RARE = -3.0
-ONSET, _FRAME, _KEY_DOWN = 0, 2, 4  # of the heads, as `Heads.stacked` has them
+_ONSET, _FRAME, _KEY_DOWN = 0, 2, 4  # of the heads, as `Heads.stacked` has them
 
 Floats = NDArray[np.float32]
 
@@ -64,30 +55,16 @@ class Surroundings:
 
     `planes` [T, 3, P + 2 * REACH]: onsets, keys and frames with silent neighbours; `sums` [T, 3] over pitch.
 
-    `struck` [T + F, 2]: sums of asynchronies before each frame and before each of the F forgotten ones before them.
-
     Args:
         heads: [T + 1, heads, P], of any precision, which is kept: the frame after the last one is needed, too.
-        found: Of each of these frames, how exactly chords are struck (`asynchronies`) [T + 1, 2].
-        past: The same of what came before and is forgotten; None for silence.
     """
 
-    def __init__(
-        self,
-        heads: NDArray[np.floating[Any]],
-        found: NDArray[np.int64],
-        past: PastAsynchronies | None = None,
-    ) -> None:
-        onset = np.maximum(heads[:-1, ONSET], heads[1:, ONSET])  # of both frames of a step that begins here
+    def __init__(self, heads: NDArray[np.floating[Any]]) -> None:
+        onset = np.maximum(heads[:-1, _ONSET], heads[1:, _ONSET])  # of both frames of a step that begins here
         planes = np.stack([onset, heads[:-1, _KEY_DOWN], heads[:-1, _FRAME]], 1)
         self.planes = np.zeros((len(planes), 3, NUM_PITCHES + 2 * REACH), heads.dtype)
         self.planes[:, :, REACH:-REACH] = planes
         self.sums = planes.sum(2) / 8.0
-        past = past or PastAsynchronies(-CHORDS_FROM)
-        self._num_before = past.num_before
-        joined = past.joined(found)[:-1]
-        self.struck = np.zeros_like(joined)
-        joined[:-1].cumsum(0, out=self.struck[1:])
 
     def of_note(self, first: int, pitch_midi: int, velocity: int, sound_frames: float) -> Floats:
         """What a note is told from [T, C].
@@ -109,14 +86,10 @@ class Surroundings:
         since = (np.arange(NUM_STEPS) * STRIDE - BEFORE).astype(np.float32)  # frames after the onset
         lasts = np.clip((np.float32(sound_frames) - since) / STRIDE, 0.0, 1.0)
         given[:, LASTS] = np.where(since >= 0, lasts, 0.0)
-        given[:, IS_AFTER] = since >= 0
-        given[:, SINCE] = since / 100.0
-        given[:, PITCH] = (pitch_midi - 60) / 24.0
-        given[:, VELOCITY] = velocity / 64.0 - 1.0
-        at = self._num_before + first
-        pairs, parts = (self.struck[at + CHORDS_TO] - self.struck[max(0, at + CHORDS_FROM)]).astype(np.float32)
-        given[:, ASYNCHRONY] = min(parts / max(pairs, np.float32(1.0)) * ASYNCHRONY_SCALE, MOST_ASYNCHRONY)
-        given[:, CHORDS] = pairs / (pairs + np.float32(4.0))
+        given[:, -4] = since >= 0
+        given[:, -3] = since / 100.0
+        given[:, -2] = (pitch_midi - 60) / 24.0
+        given[:, -1] = velocity / 64.0 - 1.0
         return given
 
 

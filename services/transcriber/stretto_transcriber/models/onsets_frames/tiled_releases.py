@@ -3,7 +3,7 @@
 Notes are the frames of a lattice and their steps its columns, so that a note is told the same bytes in any company. The
 layers, and what rounds, are those of `tiled.py`; hazards are float32.
 
-Legend: N notes, T = 120 steps, of which A = 100 after the onset, C = 109 numbers of a step, H channels.
+Legend: N notes, T = 120 steps, of which A = 100 after the onset, C = 107 numbers of a step, H channels.
 """
 
 from __future__ import annotations
