@@ -115,7 +115,7 @@ def _build_t5(config: dict[str, Any], tensors: Tensors) -> _Built:
     model = with_state(model, t5.state_from_hf(dict(tensors)))
     num_parameters = _num_parameters(model)
     pack_linears(model)
-    for parameter in model.parameters():  # the others: as copies, or the whole file stays mapped, what is packed included
+    for parameter in model.parameters():  # the others, as copies: else the file stays mapped, what is packed included
         parameter.data = parameter.detach().clone()
     return _Built(model, geometry.max_tokens, num_parameters)
 
