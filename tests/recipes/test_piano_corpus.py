@@ -26,11 +26,12 @@ from piano_performances import (
     list_pieces,
     perturbed,
     read_performance,
+    reproduced,
     sounding_ends,
     with_pedal,
 )
 from piano_recording import recorded
-from render_piano import drawn_excerpt, render_piece
+from render_piano import drawn_excerpt, of_held_out_piano, render_all, render_piece
 from sampled_piano import Stroke, read_layers, soundfont
 
 CONFIG = OnsetsFramesConfig()
@@ -129,11 +130,43 @@ def test_a_piece_is_rendered_whole_or_a_minute_or_two_of_it(tmp_path, is_whole):
     times = np.arange(0.0, 600.0, 0.5)
     write_midi(tmp_path / "a.mid", [(time, time + 0.4, 60 + number % 12, 80) for number, time in enumerate(times)])
     synth, piece = Silent(), piano_performances.Piece("a", tmp_path / "a.mid", "train")
-    seconds = render_piece(synth, piece, np.random.default_rng(0), tmp_path, "clip", is_whole)
+    seconds = render_piece(synth, piece, np.random.default_rng(0), tmp_path, "clip", is_whole=is_whole, spread_s=0.0)
 
     count = len(synth.played.notes)
     assert count == len(np.load(tmp_path / "clip.npy")) and seconds == soundfile.info(tmp_path / "clip.wav").duration
     assert count == len(times) if is_whole else 120 <= count <= 240
+
+
+def test_a_piano_with_solenoids_strikes_chords_less_exactly_and_keeps_one_stroke_of_a_key_at_a_time():
+    times = np.repeat(np.arange(0.0, 200.0, 0.5), 2)
+    pitches = np.tile([60.0, 64.0], len(times) // 2)
+    whole = Performance(
+        np.column_stack([times, times + 0.5, pitches, np.full_like(times, 80)]), np.array([[1.0, 127.0]])
+    )
+    played = reproduced(whole, np.random.default_rng(0), 0.007)
+
+    assert played.pedal is whole.pedal and len(played.notes) == len(whole.notes) and played.notes[0, 0] >= 0.0
+    lower, upper = (played.notes[played.notes[:, 2] == pitch] for pitch in (60, 64))
+    assert np.abs(lower[:, 0] - upper[:, 0]).mean() == pytest.approx(1.13 * 0.007, rel=0.1)
+    assert (lower[1:, 0] >= lower[:-1, 1]).all() and (lower[:, 1] > lower[:, 0]).all()
+    assert (np.diff(played.notes[:, 0]) >= 0.0).all()
+
+
+def test_what_the_held_out_piano_plays_is_for_validation_but_not_what_the_recordings_play(tmp_path):
+    for title in ("chpn-p7", "chpn_op10_e01"):
+        (tmp_path / f"MAPS_MUS-{title}_{render_piano.HELD_OUT_PIANO}.tsv").touch()
+    (tmp_path / "MAPS_MUS-bach_846_AkPnBcht.tsv").touch()
+    names = ("pianomidi_chpn-p7", "pianomidi_chpn_op10_e01", "pianomidi_bach_846", "asap_chpn-p7")
+    found = of_held_out_piano([piano_performances.Piece(name, tmp_path, "train") for name in names], tmp_path)
+    assert [(piece.name, piece.split) for piece in found] == [("pianomidi_chpn-p7", "valid")]
+
+
+def test_rendering_ends_when_there_is_nothing_more_to_validate_on(tmp_path, monkeypatch):
+    write_midi(tmp_path / "a.mid", [(time, time + 0.4, 60, 80) for time in np.arange(0.0, 30.0, 0.5)])
+    monkeypatch.setattr(render_piano, "PianoSynthesizer", lambda soundfont, program: Silent())
+    piece = piano_performances.Piece("a", tmp_path / "a.mid", "valid")
+    render_all([piece], [render_piano.Voice(Path("font.sf2"), 0, 1.0)], tmp_path / "out", 9.0, 0, is_whole=True)
+    assert [path.name for path in (tmp_path / "out/valid").glob("*.npy")] == ["00001_font0_a.npy"]
 
 
 def test_some_excerpts_begin_with_the_piece():

@@ -15,6 +15,7 @@ from stretto_transcriber.models.onsets_frames import OnsetsFramesConfig, build_o
 
 RECIPES = Path(__file__).parents[2] / "services/transcriber/recipes"
 sys.path.append(str(RECIPES))
+import choose_levels  # noqa: E402
 from heard_notes import NoteDeck, read_clips  # noqa: E402
 from note_scores import matched  # noqa: E402
 from piano_clips import list_clips, read_beginning  # noqa: E402
@@ -39,6 +40,7 @@ warmup_steps = 5
 average_decay = 0.9
 validate_every_s = 2.0
 num_valid_notes = 30
+most_slower = 1.2
 log_every = 10
 """
 
@@ -87,6 +89,28 @@ def test_a_batch_tells_of_each_note_what_its_reader_is_told(folder: Path) -> Non
     assert np.array_equal(ends.numpy(), np.array(labels, np.float32))
 
 
+def test_a_note_told_more_slowly_is_told_the_same_later_and_ends_later(folder: Path) -> None:
+    config = OnsetsFramesConfig(
+        **weights.resolve("default", name="onsets_frames", default_dir=COMMITTED.parent).config["config"]
+    )
+    clips = read_clips(sorted((folder / "heard/train").iterdir())[:2], config, 1)
+    deck = NoteDeck(clips, 1.0, torch.device("cpu"))
+    places = (np.arange(len(deck)) + 0.5) / len(deck)
+    given, ends = deck.batch(places)
+    same, same_ends = deck.batch(places, np.ones(len(deck)))
+    slow, slow_ends = deck.batch(places, np.full(len(deck), 2.0))
+
+    assert torch.equal(given, same) and torch.equal(ends, same_ends)
+    assert torch.equal(slow_ends, 2 * ends)
+    onset = BEFORE // STRIDE
+    assert torch.equal(slow[:, onset::2, :OWN_FRAME], given[:, onset : onset + 50, :OWN_FRAME])
+    assert given[:, onset : onset + 50, :OWN_FRAME].std() > 0.05
+    assert slow[..., LASTS].sum(1) == pytest.approx((2 * given[..., LASTS].sum(1)).clamp(max=100.0), abs=1e-3)
+
+    fast, _ = deck.batch(places, np.full(len(deck), 0.4))  # reads beyond what there is of the last notes: silence
+    assert fast.isfinite().all() and (fast[-1, -10:, :OWN_FRAME] == 0.0).all()
+
+
 def test_notes_of_the_repertoire_of_maps_are_drawn_more_often(folder: Path) -> None:
     config = OnsetsFramesConfig(
         **weights.resolve("default", name="onsets_frames", default_dir=COMMITTED.parent).config["config"]
@@ -119,6 +143,7 @@ def test_it_learns_and_what_it_exports_ends_keys_where_they_go_up(folder: Path) 
     log = [json.loads(line) for line in (folder / "run/log.jsonl").read_text().splitlines()]
     losses = [line["valid_key"] for line in log if "valid_key" in line]
     assert min(losses[1:]) < losses[0]
+    assert [line["valid_played_key"] for line in log if "valid_key" in line] == losses  # no clip is of MAPS
 
     resolved = weights.resolve("default", name="onsets_frames", default_dir=folder / "run/export")
     model = build_onsets_frames(resolved.config["config"], weights.load_tensors(resolved))
@@ -128,6 +153,59 @@ def test_it_learns_and_what_it_exports_ends_keys_where_they_go_up(folder: Path) 
     assert len(pairs) > 20
     lasted_s = np.median([notes.offset_s[i] - clip.notes[j, 0] for i, j in pairs])
     assert lasted_s == pytest.approx(0.2, abs=0.03)
+
+
+def test_levels_are_chosen_by_the_mean_of_both_kinds_of_clips(folder: Path) -> None:
+    config = OnsetsFramesConfig(
+        **weights.resolve("default", name="onsets_frames", default_dir=COMMITTED.parent).config["config"]
+    )
+    best = {"MAPS_a": (0.3, 0.9), "MAPS_b": (0.3, 0.9), "played": (0.5, 1.0)}
+    clips = {
+        name: {
+            (ends, level): (0.5, reached if level == peak else 0.1 * level)
+            for ends in choose_levels.COLUMNS
+            for level in choose_levels.LEVELS
+        }
+        for name, (peak, reached) in best.items()
+    }
+    means = choose_levels.means_of(clips)
+    assert means["notated"]["key", 0.3] == pytest.approx((0.5, 0.9))
+    found = choose_levels.chosen(config, means)
+    assert (found.key_level, found.sound_level) == (0.5, 0.5)  # of clips alike the notated ones would have won
+    del means["played"]
+    assert choose_levels.chosen(config, means).key_level == 0.3
+
+
+def test_levels_of_what_was_learned_are_chosen_and_written(folder: Path) -> None:
+    (folder / "heard_again/valid").mkdir(parents=True)
+    for path in (folder / "heard/valid").iterdir():
+        (folder / "heard_again/valid" / path.name).symlink_to(path)
+    base = ("--weights", folder / "run/export/onsets_frames", "--heard", folder / "heard_again")
+    run("choose_levels.py", *base, "--out", folder / "chosen/onsets_frames")
+    resolved = weights.resolve("default", name="onsets_frames", default_dir=folder / "chosen")
+    before = weights.resolve("default", name="onsets_frames", default_dir=folder / "run/export")
+    levels = ("key_level", "sound_level")
+    assert all(resolved.config["config"][name] in choose_levels.LEVELS for name in levels)
+    changed = {name for name, value in resolved.config["config"].items() if before.config["config"][name] != value}
+    assert changed <= set(levels)
+    kept, old = (weights.load_tensors(each) for each in (resolved, before))
+    assert all(torch.equal(kept[name], old[name]) for name in old) and len(kept) == len(old)
+
+
+def test_a_reader_that_remembers_reads_a_note_once() -> None:
+    class Counting:
+        read = 0
+
+        def lasting(self, given: np.ndarray) -> np.ndarray:
+            self.read += len(given)
+            return given[:, :100, :2] * 2
+
+    given = np.random.default_rng(0).random((3, NUM_STEPS, NUM_INPUTS), np.float32)
+    counting = Counting()
+    reader = choose_levels.Remembering(counting)
+    first = reader.lasting(given[:2])
+    assert np.array_equal(reader.lasting(given), given[:, :100, :2] * 2) and counting.read == 3
+    assert np.array_equal(first, reader.lasting(given[:2]))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@
 The heads are heard once, of the beginnings of the validation clips, as they are and recorded in rooms, by windows and
 in the number format as they are served. Then one threshold after the other, twice over, takes the value with the best
 sum of note F1 at 50 ms and, at a third of its weight each, of F1 with the ends of sounds and of keys and of F1 of
-frames by either: means over clips.
+frames by either: means over clips. `choose_levels.py` chooses the levels of a network of releases.
 """
 
 from __future__ import annotations
@@ -37,8 +37,6 @@ GRIDS = {
     "offset_threshold": (0.1, 0.2, 0.3, 0.4, 0.5, 1.1),
     "key_threshold": (0.4, 0.45, 0.5, 0.55, 0.6, 0.65),
     "held_key_threshold": (0.2, 0.25, 0.3, 0.35, 0.4, 0.5),
-    "key_level": (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6),
-    "sound_level": (0.0, 0.2, 0.3, 0.4, 0.5),
 }
 
 Heard = list[tuple[NDArray[np.float32], NDArray[np.float64]]]
@@ -57,7 +55,6 @@ def names_of(config: OnsetsFramesConfig, only: Sequence[str]) -> list[str]:
         if (not only or name in only)
         and (config.has_key_head or not name.endswith("key_threshold"))
         and not (config.release_channels and name.endswith("key_threshold"))
-        and (config.release_channels or not name.endswith("level"))
     ]
 
 

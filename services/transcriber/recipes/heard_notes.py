@@ -40,6 +40,11 @@ ONSET_TOLERANCE_S = 0.05
 OF_MAPS = ("MAPS", "pianomidi")
 
 
+def is_of_maps(name: str) -> bool:
+    """Whether a clip is of MAPS or of piano-midi.de, from which MAPS plays: notated, not played by hand."""
+    return any(source in name for source in OF_MAPS)
+
+
 class HeardClip:
     """One clip: its notes that were found and are among its labels, and what was heard around them.
 
@@ -80,11 +85,13 @@ class NoteDeck:
 
     def __init__(self, clips: Sequence[HeardClip], maps_weight: float, device: torch.device) -> None:
         sizes = [len(clip.notes) for clip in clips]
-        weight = [maps_weight if any(source in clip.name for source in OF_MAPS) else 1.0 for clip in clips]
+        weight = [maps_weight if is_of_maps(clip.name) else 1.0 for clip in clips]
         reached = np.cumsum(np.repeat(weight, sizes))
         self._reached: NDArray[np.float64] = reached / reached[-1]
-        starts = np.cumsum([0, *(len(clip.around.planes) for clip in clips)])[:-1]
+        lengths = [len(clip.around.planes) for clip in clips]
+        starts = np.cumsum([0, *lengths])[:-1]
         self._start = torch.from_numpy(np.repeat(starts, sizes)).to(device)  # [N]
+        self._last = torch.from_numpy(np.repeat(starts + lengths - 1, sizes)).to(device)  # [N]
         self._notes = torch.from_numpy(np.concatenate([clip.notes for clip in clips])).to(device)  # [N, 6]
         self._planes = torch.from_numpy(np.concatenate([clip.around.planes for clip in clips])).to(device)
         self._sums = torch.from_numpy(np.concatenate([clip.around.sums for clip in clips])).to(device)
@@ -92,13 +99,25 @@ class NoteDeck:
     def __len__(self) -> int:
         return len(self._notes)
 
-    def batch(self, places: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
-        """The notes at places from 0 to 1: what they are told from [N, T, C], their ends in steps [N, 2]."""
+    def batch(self, places: NDArray[np.float64], slower: NDArray[np.float64] | None = None) -> tuple[Tensor, Tensor]:
+        """The notes at places from 0 to 1: what they are told from [N, T, C], their ends in steps [N, 2].
+
+        Args:
+            places: Of each note.
+            slower: How many times as slowly as it is heard each is told; None for all as they are heard.
+        """
         numbers = np.minimum(np.searchsorted(self._reached, places, "right"), len(self) - 1)
         chosen = torch.from_numpy(numbers).to(self._notes.device)
         first, pitch, velocity, sound = self._notes[chosen, :4].unbind(1)
+        ends = self._notes[chosen, 4:]
         since = torch.arange(NUM_STEPS, device=chosen.device) * STRIDE - BEFORE  # frames after the onset
-        frames = (self._start[chosen] + first.long())[:, None] + since + BEFORE  # [N, T]
+        read = self._start[chosen] + first.long()
+        frames = read[:, None] + since + BEFORE  # [N, T]
+        if slower is not None:
+            times = torch.from_numpy(slower.astype(np.float32)).to(chosen.device)
+            sound, ends = sound * times, ends * times[:, None]
+            frames = read[:, None] + BEFORE + (since / times[:, None]).round().long()
+            frames = frames.clamp(min=self._start[chosen][:, None]).minimum(self._last[chosen][:, None])
         keys = (pitch.long() - LOWEST_PITCH)[:, None] + torch.arange(NEIGHBOURS, device=chosen.device)
         near = self._planes[frames].gather(3, keys[:, None, None].expand(-1, NUM_STEPS, 3, -1)).float()
         given = torch.zeros(len(chosen), NUM_STEPS, NUM_INPUTS, device=chosen.device)
@@ -112,4 +131,4 @@ class NoteDeck:
         given[..., -3] = since / 100.0
         given[..., -2] = ((pitch - 60) / 24.0)[:, None]
         given[..., -1] = (velocity / 64.0 - 1.0)[:, None]
-        return given, self._notes[chosen, 4:]
+        return given, ends

@@ -137,6 +137,21 @@ def perturbed(performance: Performance, random: np.random.Generator) -> Performa
     return Performance(notes[inside], pedal)
 
 
+def reproduced(performance: Performance, random: np.random.Generator, spread_s: float) -> Performance:
+    """As a piano with solenoids plays a sequence: every stroke and every release off by an error of its own.
+
+    Args:
+        performance: What is sent to the piano.
+        random: Of the errors, which are normal.
+        spread_s: Their standard deviation. Two notes of one tick then lie 1.13 of it apart in the mean.
+    """
+    notes = performance.notes.copy()
+    notes[:, :2] += random.normal(0.0, spread_s, (len(notes), 2))
+    notes[:, :2] -= min(0.0, float(notes[:, 0].min()))
+    notes[:, 1] = np.maximum(notes[:, 1], notes[:, 0] + MIN_REPEAT_S)
+    return Performance(_on_one_keyboard(notes), performance.pedal)
+
+
 def sounding_ends(performance: Performance, length_s: float) -> NDArray[np.float64]:
     """When each note ends [N]: its release, or that of the pedal if it is down then, or the same key struck again."""
     notes, pedal = performance.notes, performance.pedal

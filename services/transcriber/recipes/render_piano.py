@@ -16,6 +16,7 @@ FluidSynth renders at 16 kHz at once: from 32 kHz, decimated, every band of 1 kH
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import tarfile
 import tempfile
 import time
@@ -36,6 +37,7 @@ from piano_performances import (
     list_pieces,
     perturbed,
     read_performance,
+    reproduced,
     sounding_ends,
     with_pedal,
 )
@@ -94,7 +96,14 @@ def drawn_excerpt(whole: Performance, random: np.random.Generator) -> Performanc
 
 
 def render_piece(
-    synth: PianoSynthesizer, piece: Piece, random: np.random.Generator, folder: Path, name: str, is_whole: bool
+    synth: PianoSynthesizer,
+    piece: Piece,
+    random: np.random.Generator,
+    folder: Path,
+    name: str,
+    *,
+    is_whole: bool,
+    spread_s: float,
 ) -> float:
     """Render one excerpt, or all; its seconds, or 0 if there was too little in it."""
     played = read_performance(piece.path)
@@ -102,7 +111,10 @@ def render_piece(
         played = drawn_excerpt(played, random)
     if len(played.notes) < MIN_NOTES:
         return 0.0
-    played = on_grain(perturbed(played, random))
+    played = perturbed(played, random)
+    if spread_s:
+        played = reproduced(played, random, spread_s)
+    played = on_grain(played)
     total_s = float(min(played.notes[-1, 1], played.notes[-1, 0] + 5.0)) + TAIL_S
     audio = synth.render(played, total_s, drawn_tuning(random))
     peak = float(np.abs(audio).max())
@@ -169,22 +181,42 @@ def convert_maps(source: Path, symbolic: Path, out: Path) -> float:
     return total / SAMPLE_RATE_HZ / 3600
 
 
+def of_held_out_piano(pieces: Iterable[Piece], source: Path) -> list[Piece]:
+    """The pieces of piano-midi.de that MAPS' held-out piano plays and its recordings do not, for validation."""
+    titles = {maps_title(path) for path in source.glob(f"*_{HELD_OUT_PIANO}.tsv")} - MAPS_TITLES
+    names = {f"pianomidi_{title}" for title in titles}
+    return [dataclasses.replace(piece, split="valid") for piece in pieces if piece.name in names]
+
+
 def render_all(
-    pieces: Sequence[Piece], choices: list[Voice], out: Path, hours: float, seed: int, is_whole: bool
+    pieces: Sequence[Piece],
+    choices: list[Voice],
+    out: Path,
+    hours: float,
+    seed: int,
+    *,
+    is_whole: bool = False,
+    spread_s: float = 0.0,
 ) -> None:
-    """Excerpts of all pieces in turn, or all of each, each round by other voices, until there are enough hours."""
+    """Excerpts of all pieces in turn, or all of each, each round by other voices, until there are enough hours.
+
+    Pieces for validation are played once; a round that plays nothing is the last.
+    """
     random = np.random.default_rng(seed)
     synths = {voice: PianoSynthesizer(voice.soundfont, voice.program) for voice in choices}
     shares = np.array([voice.share for voice in choices])
     started, total_s, number = time.monotonic(), 0.0, 0
-    while total_s < hours * 3600:
+    before_s = -1.0
+    while before_s < total_s < hours * 3600:
+        before_s = total_s
         for index in random.permutation(len(pieces)):
             piece, number = pieces[index], number + 1
             voice = choices[random.choice(len(choices), p=shares / shares.sum())]
             if piece.split == "test" or (piece.split == "valid" and number > len(pieces)):
                 continue
             name = f"{number:05}_{voice.soundfont.stem}{voice.program}_{piece.name}"
-            total_s += render_piece(synths[voice], piece, random, out / piece.split, name, is_whole)
+            folder = out / piece.split
+            total_s += render_piece(synths[voice], piece, random, folder, name, is_whole=is_whole, spread_s=spread_s)
             if number % 50 == 0:
                 print(f"{number} tried, {total_s / 3600:.2f} h, {time.monotonic() - started:.0f} s", flush=True)
             if total_s >= hours * 3600:
@@ -202,17 +234,24 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=[*ARCHIVES], help="the pieces of one source, and no MAPS")
     parser.add_argument("--whole", action="store_true", help="whole pieces in the place of excerpts")
+    parser.add_argument("--held-out", action="store_true", help="what MAPS' held-out piano plays, for validation")
+    parser.add_argument("--spread-ms", type=float, default=0.0, help="how exact a piano plays: `reproduced`")
     args = parser.parse_args()
+    if not 0.0 <= args.spread_ms <= 100.0:
+        parser.error(f"--spread-ms: expected 0 to 100, got {args.spread_ms:g}.")
     with tempfile.TemporaryDirectory() as folder:
         symbolic = unpacked(args.data / "symbolic", Path(folder))
-        if not args.only:
+        if not (args.only or args.held_out):
             print(f"MAPS: {convert_maps(args.data / 'maps' / 'train', symbolic, args.out):.2f} h", flush=True)
         pieces = [piece for piece in list_pieces(symbolic) if not args.only or piece.name.startswith(f"{args.only}_")]
+        if args.held_out:
+            pieces = of_held_out_piano(pieces, args.data / "maps" / "train")
         if not pieces:
             wanted = args.only or ", ".join(ARCHIVES)
             raise SystemExit(f"--data {args.data}: expected pieces of {wanted} in symbolic/, found none.")
         choices = voices(args.salamander, args.salamander_share)
-        render_all(pieces, choices, args.out, args.hours, args.seed, args.whole)
+        spread_s = args.spread_ms / 1000.0
+        render_all(pieces, choices, args.out, args.hours, args.seed, is_whole=args.whole, spread_s=spread_s)
 
 
 if __name__ == "__main__":

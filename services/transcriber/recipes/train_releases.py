@@ -4,10 +4,12 @@
 services/transcriber/weights/onsets_frames --heard corpus/piano_heard --run runs/releases`
 
 It learns from what the transcriber heard of the corpus (`hear_piano.py`): of each note that was found, when its key and
-its sound end by the labels. A step: B notes, those of MAPS and of piano-midi.de, from which MAPS plays, drawn more
-often, some of them faded sooner than they were heard to; the sum of the losses of both hazards. The kept weights are a
-running average, of the step with the least loss on the validation clips. No title of those is in the training, in
-whatever edition. `choose_thresholds.py` then chooses the levels. A run that was stopped goes on where it was.
+its sound end by the labels. A step: B notes, those of MAPS and of piano-midi.de, from which MAPS plays, drawn more or
+less often, some of them faded sooner than they were heard to, all of them slowed down or sped up; the sum of the losses
+of both hazards. The kept weights are a running average, of the step with the least mean loss of both kinds of
+validation clips, notated and played: a mean over all notes hides what is forgotten of one kind while the other is
+learned. No title of those clips is in the training, in whatever edition. `choose_levels.py` then chooses the
+levels. A run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from heard_notes import NoteDeck, read_clips
+from heard_notes import NoteDeck, is_of_maps, read_clips
 from stretto_shared import weights
 from stretto_shared.training import checkpoint
 from stretto_shared.training.loop import Budget, RunLog, learning_rate
@@ -56,6 +58,7 @@ class Recipe:
     average_decay: float = 0.998
     maps_weight: float = 1.0
     faded_share: float = 0.0
+    most_slower: float = 1.0
     validate_every_s: float = 300.0
     num_valid_notes: int = 6000
     log_every: int = 200
@@ -122,9 +125,13 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
         )
-        self.deck, watched = NoteDeck(train, recipe.maps_weight, device), NoteDeck(valid, 1.0, device)
-        places = (np.arange(recipe.num_valid_notes) + 0.5) / recipe.num_valid_notes
-        self.valid = [watched.batch(part) for part in np.array_split(places, max(1, len(places) // 250))]
+        self.deck, self.valid = NoteDeck(train, recipe.maps_weight, device), {}
+        for kind, is_notated in (("notated", True), ("played", False)):
+            if some := [clip for clip in valid if is_of_maps(clip.name) == is_notated]:
+                places = (np.arange(recipe.num_valid_notes) + 0.5) / recipe.num_valid_notes
+                parts = np.array_split(places, max(1, len(places) // 250))
+                watched = NoteDeck(some, 1.0, device)
+                self.valid[kind] = [watched.batch(part) for part in parts]
         print(f"{len(train)} clips, {len(self.deck)} notes, {time.monotonic() - started:.0f} s", flush=True)
         self.log, self.best = RunLog(folder), float("inf")
 
@@ -134,7 +141,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(recipe.learning_rate, step, progress, warmup_steps=recipe.warmup_steps)
         random = np.random.default_rng((recipe.seed, step))
-        given, ends = self.deck.batch(random.random(recipe.batch_size))
+        places, slower = random.random(recipe.batch_size), random.uniform(-1.0, 1.0, recipe.batch_size)
+        given, ends = self.deck.batch(places, recipe.most_slower**slower if recipe.most_slower > 1.0 else None)
         found = losses(self.network, faded(given, ends, recipe.faded_share, random), ends)
         self.optimizer.zero_grad(set_to_none=True)
         found.sum().backward()
@@ -149,9 +157,15 @@ class Trainer:
 
     @torch.inference_mode()
     def validate(self, budget: Budget) -> None:
-        """The average's losses on the validation notes; the best is kept."""
-        found = torch.stack([losses(self.average, *batch) for batch in self.valid]).mean(0)
+        """The average's losses on the validation notes of each kind; the best is kept."""
+        of_kinds = {
+            kind: torch.stack([losses(self.average, *batch) for batch in batches]).mean(0)
+            for kind, batches in self.valid.items()
+        }
+        found = torch.stack([*of_kinds.values()]).mean(0)
         means = {"valid_key": float(found[KEY]), "valid_sound": float(found[SOUND])}
+        for kind, of_kind in of_kinds.items():
+            means |= {f"valid_{kind}_key": float(of_kind[KEY]), f"valid_{kind}_sound": float(of_kind[SOUND])}
         self.log.write({"step": budget.step, "minutes": budget.elapsed_s / 60, **means})
         state: dict[str, Any] = {"network": self.network.state_dict(), "average": self.average.state_dict()}
         if (reached := float(found.sum())) < self.best:
