@@ -1,6 +1,7 @@
 """Every RPC of every service: malformed, oversized, late and cancelled requests get their error; the next one works."""
 
 import asyncio
+import json
 import re
 import time
 import urllib.request
@@ -11,6 +12,7 @@ import grpc
 import pytest
 from google.protobuf.descriptor import Descriptor
 from google.rpc import error_details_pb2, status_pb2
+from real_server import ROOT, Door
 from rpc_table import NEEDED, Rpc, by_name
 from stretto.acoustic.v1 import acoustic_pb2
 from stretto.codec.v1 import codec_pb2
@@ -270,3 +272,11 @@ async def test_a_cancelled_request_frees_its_place_and_the_next_works(channel: A
         made = PIECES_MADE.format(rpc.works_at.split(".")[1])
         assert after.get(made, 0) == before.get(made, 0), "a piece was made to its end that nobody waited for"
     await works(channel, rpc)  # with all slots still taken it would wait for good
+
+
+async def test_models_are_listed_with_as_many_numbers_as_their_cards_count(door: Door) -> None:
+    async with StrettoClient(door.address) as client:
+        models = (await client.list_models()).models
+    written = {path.parent.name: json.loads(path.read_text()) for path in ROOT.glob("services/*/weights/*/config.json")}
+    listed = {model.name: model.parameter_count for model in models if model.name in written}
+    assert listed == {name: config["parameter_count"] for name, config in written.items()}

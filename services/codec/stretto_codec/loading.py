@@ -299,6 +299,7 @@ def load(
             digest_sha256=resolved.digest_sha256,
             licence=resolved.licence,
             score=resolved.score,
+            parameter_count=sum(tensor.numel() for tensor in tensors.values()),
             is_default=is_default,
             source=source,
             dtype=dtype,
@@ -321,6 +322,7 @@ def make_loaded(
     digest_sha256: str,
     licence: str = weights.NO_LICENCE_STATED,
     score: str = "",
+    parameter_count: int | None = None,
     is_default: bool = False,
     source: str = "default",
     dtype: str = "float32",
@@ -335,7 +337,8 @@ def make_loaded(
     whatever was asked for says nothing.
     """
     module.eval().requires_grad_(False)
-    parameter_count = sum(tensor.numel() for tensor in module.state_dict().values())
+    if parameter_count is None:
+        parameter_count = sum(tensor.numel() for tensor in module.state_dict().values())
     info = ModelInfo(
         name=name,
         service="codec",

@@ -257,13 +257,14 @@ def _built(
 
 
 def _info(resolved: weights.ResolvedWeights, listener: NoteListener | BeatListener, *, is_default: bool) -> ModelInfo:
+    stated = int(resolved.config.get("parameter_count", 0))  # with the statistics of its norms
     return ModelInfo(
         name=resolved.name,
         service="transcriber",
         digest_sha256=resolved.digest_sha256,
         licence=resolved.licence,
         score=resolved.score,
-        parameter_count=sum(tensor.numel() for tensor in listener.module.parameters()),
+        parameter_count=stated or sum(tensor.numel() for tensor in listener.module.parameters()),
         is_default=is_default,
         source=resolved.source,
         sample_rate_hz=listener.config.sample_rate_hz,
