@@ -50,8 +50,8 @@ OURS, TOGETHER = "one stream", f"{NUM_STREAMS} streams at once"
 PROTOCOL = (
     "One server process, warm, over gRPC on the loopback, 44.1 kHz mono in messages of a second; peers from a WAV "
     "file, each in a process of its own, after a warm-up. All take turns, each clip its own. Speed is seconds of audio "
-    "for a second of wall time, medians over the rounds with 95 % bootstrap intervals, the ratio that of the same round. "
-    "Memory is the server's VmRSS, of all its services, after a sixth of the hour and at its end."
+    "for a second of wall time, medians over the rounds with 95 % bootstrap intervals, the ratio of the same "
+    "round. Memory is the server's VmRSS, of all its services, after a sixth of the hour and at its end."
 )
 
 
