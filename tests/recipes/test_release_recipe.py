@@ -186,6 +186,8 @@ def test_levels_of_what_was_learned_are_chosen_and_written(folder: Path) -> None
     before = weights.resolve("default", name="onsets_frames", default_dir=folder / "run/export")
     levels = ("key_level", "sound_level")
     assert all(resolved.config["config"][name] in choose_levels.LEVELS for name in levels)
+    told = resolved.config["training"]
+    assert 0.5 < told["valid_played_key_frame_f1"] <= 1.0 and "valid_key_f1" not in told  # the one of other clips
     changed = {name for name, value in resolved.config["config"].items() if before.config["config"][name] != value}
     assert changed <= set(levels)
     kept, old = (weights.load_tensors(each) for each in (resolved, before))

@@ -30,6 +30,7 @@ from stretto_transcriber.models.onsets_frames import OnsetsFrames, OnsetsFramesC
 from stretto_transcriber.models.onsets_frames.release_decoding import Reader
 from stretto_transcriber.models.onsets_frames.releases import Floats
 from stretto_transcriber.settings import TranscriberSettings
+from train_transcriber import ENDS
 
 LEVELS = (0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 COLUMNS: dict[NoteEnds, int] = {"sound": 1, "key": 4}
@@ -110,6 +111,17 @@ def chosen(config: OnsetsFramesConfig, means: Mapping[str, Reached]) -> OnsetsFr
     return at_levels(config, best)
 
 
+def told_of(config: OnsetsFramesConfig, means: Mapping[str, Reached]) -> dict[str, float]:
+    """What the checkpoint says of its validation, at its levels."""
+    levels: dict[NoteEnds, float] = {"key": config.key_level, "sound": config.sound_level}
+    told = {}
+    for kind, reached in means.items():
+        for ends, level in levels.items():
+            with_ends, frames = reached[ends, level]
+            told |= {f"valid_{kind}_{ends}_f1": round(with_ends, 4), f"valid_{kind}_{ends}_frame_f1": round(frames, 4)}
+    return told
+
+
 def printed(means: Mapping[str, Reached]) -> None:
     """Every mean, a line of each."""
     for kind, reached in means.items():
@@ -132,9 +144,10 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="a checkpoint with a network of releases, a folder")
     parser.add_argument("--heard", type=Path, required=True, help="what hear_piano.py wrote with those weights")
     parser.add_argument("--out", type=Path, help="where to write it; else the choice is only printed")
+    parser.add_argument("--in-rooms", action="store_true", help="by those clips alone that were heard in rooms")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     args = parser.parse_args()
-    paths = sorted(args.heard.glob("valid/*.npz"))
+    paths = sorted(args.heard.glob(f"valid/*{'_room' * args.in_rooms}.npz"))
     if not paths:
         parser.error(f"--heard {args.heard}: expected valid/NAME.npz. Run hear_piano.py first.")
     means = means_of(all_reached(paths, args.weights, args.jobs))
@@ -152,7 +165,7 @@ def main() -> None:
             config=dataclasses.asdict(config),
             licence=stored["licence"],
             score=stored["score"],
-            training=stored["training"],
+            training={k: v for k, v in stored["training"].items() if k not in ENDS} | told_of(config, means),
         )
 
 

@@ -4,8 +4,9 @@
 corpus/piano --out corpus/piano_heard`
 
 One `NAME.npz` a clip: `heads` float16 [T, 5, 88] as the decoder takes them, `notes` float32 [N, 5] of the clip. Every
-second clip is heard in a synthetic room (`piano_recording.py`), of the validation clips each both ways. Clips that are
-there already are passed over. MAPS first, then piano-midi.de, which MAPS plays from, then the rest.
+second clip is heard in a synthetic room (`piano_recording.py`), of the validation clips each both ways; with `--rooms
+2` what is heard in a room was recorded in another one before, and fewer notes are found. Clips that are there already
+are passed over. MAPS first, then piano-midi.de, which MAPS plays from, then the rest.
 
 On a CPU with bfloat16 the clips are heard in it, as they are served.
 
@@ -47,12 +48,12 @@ def ways_to_hear(clip: Clip, both: bool) -> Iterator[bool]:
 
 
 @torch.inference_mode()
-def hear(model: OnsetsFrames, clip: Clip, in_room: bool, longest_s: float, batch_size: int) -> np.ndarray:
-    """Heads [T, 5, 88] of one clip."""
+def hear(model: OnsetsFrames, clip: Clip, num_rooms: int, longest_s: float, batch_size: int) -> np.ndarray:
+    """Heads [T, 5, 88] of one clip, recorded in so many rooms, one after the other."""
     samples = read_beginning(clip, min(clip.num_samples, round(longest_s * model.config.sample_rate_hz)))
-    if in_room:
-        device = next(model.parameters()).device
-        generator = torch.Generator(device).manual_seed(zlib.crc32(clip.path.stem.encode()))
+    device = next(model.parameters()).device
+    generator = torch.Generator(device).manual_seed(zlib.crc32(clip.path.stem.encode()))
+    for _ in range(num_rooms):
         samples = recorded(torch.from_numpy(samples)[None].to(device), generator)[0].cpu().numpy()
     return hear_clip(model, samples, batch_size).reshape(-1, model.config.num_heads, NUM_PITCHES)
 
@@ -66,6 +67,7 @@ def main() -> None:
     parser.add_argument("--longest-s", type=float, default=180.0, help="of a clip, what is heard")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--batch-size", type=int, default=1, help="windows at once")
+    parser.add_argument("--rooms", type=int, default=1, help="of a clip that is heard in a room: one after the other")
     parser.add_argument("--limit", type=int, help="clips of each split")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -85,7 +87,7 @@ def main() -> None:
                 path = args.out / split / f"{clip.path.stem}{'_room' * in_room}.npz"
                 if path.exists():
                     continue
-                heads = hear(model, clip, in_room, args.longest_s, args.batch_size)
+                heads = hear(model, clip, args.rooms * in_room, args.longest_s, args.batch_size)
                 length_s = len(heads) / model.config.frame_rate_hz
                 notes = clip.notes[clip.notes[:, 0] < length_s]
                 part = path.with_suffix(".part")
