@@ -8,7 +8,8 @@ or their archives. A clip is `OUT/SPLIT/NAME.wav`, 16 kHz mono int16, with `NAME
 offset_s, pitch_midi, velocity, release_s. Offsets are pedal-extended (`sounding_ends`), releases are of keys. What
 MAPS publishes are releases of keys, though its pianos were played with the pedal: the pedal comes from the MIDI file of
 the same title, which is piano-midi.de's. MAPS is train, but for one of its pianos, `HELD_OUT_PIANO`, which is for
-validation.
+validation. Sampled pianos play a sequence to the tick and real ones do not: `--spread-ms` lets each stroke and release
+be off, and `--held-out --only pianomidi` renders so what the held-out piano plays, to validate on.
 
 FluidSynth renders at 16 kHz at once: from 32 kHz, decimated, every band of 1 kHz has the same energy within 2 dB.
 """
