@@ -51,7 +51,8 @@ def madmom(path: str) -> Rows:
     from scipy.signal import resample_poly
 
     samples, rate = soundfile.read(path, dtype="float32", always_2d=True)  # madmom itself reads 44.1 kHz alone
-    mono = resample_poly(samples.mean(1), MADMOM_RATE_HZ // 100, rate // 100)
+    common = math.gcd(MADMOM_RATE_HZ, rate)
+    mono = resample_poly(samples.mean(1), MADMOM_RATE_HZ // common, rate // common)
     signal = Signal(np.round(32767 * np.clip(mono, -1, 1)).astype(np.int16), sample_rate=MADMOM_RATE_HZ)
     notes = ADSRNoteTrackingProcessor()(CNNPianoNoteProcessor()(signal))
     return [(row[0], row[0] + max(row[2], 0.02), row[1], 64.0) for row in notes]

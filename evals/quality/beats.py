@@ -259,7 +259,9 @@ def from_audio(args: argparse.Namespace) -> tuple[list[Table], dict[str, Any], d
             means = np.nanmean(np.array(values), axis=0)
             rows.append((source, system, len(values), *(float(mean) for mean in means)))
             numbers.setdefault(source, {})[system] = {"files": len(values), **dict(zip(MEASURES, map(float, means)))}
-        if "madmom" in by_system and len(by_system["madmom"]) == len(by_system["ours"]):
+        if (count := len(by_system.get("madmom", []))) < len(by_system["ours"]):
+            print(f"{source}: madmom heard {count} of {len(by_system['ours'])} excerpts; no claim", file=sys.stderr)
+        else:
             gain = np.array(by_system["ours"])[:, 0] - np.array(by_system["madmom"])[:, 0]
             interval = bootstrap_mean(gain)
             numbers[source]["beat F above madmom's"] = [interval.mean, interval.low, interval.high]

@@ -39,6 +39,7 @@ from timing import Spread, spread
 PEER_PROGRAM = ROOT / "evals" / "peers" / "piano_notes.py"
 SAMPLE_RATE_HZ = 44_100
 CLIP_S, QUICK_CLIP_S, WARM_UP_S = 60.0, 20.0, 10.0
+MINUTE_S = 60.0
 FIRST_S = 10.0  # of a recording: it may begin with silence
 NUM_STREAMS = 4
 DEFAULT_ROUNDS = 3
@@ -80,7 +81,7 @@ class Recordings:
         samples, rate = soundfile.read(path, dtype="float32")
         first, count = round(FIRST_S * rate), round(duration_s * rate)
         if len(samples) < first + count:
-            raise ValueError(f"{path.name}: expected {FIRST_S + duration_s:g} s or more. Ask for a shorter --clip-s.")
+            raise ValueError(f"{path.name}: expected {FIRST_S + duration_s:g} s or more. Ask for shorter parts.")
         resampled = soxr.resample(samples[first : first + count], rate, SAMPLE_RATE_HZ)
         return np.asarray(resampled, np.float32)
 
@@ -188,8 +189,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     args.clip_s = args.clip_s or (QUICK_CLIP_S if args.quick else CLIP_S)
     args.hour_s = args.hour_s or (QUICK_HOUR_S if args.quick else HOUR_S)
     args.peers = dict(peer.partition("=")[::2] for peer in args.peer)
-    if not all(args.peers.values()):
-        options.error("--peer: expected NAME=PYTHON")
+    if len(args.peers) < len(args.peer) or not all(name and python for name, python in args.peers.items()):
+        options.error("--peer: expected NAME=PYTHON, each NAME once")
     return args
 
 
@@ -198,13 +199,17 @@ async def main() -> None:
     args = parse()
     num_threads = args.threads or torch.get_num_threads()
     recordings = Recordings(need(args.data / "maps" / "dev", "MAPS dev"))
+    try:
+        recordings.part(0, max(args.clip_s, MINUTE_S))
+    except ValueError as error:
+        sys.exit(str(error))
     settings = {"OMP_NUM_THREADS": num_threads, "STRETTO_TRANSCRIBER_NUM_THREADS": num_threads}
     async with own_server(settings) as server:
         listed = (await server.client.list_models()).models
         models = [model.model_id for model in listed if model.service == "transcriber"]
         with tempfile.TemporaryDirectory() as folder:
             speeds = await rounds(server.client, args, recordings, Path(folder))
-        memory = await memory_over(server, recordings.part(0, 60.0), args.hour_s)
+        memory = await memory_over(server, recordings.part(0, MINUTE_S), args.hour_s)
     data = f"{args.rounds} clips of {args.clip_s:g} s of MAPS dev; {', '.join(models)}; {num_threads} torch threads"
     publish(outcome(speeds, memory, args.hour_s, data, models), args)
 

@@ -173,16 +173,6 @@ def test_models_lists_name_digest_licence_and_score(run: Run) -> None:
     assert json.loads(run("models", "--json")[1])["unreachable_services"] == ["embedding"]
 
 
-def test_a_narrow_table_of_models_keeps_names_digests_and_numbers_whole(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "70")
-    lines = run("models")[1].splitlines()
-    assert any("musicgen *" in line and "12,345" in line and "ab" * 6 in line for line in lines)
-    assert max(len(line) for line in lines if "\u2502" in line) <= 70
-    assert not any("Apache-2.0" in line for line in lines)  # which is folded
-
-
 def test_doctor_says_what_is_wrong_and_exits_with_one(run: Run, door: Any) -> None:
     status, out, _ = run("doctor", "--json")
     findings = {finding["what"]: finding for finding in json.loads(out)}

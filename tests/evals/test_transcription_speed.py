@@ -132,3 +132,6 @@ def test_a_peer_without_a_program_is_refused(capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit):
         transcription.parse(["--peer", "basic-pitch"])
     assert "NAME=PYTHON" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        transcription.parse(["--peer", "transkun=a", "--peer", "transkun=b"])
+    assert "each NAME once" in capsys.readouterr().err

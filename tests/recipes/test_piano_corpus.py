@@ -143,9 +143,10 @@ def test_a_piano_with_solenoids_strikes_chords_less_exactly_and_keeps_one_stroke
     whole = Performance(
         np.column_stack([times, times + 0.5, pitches, np.full_like(times, 80)]), np.array([[1.0, 127.0]])
     )
-    played = reproduced(whole, np.random.default_rng(0), 0.007)
+    played = reproduced(whole, np.random.default_rng(2), 0.007)
 
-    assert played.pedal is whole.pedal and len(played.notes) == len(whole.notes) and played.notes[0, 0] >= 0.0
+    assert len(played.notes) == len(whole.notes) and played.notes[0, 0] == 0.0, "the first stroke was early"
+    assert 1.0 < played.pedal[0, 0] < 1.03 and played.pedal[0, 1] == 127.0, "the pedal is put off with the notes"
     lower, upper = (played.notes[played.notes[:, 2] == pitch] for pitch in (60, 64))
     assert np.abs(lower[:, 0] - upper[:, 0]).mean() == pytest.approx(1.13 * 0.007, rel=0.1)
     assert (lower[1:, 0] >= lower[:-1, 1]).all() and (lower[:, 1] > lower[:, 0]).all()

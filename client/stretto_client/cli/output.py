@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any, Literal
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -93,9 +93,7 @@ def model_table(models: tuple[ModelInfo, ...]) -> Table:
     """Models for people; the default one of each service has a star."""
     table = Table(title="Models (* taken when none is named)", title_justify="left")
     for heading in ("service", "model", "digest", "parameters", "licence", "source", "score"):
-        justify: Literal["left", "right"] = "right" if heading == "parameters" else "left"
-        whole = heading in ("service", "model", "digest", "parameters")
-        table.add_column(heading, justify=justify, overflow="fold", no_wrap=whole)
+        table.add_column(heading, justify="right" if heading == "parameters" else "left", overflow="fold")
     for model in models:
         table.add_row(
             model.service,

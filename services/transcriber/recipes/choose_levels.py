@@ -147,6 +147,8 @@ def main() -> None:
     parser.add_argument("--in-rooms", action="store_true", help="by those clips alone that were heard in rooms")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     args = parser.parse_args()
+    if args.jobs < 1:
+        parser.error(f"--jobs: expected 1 or more, got {args.jobs}.")
     paths = sorted(args.heard.glob(f"valid/*{'_room' * args.in_rooms}.npz"))
     if not paths:
         parser.error(f"--heard {args.heard}: expected valid/NAME.npz. Run hear_piano.py first.")

@@ -69,7 +69,10 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=1, help="windows at once")
     parser.add_argument("--rooms", type=int, default=1, help="of a clip that is heard in a room: one after the other")
     parser.add_argument("--limit", type=int, help="clips of each split")
+    parser.add_argument("--split", choices=("valid", "train"), help="the clips of one split; else both")
     args = parser.parse_args()
+    if args.rooms < 1:
+        parser.error(f"--rooms: expected 1 or more, got {args.rooms}.")
     torch.set_num_threads(1)
     resolved = weights.resolve("default", name=args.weights.name, default_dir=args.weights.parent)
     model = build_onsets_frames(resolved.config["config"], weights.load_tensors(resolved)).to(args.device).eval()
@@ -80,7 +83,7 @@ def main() -> None:
         if kernel is not None:
             model.use_kernel(kernel)
     started = time.monotonic()
-    for split in ("valid", "train"):
+    for split in (args.split,) if args.split else ("valid", "train"):
         (args.out / split).mkdir(parents=True, exist_ok=True)
         for number, clip in enumerate(in_turn(args.corpus / split)[: args.limit], 1):
             for in_room in ways_to_hear(clip, split == "valid"):

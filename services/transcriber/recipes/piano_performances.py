@@ -147,9 +147,9 @@ def reproduced(performance: Performance, random: np.random.Generator, spread_s: 
     """
     notes = performance.notes.copy()
     notes[:, :2] += random.normal(0.0, spread_s, (len(notes), 2))
-    notes[:, :2] -= min(0.0, float(notes[:, 0].min()))
+    notes[:, :2] -= (early_s := min(0.0, float(notes[:, 0].min())))
     notes[:, 1] = np.maximum(notes[:, 1], notes[:, 0] + MIN_REPEAT_S)
-    return Performance(_on_one_keyboard(notes), performance.pedal)
+    return Performance(_on_one_keyboard(notes), performance.pedal - np.array([early_s, 0.0]))
 
 
 def sounding_ends(performance: Performance, length_s: float) -> NDArray[np.float64]:

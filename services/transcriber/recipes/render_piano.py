@@ -247,6 +247,8 @@ def main() -> None:
         pieces = [piece for piece in list_pieces(symbolic) if not args.only or piece.name.startswith(f"{args.only}_")]
         if args.held_out:
             pieces = of_held_out_piano(pieces, args.data / "maps" / "train")
+            if not pieces:
+                raise SystemExit(f"--held-out: {args.data}/maps/train plays no piece of piano-midi.de that was listed.")
         if not pieces:
             wanted = args.only or ", ".join(ARCHIVES)
             raise SystemExit(f"--data {args.data}: expected pieces of {wanted} in symbolic/, found none.")

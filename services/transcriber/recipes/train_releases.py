@@ -8,8 +8,9 @@ its sound end by the labels. A step: B notes, those of MAPS and of piano-midi.de
 less often, some of them faded sooner than they were heard to, all of them slowed down or sped up; the sum of the losses
 of both hazards. The kept weights are a running average, of the step with the least mean loss of both kinds of
 validation clips, notated and played: a mean over all notes hides what is forgotten of one kind while the other is
-learned. No title of those clips is in the training, in whatever edition. `choose_levels.py` then chooses the
-levels. A run that was stopped goes on where it was.
+learned. No title of MAPS and piano-midi.de among those clips is in the training, in whatever edition; a work that
+ASAP has, too, may be there as somebody else plays it. `choose_levels.py` then chooses the levels. A run that was
+stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -238,6 +239,8 @@ def main() -> None:
     recipe = Recipe(**tomllib.loads(args.config.read_text()))
     if args.minutes is not None:
         recipe = dataclasses.replace(recipe, minutes=args.minutes)
+    if recipe.most_slower < 1.0:
+        parser.error(f"{args.config}: most_slower: expected 1 or more, got {recipe.most_slower:g}.")
     resolved = weights.resolve("default", name=args.weights.name, default_dir=args.weights.parent)
     config, device = OnsetsFramesConfig(**resolved.config["config"]), torch.device(args.device)
     Trainer(recipe, config, args.heard, args.run, device, args.jobs).run()
