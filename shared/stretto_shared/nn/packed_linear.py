@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from stretto_shared.nn.heap import page_out
+
 ROWS = 2  # for which the packing is chosen; it serves any number
 
 
@@ -43,6 +45,7 @@ def pack_linears(module: nn.Module) -> int:
         if isinstance(child, nn.Linear):
             if can_pack(child):
                 setattr(module, name, PackedLinear(child))
+                page_out([child.weight])  # or all of a file is in memory beside the copies before the last is made
                 count += 1
         else:
             count += pack_linears(child)

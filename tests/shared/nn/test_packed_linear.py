@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from stretto_shared.nn import packed_linear
 from stretto_shared.nn.packed_linear import PackedLinear, can_pack, pack_linears
 from torch import nn
 
@@ -69,3 +70,18 @@ def test_without_onednn_every_layer_stays_and_is_refused(monkeypatch: pytest.Mon
     assert packed(linear)(x).shape == (2, 40)
     with pytest.raises(ValueError, match="expected"):
         PackedLinear(linear)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="a build of torch without oneDNN")
+def test_the_weights_of_a_layer_are_given_back_as_soon_as_they_are_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(nn.Linear(32, 16, bias=False), nn.Sequential(nn.Linear(16, 8, bias=False), nn.Linear(8, 4)))
+    weights = [model[0].weight, model[1][0].weight]
+    given_back: list[tuple[int, int]] = []
+
+    def page_out(tensors: list[torch.Tensor]) -> None:
+        packed = sum(isinstance(each, PackedLinear) for each in model.modules())
+        given_back.extend((tensor.data_ptr(), packed) for tensor in tensors)
+
+    monkeypatch.setattr(packed_linear, "page_out", page_out)
+    assert pack_linears(model) == 2
+    assert given_back == [(weights[0].data_ptr(), 1), (weights[1].data_ptr(), 2)]  # not all at the end
