@@ -40,6 +40,7 @@ class Ahead {
   // Says that `bytes` of the stretches were used, from the first one on.
   void used(int64_t bytes) {
     used_ = bytes;
+    while (is_more() && asked_ < used_) pass();
     while (is_more() && asked_ < used_ + kLeastAhead) ask();
   }
   void ask_while_resting() {
@@ -47,6 +48,13 @@ class Ahead {
   }
 
  private:
+  // Leaves out what others have used, as far as it goes in whole units.
+  void pass() {
+    const int64_t size = stretch_->unit_bytes, behind = (used_ - asked_ + size - 1) / size, left = stretch_->units - at_;
+    const int64_t units = behind < left ? behind : left;
+    at_ += units, asked_ += units * size;
+    skip_what_is_over();
+  }
   bool is_more() const { return at_ < stretch_->units; }
   void skip_what_is_over() {
     while (stretch_ < last_ && at_ >= stretch_->units) ++stretch_, at_ = 0;

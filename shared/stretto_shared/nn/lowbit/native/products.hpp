@@ -87,12 +87,18 @@ struct Part {
   const Rows& rows;
   int64_t first;
   const Target& target;
-  Ahead* ahead;  // null: the panel is not one of those that this thread takes first
+  Ahead* ahead;  // null: the panel is one of another thread's, of which this one takes the last, and then those before it
   bool again;    // the panel was read for other rows a moment ago
 
   const int8_t* line(int64_t r) const { return rows.lines.data() + (first + r) * rows.stride; }
-  // What to ask of the memory while the group at `w` is used.
-  const uint8_t* next(const uint8_t* w) const { return again ? w : ahead ? ahead->take() : w + kLeastAhead; }
+  int64_t group_bytes() const { return kGroup * kPanel / (books ? 2 : 1); }
+  // What to ask of the memory while the panel is used, for the `unit`th time: a group of those that are needed next.
+  const uint8_t* next(int64_t unit) const {
+    if (again) return weights + unit * group_bytes();
+    if (ahead) return ahead->take();
+    if (books) ask_for(books + (unit - groups) * kPanel);
+    return weights + (unit - groups) * group_bytes();
+  }
   int32_t begin(int64_t r) const { return rows.begins[first + r]; }
   VNNI void finish_block(__m512i sum, int64_t r, int block) const {
     const int64_t lane = block * kLanes;
@@ -141,7 +147,8 @@ VNNI void int8_panel(const Part& p) {
         for (int n = 0; n < N; ++n) sum[r][n] = from ? _mm512_load_si512(sums.of[r][block + n]) : _mm512_set1_epi32(p.begin(r));
       const uint8_t* w = p.weights + (from * (kGroup / 4) * kBlocks + block) * 64;
       for (int64_t group = from; group < to; ++group) {
-        if (asked++ % (kBlocks / N) == 0) next = p.next(p.weights + group * kGroup * kPanel);
+        if (asked % (kBlocks / N) == 0) next = p.next(asked / (kBlocks / N));
+        ++asked;
         for (int64_t word = group * (kGroup / 4); word < (group + 1) * (kGroup / 4); ++word, w += kBlocks * 64) {
           __m512i weights[N];
           for (int n = 0; n < N; ++n) weights[n] = _mm512_loadu_si512(w + n * 64);
@@ -204,7 +211,8 @@ VNNI void int4_panel(const Part& p) {
       for (int r = 0; r < R; ++r)
         for (int n = 0; n < N; ++n) sum[r][n] = from ? _mm512_load_si512(sums.of[r][block + n]) : _mm512_set1_epi32(p.begin(r));
       for (int64_t group = from; group < to; ++group) {
-        if (asked++ % (kBlocks / N) == 0) next = p.next(p.weights + group * kGroup * kPanel / 2);
+        if (asked % (kBlocks / N) == 0) next = p.next(asked / (kBlocks / N));
+        ++asked;
         for (int first = 0; first < N; first += S) {
           const int64_t at = group * kBlocks + block + first;
           __m512i books[S];
@@ -277,9 +285,8 @@ struct Asked {
 };
 
 inline VNNI Asked asked_for(const Part& p, int64_t group) {
-  const int64_t bytes = kGroup * kPanel / 2;
-  const uint8_t* first = p.next(p.weights + group * bytes);
-  return {{first, group + 1 < p.groups ? p.next(p.weights + (group + 1) * bytes) : first}};
+  const uint8_t* first = p.next(group);
+  return {{first, group + 1 < p.groups ? p.next(group + 1) : first}};
 }
 
 // One block's part of two groups, as a tile. A group that is not there leaves what was there, which inputs of nought make
@@ -346,7 +353,7 @@ inline AMX void tiles_panel(const Part& p, int count) {
     const uint8_t* w = p.weights;
     for (int64_t input = 0; input < p.groups * kGroup; input += 64, w += 64 * kPanel) {
       for (int half = 0; half < 2; ++half) {
-        const uint8_t* next = p.next(w + half * kGroup * kPanel);
+        const uint8_t* next = p.next(input / kGroup + half);
         for (int line = 0; line < kPanel / 2; ++line) ask_for(next + line * 64);
       }
       multiply_tiles(p.line(0) + input, p.rows.stride, w);
