@@ -2,8 +2,8 @@
 
 Who wants work done takes a turn on the thread as ever. Whoever's turn it is, the most urgent work is done, with as many
 others of its kind as the model was tried with; each is told as soon as its own is done. Nobody waits for company who
-does not say that there is time. That company changes no bit is the model's to see to, by a trial at load. Knows neither
-what the work is nor what comes of it.
+does not say that there is time, and nobody when all who could come are there. That company changes no bit is the
+model's to see to, by a trial at load. Knows neither what the work is nor what comes of it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from stretto_shared.engine.thread import ModelThread, deliver
@@ -29,6 +29,7 @@ class _Wish(Generic[Work, Made]):
     made: asyncio.Future[Made]
     on_start: Callable[[], None] | None = None
     is_patient: bool = False
+    all_are_here: asyncio.Event = field(default_factory=asyncio.Event)
     outcome: Made | None = None
     error: Exception | None = None
 
@@ -47,6 +48,7 @@ class SharedTurns(Generic[Work, Made]):
         do_together: Does several; where it raises, it has changed nothing.
         on_pass: Told what a pass has made, and its seconds.
         urgency_of: What is done first: the least. None is for the order in which it came.
+        count_callers: How many callers there are, those counted who have no work just now; None where nobody knows.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class SharedTurns(Generic[Work, Made]):
         do_together: Callable[[Sequence[Work]], Sequence[Made]],
         on_pass: Callable[[Sequence[Made], float], None] | None = None,
         urgency_of: Callable[[Work], float] | None = None,
+        count_callers: Callable[[], int] | None = None,
     ) -> None:
         self._thread = thread
         self._kind_of = kind_of
@@ -67,6 +70,7 @@ class SharedTurns(Generic[Work, Made]):
         self._do_together = do_together
         self._on_pass = on_pass
         self._urgency_of = urgency_of or (lambda work: 0.0)
+        self._count_callers = count_callers
         self._waiting: list[_Wish[Work, Made]] = []
         self._lock = threading.Lock()
 
@@ -81,20 +85,38 @@ class SharedTurns(Generic[Work, Made]):
         Args:
             work: What is to be done.
             on_start: Told on the thread when the pass begins in which it is done first; must not raise.
-            patience_s: How long it takes no turn of its own, but may be done in another's.
+            patience_s: How long it takes no turn of its own, but may be done in another's; less if all callers wait.
         """
         wish: _Wish[Work, Made] = _Wish(work, asyncio.get_running_loop().create_future(), on_start, patience_s > 0)
         with self._lock:
             self._waiting.append(wish)
+        self.look_who_is_here()
         try:
-            if patience_s > 0:
-                await asyncio.wait([wish.made], timeout=patience_s)
-                wish.is_patient = False
+            if wish.is_patient:
+                await self._be_patient(wish, patience_s)
             while not wish.made.done():  # another's work may be done in this one's turn
                 await self._take_turn(wish)
             return await wish.made
         finally:
             self._forget([wish])
+
+    def look_who_is_here(self) -> None:
+        """Let nobody be patient any more if all callers wait; to be called on the event loop when one has left."""
+        if self._count_callers is None or len(self._waiting) < self._count_callers():
+            return
+        for wish in self._waiting:
+            wish.is_patient = False
+            wish.all_are_here.set()
+
+    async def _be_patient(self, wish: _Wish[Work, Made], patience_s: float) -> None:
+        """Return when the work is done, all callers are there, or patience ends."""
+        company = asyncio.ensure_future(wish.all_are_here.wait())
+        either: list[asyncio.Future[Any]] = [wish.made, company]
+        try:
+            await asyncio.wait(either, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            company.cancel()
+        wish.is_patient = False
 
     async def _take_turn(self, wish: _Wish[Work, Made]) -> None:
         """Return when this wish's turn is over, or it was served in another's."""

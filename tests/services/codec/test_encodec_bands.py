@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from stretto_codec import loading
 from stretto_codec.engine.codec_engine import CodecEngine
+from stretto_codec.engine.frames import Chunk
+from stretto_codec.engine.shared_steps import SharedSteps
 from stretto_codec.loading import ARCHITECTURES, LoadedCodec, make_loaded
 from stretto_codec.main import build
 from stretto_codec.models.encodec import GEOMETRIES, Encodec
 from stretto_codec.models.encodec.streaming import EncodecDecoder, encodec_grid
 from stretto_codec.models.streaming import ClipDecoder, DecodeGrid, decode_on_grid, step_together
 from stretto_codec.settings import CodecSettings
+from stretto_shared.engine.thread import ModelThread
 from stretto_shared.grpc.hosting import HostContext
 from stretto_shared.nn.lowbit import NativeKernel
 
@@ -121,3 +128,44 @@ async def test_the_service_asks_for_what_streams_and_for_the_kernel(
     build(HostContext(), CodecSettings(models="framecodec", native_kernel_dir=tmp_path))
     loaders["framecodec"]()
     assert [(each["only_streams"], each["native_kernel_dir"]) for each in asked] == [(True, tmp_path)]
+
+
+@pytest.mark.parametrize("by_kernel", [True, False])
+async def test_pieces_that_end_together_share_their_last_steps_only_where_any_number_may(
+    kernel: NativeKernel, by_kernel: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, num_clips = "encodec_32khz", 3
+    torch.manual_seed(0)
+    model = Encodec(replace(CONFIGS[name], num_filters=64)).eval()
+    decoder = EncodecDecoder(model, torch.bfloat16, kernel if by_kernel else None)
+    codec, codes = replace(loaded("float32", None), decoder=decoder, max_joined=num_clips), random_codes(name, 13, 3)
+    with torch.inference_mode():
+        alone = [decode_on_grid(codec.open_decoder(), codec.grid, clip)[0].numpy() for clip in codes.split(1)]
+    passes: list[int] = []
+    advance = EncodecDecoder._advance
+
+    def watched(self: EncodecDecoder, rows: torch.Tensor, state: Any, *, at_end: bool) -> Any:
+        passes.append(len(rows))
+        return advance(self, rows, state, at_end=at_end)
+
+    monkeypatch.setattr(EncodecDecoder, "_advance", watched)
+    clips, thread = [codec.open_decoder() for _ in range(num_clips)], ModelThread("held")
+    steps = SharedSteps(codec, thread, None)
+    found: list[list[Any]] = [[] for _ in range(num_clips)]
+    for index, end in ((0, 10), (1, 13), (2, None)):
+        go = threading.Event()
+        held = asyncio.create_task(thread.run(partial(go.wait, 20)))
+        await asyncio.sleep(0)
+        works = []
+        for clip, own in zip(clips, codes.numpy().astype(np.int32), strict=True):
+            chunk = Chunk(index, own[:, 10 * index : end], None)
+            works.append(steps.finish(clip, is_under_way=True) if end is None else steps.step(clip, chunk))
+        tasks = [asyncio.create_task(work) for work in works]
+        await asyncio.sleep(0)
+        go.set()
+        for own, waveform in zip(found, await asyncio.gather(*tasks), strict=True):
+            own += [] if waveform is None else [waveform.samples]
+        await held
+    await thread.close()
+    assert passes == [3, 3, 3] if by_kernel else passes == [2, *[1] * 7]
+    assert all(np.array_equal(np.concatenate(own, 1), whole) for own, whole in zip(found, alone, strict=True))

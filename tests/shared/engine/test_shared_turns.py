@@ -20,6 +20,7 @@ class Doubler:
         thread: ModelThread,
         sizes: Sequence[int] = (2, 4),
         urgency_of: Callable[[int], float] | None = None,
+        count_callers: Callable[[], int] | None = None,
     ) -> None:
         self.passes: list[list[int]] = []
         self.told: list[list[int]] = []
@@ -31,6 +32,7 @@ class Doubler:
             do_together=self.do,
             on_pass=lambda made, _: self.told.append(list(made)),
             urgency_of=urgency_of,
+            count_callers=count_callers,
         )
 
     def do(self, numbers: Sequence[int]) -> list[int]:
@@ -190,3 +192,25 @@ async def test_who_is_cancelled_while_patient_is_not_done(thread: ModelThread) -
     assert doubler.turns.num_waiting == 0
     assert await doubler.turns.run(4) == 8
     assert doubler.passes == [[4]]
+
+
+async def test_nobody_is_patient_when_all_callers_wait(thread: ModelThread) -> None:
+    doubler = Doubler(thread, count_callers=lambda: 3)
+    first, second = (asyncio.create_task(doubler.turns.run(number, patience_s=60.0)) for number in (2, 4))
+    await asyncio.sleep(0.05)
+    assert doubler.turns.num_waiting == 2, "a third may come"
+    assert await asyncio.wait_for(doubler.turns.run(6, patience_s=60.0), 10) == 12
+    assert await asyncio.wait_for(asyncio.gather(first, second), 10) == [4, 8]
+    assert doubler.passes == [[2, 4], [6]], "two or four may share a pass"
+
+
+async def test_who_leaves_lets_the_others_go_on(thread: ModelThread) -> None:
+    callers = [3]
+    doubler = Doubler(thread, count_callers=lambda: callers[0])
+    waiting = [asyncio.create_task(doubler.turns.run(number, patience_s=60.0)) for number in (2, 4)]
+    await asyncio.sleep(0.05)
+    assert doubler.turns.num_waiting == 2
+    callers[0] = 2
+    doubler.turns.look_who_is_here()
+    assert await asyncio.wait_for(asyncio.gather(*waiting), 10) == [4, 8]
+    assert doubler.passes == [[2, 4]]

@@ -109,6 +109,7 @@ class CodecEngine:
         # A request waits for one call at a time, so an accepted one always finds room.
         self._threads = {name: ModelThread(name, max_queued=max_requests) for name in loaders}
         self._num_requests = dict.fromkeys(loaders, 0)
+        self._num_streams = dict.fromkeys(loaders, 0)
         self._codecs: dict[str, LoadedCodec] = {}
         self._steps: dict[str, SharedSteps] = {}
         if meter is not None:
@@ -124,7 +125,12 @@ class CodecEngine:
         codecs = await asyncio.gather(*(self._threads[name].run(partial(self._load, name)) for name in names))
         self._codecs = dict(zip(names, codecs, strict=True))
         observe_rtf = None if self._meter is None else self._meter.observe_rtf
-        self._steps = {name: SharedSteps(self._codecs[name], self._threads[name], observe_rtf) for name in names}
+        self._steps = {
+            name: SharedSteps(
+                self._codecs[name], self._threads[name], observe_rtf, partial(self._num_streams.__getitem__, name)
+            )
+            for name in names
+        }
 
     async def stop(self) -> None:
         """Fail what waits and end the threads."""
@@ -188,18 +194,20 @@ class CodecEngine:
         arrived_s = time.perf_counter()
         codec = self._find(model, "config.model")
         thread = self._thread(codec)
-        with self._admitted(codec):
+        with self._admitted(codec), self._streaming(codec) as steps:
             clip = await thread.run(partial(self._started, arrived_s, codec.open_decoder), is_next=True)
-            steps, next_sample, began_s = self._steps[codec.info.name], 0, 0.0
+            next_sample, num_frames, began_s = 0, 0, 0.0
             clock, came_s = PlayClock(codec.config.sample_rate_hz), time.perf_counter()
             async for chunk in _chunks(codec, tokens):
-                if chunk is not None and chunk.index == 0:
-                    began_s = time.perf_counter()
+                if chunk is not None:
+                    num_frames += chunk.codes.shape[1]
+                    began_s = began_s if chunk.index else time.perf_counter()
                 due_s = clock.runs_out_s if clock.has_started else began_s + FIRST_AUDIO_TARGET_S
                 came_s, before_s = time.perf_counter(), came_s
                 patience_s = self._patience_s(codec, clock, came_s - before_s)
                 if chunk is None:
-                    waveform = await steps.finish(clip)
+                    is_under_way = num_frames >= codec.grid.size(0)
+                    waveform = await steps.finish(clip, is_under_way=is_under_way, due_s=due_s, patience_s=patience_s)
                 else:
                     waveform = await steps.step(clip, chunk, due_s=due_s, patience_s=patience_s)
                 if waveform is None:
@@ -216,7 +224,7 @@ class CodecEngine:
         None of a stream that a listener may hear as it comes, or that is alone. One that has stood still for longer
         than any that is paced in real time is made as fast as its tokens come, which is slowly: so it has the time.
         """
-        if self._num_requests[codec.info.name] < 2 or clock.underrun_s < UNHEARD_UNDERRUN_S:
+        if self._num_streams[codec.info.name] < 2 or clock.underrun_s < UNHEARD_UNDERRUN_S:
             return 0.0
         return min(MAX_PATIENCE_S, PATIENCE_SHARE * apart_s)
 
@@ -261,6 +269,18 @@ class CodecEngine:
             yield
         finally:
             self._num_requests[name] -= 1
+
+    @contextmanager
+    def _streaming(self, codec: LoadedCodec) -> Iterator[SharedSteps]:
+        """Count a stream for as long as it may want chunks."""
+        name = codec.info.name
+        steps = self._steps[name]
+        self._num_streams[name] += 1
+        try:
+            yield steps
+        finally:
+            self._num_streams[name] -= 1
+            steps.look_who_is_here()
 
 
 async def _chunks(codec: LoadedCodec, tokens: AsyncIterator[TokenMatrix]) -> AsyncGenerator[Chunk | None, None]:

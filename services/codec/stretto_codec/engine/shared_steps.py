@@ -11,10 +11,8 @@ Legend: B clips, K codebooks, T frames, C channels, S samples.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -25,17 +23,26 @@ from torch import Tensor
 
 from stretto_codec.engine.frames import Chunk
 from stretto_codec.loading import LoadedCodec
-from stretto_codec.models.streaming import ClipDecoder, step_together
+from stretto_codec.models.streaming import ClipDecoder, finish_together, step_together
 
 ObserveRtf = Callable[[float], None]
+_NOTHING = torch.zeros(1, 1, 0)
 
 
 @dataclass(frozen=True, eq=False)
 class _Step:
-    """A stream's next chunk, and when its listener will have heard all before it, on `time.perf_counter`."""
+    """What a stream wants next.
+
+    Args:
+        clip: Its decoder.
+        chunk: Its next chunk; None for what is held back at the end.
+        is_under_way: Whether a whole chunk came before.
+        due_s: When its listener will have heard all before it, on `time.perf_counter`.
+    """
 
     clip: ClipDecoder
-    chunk: Chunk
+    chunk: Chunk | None
+    is_under_way: bool
     due_s: float
 
 
@@ -49,9 +56,16 @@ class SharedSteps:
         codec: What decodes.
         thread: Its model thread.
         observe_rtf: Gets, for each stream of a pass, the pass's time for a second of its audio.
+        count_streams: How many streams there are, those counted whose next chunk has not come.
     """
 
-    def __init__(self, codec: LoadedCodec, thread: ModelThread, observe_rtf: ObserveRtf | None) -> None:
+    def __init__(
+        self,
+        codec: LoadedCodec,
+        thread: ModelThread,
+        observe_rtf: ObserveRtf | None,
+        count_streams: Callable[[], int] | None = None,
+    ) -> None:
         self._codec = codec
         self._thread = thread
         self._observe_rtf = observe_rtf
@@ -63,6 +77,7 @@ class SharedSteps:
             do_together=_step_in_company,
             on_pass=self._observe,
             urgency_of=lambda step: step.due_s,
+            count_callers=count_streams,
         )
 
     @property
@@ -81,37 +96,48 @@ class SharedSteps:
             due_s: When it is needed, on any clock that all streams share; of two that wait the earlier goes first.
             patience_s: How long it may wait for company; a chunk that takes none does not.
         """
-        step = _Step(clip, chunk, due_s)
+        return await self._run(_Step(clip, chunk, chunk.index > 0, due_s), patience_s)
+
+    async def finish(
+        self, clip: ClipDecoder, *, is_under_way: bool = False, due_s: float = 0.0, patience_s: float = 0.0
+    ) -> Waveform | None:
+        """The samples that were held back, or None if there are none.
+
+        Args:
+            clip: The stream's decoder.
+            is_under_way: Whether a whole chunk of it was decoded.
+            due_s: As in `step`.
+            patience_s: As in `step`.
+        """
+        return await self._run(_Step(clip, None, is_under_way, due_s), patience_s)
+
+    def look_who_is_here(self) -> None:
+        """Let nobody wait for company if nobody else can come; to be called when a stream has left."""
+        self._turns.look_who_is_here()
+
+    async def _run(self, step: _Step, patience_s: float) -> Waveform | None:
         can_join = len(self._codec.joined_sizes) > 0 and self._kind_of(step) is not None
         return self._to_waveform(await self._turns.run(step, patience_s=patience_s if can_join else 0.0))
 
-    async def finish(self, clip: ClipDecoder) -> Waveform | None:
-        """The samples that were held back, or None if there are none."""
-        return await self._thread.run(partial(self._finish, clip))
-
     def _kind_of(self, step: _Step) -> tuple[bool, int, int] | None:
-        """What has to be equal in one pass; None for a chunk that is not whole, whose size nobody tried."""
+        """What has to be equal in one pass.
+
+        None for the end of a clip, and a chunk that is not whole, where the codec joins only what was tried, which
+        these were not; and always before a whole chunk came.
+        """
+        if step.chunk is None:
+            return (step.is_under_way, 0, 0) if self._codec.decoder.joins_any and step.is_under_way else None
         num_codebooks, num_frames = step.chunk.codes.shape
-        if num_frames != self._codec.grid.size(step.chunk.index):
+        is_whole = num_frames == self._codec.grid.size(step.chunk.index)
+        if not is_whole and not (self._codec.decoder.joins_any and step.is_under_way):
             return None
-        return step.chunk.index == 0, num_codebooks, num_frames
+        return step.is_under_way, num_codebooks, num_frames
 
     def _observe(self, audios: Sequence[Tensor], taken_s: float) -> None:
         num_samples = [audio.shape[-1] for audio in audios]
         for own in num_samples:
             if own and self._observe_rtf is not None:
                 self._observe_rtf(taken_s * self._codec.config.sample_rate_hz / sum(num_samples))
-
-    def _finish(self, clip: ClipDecoder) -> Waveform | None:
-        began_s = time.perf_counter()
-        with torch.inference_mode():
-            rest = clip.finish()
-        if rest is None:
-            return None
-        waveform = self._to_waveform(rest)
-        if waveform is not None and self._observe_rtf is not None:
-            self._observe_rtf((time.perf_counter() - began_s) / waveform.duration_s)
-        return waveform
 
     def _to_waveform(self, audio: Tensor) -> Waveform | None:
         """[1, C, S] to a waveform, None without samples; a codec that gives NaN is broken, which is nobody's input."""
@@ -125,12 +151,19 @@ class SharedSteps:
 
 def _step_alone(step: _Step) -> Tensor:
     with torch.inference_mode():
+        if step.chunk is None:
+            rest = step.clip.finish()
+            return _NOTHING if rest is None else rest
         return step.clip.step(_to_codes(step.chunk), step.chunk.scale)
 
 
 def _step_in_company(steps: Sequence[_Step]) -> Sequence[Tensor]:
+    clips, chunks = [step.clip for step in steps], [step.chunk for step in steps if step.chunk is not None]
     with torch.inference_mode():
-        return step_together([step.clip for step in steps], torch.cat([_to_codes(step.chunk) for step in steps]))
+        if chunks:
+            return step_together(clips, torch.cat([_to_codes(chunk) for chunk in chunks]))
+        rests = finish_together(clips)
+        return [_NOTHING] * len(clips) if rests is None else rests
 
 
 def _to_codes(chunk: Chunk) -> Tensor:

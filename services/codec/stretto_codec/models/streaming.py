@@ -190,6 +190,12 @@ def step_together(clips: Sequence[ClipDecoder], codes: Tensor) -> list[Tensor]:
     return list(audio.chunk(len(clips)))
 
 
+def finish_together(clips: Sequence[ClipDecoder]) -> list[Tensor] | None:
+    """The samples [1, C, S] that were held back of clips of one decoder that all are under way, or None."""
+    rest = clips[0]._decoder.finish(join([clip._state for clip in clips]))
+    return None if rest is None else list(rest.chunk(len(clips)))
+
+
 def join(states: Sequence[Any]) -> Any:
     """The states of clips as that of a batch: tensors along their first axis, what is no tensor if all agree."""
     first = states[0]
