@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from stretto_shared.nn import heap
 from stretto_shared.nn.heap import (
     HugePages,
+    SpareRoom,
     as_single,
     giving_memory_back,
     on_huge_pages,
@@ -172,3 +173,41 @@ def resident_bytes(file_name: str) -> int:
         elif is_of_file and first == "Rss:":
             total += 1024 * int(rest[0])
     return total
+
+
+def test_room_that_comes_back_is_lent_again_as_zeros() -> None:
+    room = SpareRoom(10_000)
+    first = room.zeros(3_000)
+    address = first.data_ptr()
+    first.fill_(7)
+    other = room.zeros(3_000)
+    assert other.data_ptr() != address and not other.any()
+    room.give_back(first)
+    del first
+    again = room.zeros(3_000)
+    assert again.data_ptr() == address and not again.any() and room.num_bytes == 6_000
+
+
+def test_no_more_room_is_kept_than_allowed_and_the_oldest_goes_first() -> None:
+    room = SpareRoom(10_000)
+    several = [room.zeros(size) for size in (2_000, 3_000, 4_000)]
+    addresses = [each.data_ptr() for each in several]
+    for each in several:
+        room.give_back(each)
+    del several, each
+    assert room.num_bytes == 9_000
+    held = room.zeros(4_500)
+    assert room.num_bytes == 8_500, "4,500 lent, 4,000 kept; 2,000 and 3,000 had to go"
+    assert room.zeros(4_000).data_ptr() == addresses[2]
+    room.give_back(held)
+    assert SpareRoom(0).zeros(5).tolist() == [0] * 5
+
+
+def test_what_is_lent_may_be_more_than_what_is_kept() -> None:
+    room = SpareRoom(1_000)
+    several = [room.zeros(800) for _ in range(3)]
+    assert room.num_bytes == 2_400
+    for each in several:
+        room.give_back(each)
+    del several, each
+    assert room.num_bytes == 800

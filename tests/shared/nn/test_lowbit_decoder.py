@@ -337,6 +337,22 @@ def test_a_cache_takes_the_bytes_that_it_says(kernel: NativeKernel, shape: Shape
     assert sizes[4] <= sizes[8]
 
 
+@CACHE_BITS
+def test_a_cache_that_another_piece_has_used_changes_no_byte(kernel: NativeKernel, cache_bits: int) -> None:
+    shape, layers = SHAPES[0], layers_of(SHAPES[0], "int4", kernel, cache_bits)
+    fresh, keeping = NativeDecoder(layers, kernel), NativeDecoder(layers, kernel, kept_bytes=64 << 20)
+    used = [Piece(seed, 30, 4, 100, 9, (7,)) for seed in (1, 2)]
+    addresses = set()
+    for piece in (*used, used[0]):
+        assert torch.equal(alone(keeping, shape, piece), alone(fresh, shape, piece))
+        cache = keeping.new_cache(1, piece.prefix + piece.num_steps)
+        addresses.add(cache.first)
+        assert not cache.stores.any()
+        cache.stores.fill_(0xA5)
+        del cache
+    assert len(addresses) == 1
+
+
 def test_norms_that_the_kernel_would_not_compute_are_refused() -> None:
     layers = layers_of(SHAPES[0], "int8", None)
     odd = DecoderLayers(layers.blocks, nn.LayerNorm(64, eps=1e-3), layers.heads, layers.num_heads)

@@ -25,7 +25,10 @@ def make_stepper(loaded: LoadedLM, config: TokenEngineConfig, *, joins: bool) ->
         InvalidInput: If the caches of a pool do not fit `kv_budget_bytes`.
     """
     if is_integer(loaded.module):
-        return IntegerStepper.tried(loaded.module) if joins else IntegerStepper(loaded.module, joins=False)
+        budget = config.kv_budget_bytes
+        if joins:
+            return IntegerStepper.tried(loaded.module, kv_budget_bytes=budget)
+        return IntegerStepper(loaded.module, joins=False, kv_budget_bytes=budget)
     if loaded.device.type == "cpu":
         max_rows = ROWS_PER_PIECE * (config.max_slots + config.prefill_columns)
         return MusicGenStepper.tried(loaded.module, max_rows=max_rows) if joins else MusicGenStepper(loaded.module)

@@ -16,7 +16,9 @@ V outputs of the heads.
 from __future__ import annotations
 
 import ctypes
+import math
 import struct
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -24,7 +26,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from stretto_shared.nn.heap import HugePages, zeros_on_huge_pages
+from stretto_shared.nn.heap import HugePages, SpareRoom
 from stretto_shared.nn.lowbit.kernel import NativeKernel
 from stretto_shared.nn.lowbit.linear import LowBitLinear
 
@@ -158,10 +160,12 @@ class NativeDecoder:
     Args:
         layers: Made with `kernel`, norms in float32 with weights and biases.
         kernel: The native kernel.
+        kept_bytes: Caches that nobody holds any more stay for new ones, as long as all take no more than this.
     """
 
-    def __init__(self, layers: DecoderLayers, kernel: NativeKernel) -> None:
+    def __init__(self, layers: DecoderLayers, kernel: NativeKernel, *, kept_bytes: int = 0) -> None:
         check_layers(layers)
+        self._room = SpareRoom(kept_bytes)
         _move_together(layers.matrices())
         self._layers = layers
         self._kernel = kernel
@@ -181,7 +185,11 @@ class NativeDecoder:
     def new_cache(self, num_rows: int, num_steps: int) -> NativeCache:
         capacity = _padded(num_steps, _PANEL_STEPS)
         num_bytes = self._layers.num_heads * capacity * _bytes_per_step(self._layers.head_dim, self._layers.cache_bits)
-        return NativeCache(zeros_on_huge_pages((len(self._layers.blocks), num_rows, num_bytes), torch.uint8), capacity)
+        shape = (len(self._layers.blocks), num_rows, num_bytes)
+        room = self._room.zeros(math.prod(shape))
+        cache = NativeCache(room.view(shape), capacity)
+        weakref.finalize(cache, self._room.give_back, room)
+        return cache
 
     def remember(self, cache: NativeCache, block: int, keys: Tensor, values: Tensor) -> None:
         layers = self._layers

@@ -86,24 +86,29 @@ class IntegerStepper(OfMusicGen):
     Args:
         model: In eval mode, on its thread; embeddings, norms and conditioner in float32.
         joins: Whether requests share passes; the bytes are the same.
+        kv_budget_bytes: Caches of pieces that have ended stay for new ones, as long as all take no more than this.
     """
 
-    def __init__(self, model: MusicGenLM, *, joins: bool = True) -> None:
+    def __init__(self, model: MusicGenLM, *, joins: bool = True, kv_budget_bytes: int = 0) -> None:
         self._model = model
         self._joins = joins
         layers, self._kernel = _decoder_layers(model), _integers(model.heads).kernel
         self._decoder: IntegerDecoder[Any] = (
-            ReferenceDecoder(layers) if self._kernel is None else NativeDecoder(layers, self._kernel)
+            ReferenceDecoder(layers)
+            if self._kernel is None
+            else NativeDecoder(layers, self._kernel, kept_bytes=kv_budget_bytes)
         )
         self._columns = ColumnEmbedding(
             model.embeddings.weight, model.position_table, model.config.num_codebooks, self._kernel
         )
 
     @classmethod
-    def tried(cls, model: MusicGenLM) -> IntegerStepper:
+    def tried(cls, model: MusicGenLM, *, kv_budget_bytes: int = 0) -> IntegerStepper:
         """Let requests share passes, after a trial that no bit changes; each alone if one did."""
-        joined = cls(model)
-        return joined if joins_exactly(joined, joined.trials()) else cls(model, joins=False)
+        joined = cls(model, kv_budget_bytes=kv_budget_bytes)
+        if joins_exactly(joined, joined.trials()):
+            return joined
+        return cls(model, joins=False, kv_budget_bytes=kv_budget_bytes)
 
     @property
     def is_row_invariant(self) -> bool:
