@@ -131,7 +131,7 @@ def largest_of(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _panels(matrix: IntegerMatrix) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Weights, codebooks and scales as `native/products.hpp` reads them; its head says how they lie."""
+    """Weights, codebooks and scales as `native/panels.hpp` reads them; its head says how they lie."""
     num_outputs, num_inputs = matrix.values.shape
     num_panels, num_groups = -(-num_outputs // _PANEL_SIZE), -(-num_inputs // GROUP_SIZE)
     more_outputs, more_inputs = num_panels * _PANEL_SIZE - num_outputs, num_groups * GROUP_SIZE - num_inputs
