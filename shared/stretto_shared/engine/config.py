@@ -15,7 +15,8 @@ class TokenEngineConfig:
         max_queued: Requests that wait for a slot; more fail with Overloaded.
         first_block_frames: Frames in the first block of a request, few for a short wait.
         block_frames: Most frames in the blocks after it, each of which is twice as long as the one before; a real-time
-            stream whose audio runs out gets fewer, sooner.
+            stream whose audio runs out gets fewer, sooner. The last blocks have no more frames than are left to make,
+            or than the first one, so that a decoder has little to do when the last frame is there.
         max_unread_blocks: Blocks that a reader may lag behind before its request pauses.
         prefill_columns: Columns of known frames (prompt, resume) that one pass reads on top of one for each request.
         kv_budget_bytes: Memory that the caches of all running requests may take.

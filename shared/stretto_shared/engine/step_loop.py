@@ -119,7 +119,8 @@ class StepLoop(Generic[Condition, State]):
     def _hand_out(self, stream: Stream[Condition, State], events: list[Event[Condition, State]]) -> None:
         program, now_s = stream.program, time.perf_counter()
         is_over = program.num_steps_left == 0
-        wanted = self._config.block_size(stream.num_blocks)
+        num_left = program.num_steps_left + stream.request.num_later_frames
+        wanted = min(self._config.block_size(stream.num_blocks), max(self._config.first_block_frames, num_left))
         if is_over or self._scheduler.must_deliver(stream, now_s):
             wanted = 1
         if program.num_frames_ready >= wanted:

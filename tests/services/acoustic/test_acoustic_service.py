@@ -137,9 +137,10 @@ def bad_field(error: grpc.aio.AioRpcError) -> str:
 
 async def test_a_piece_has_its_frames_in_range_in_order_and_a_receipt_first(stub: Any) -> None:
     responses = [r async for r in stub.GenerateTokens(Request(duration_s=1.3, seed=1, text=text()))]
-    assert [r.first_frame_index for r in responses] == [0, 5, 15, 35, 60]  # twice as many each, up to 25
+    # twice as many each, then no more than are left to make, or five
+    assert [r.first_frame_index for r in responses] == [0, 5, 15, 35, 50, 58, 63]
     assert {r.total_frame_count for r in responses} == {65}
-    assert [r.HasField("model") for r in responses] == [True, False, False, False, False]
+    assert [r.HasField("model") for r in responses] == [True, *[False] * 6]
     codes = np.concatenate([np.array(r.tokens.codes).reshape(4, -1) for r in responses], axis=1)
     assert codes.shape == (4, 65) and codes.min() >= 0 and codes.max() < 64
     # How varied a random model is depends on the machine's rounding; a constant piece would say that nothing is drawn.
@@ -245,7 +246,7 @@ async def test_the_token_engine_tells_what_it_does() -> None:
 
     assert value("stretto_tokens_total") == 4 * 50
     assert value("stretto_step_s_count") == value("stretto_step_rows_sum") == 50 + 3
-    assert value("stretto_request_ttff_s_count") == 1 and value("stretto_chunk_gap_s_count") == 3
+    assert value("stretto_request_ttff_s_count") == 1 and value("stretto_chunk_gap_s_count") == 5
     assert value("stretto_audio_underrun_s_count", **paced) == 1
     continuity = [value("stretto_audio_continuity_total", **paced, ok=ok) or 0 for ok in ("true", "false")]
     assert sum(continuity) == 1

@@ -20,10 +20,10 @@ from stretto_shared.errors import InvalidInput, NotReady, Overloaded
 from torch import Tensor
 
 
-async def test_a_request_gives_its_frames_in_blocks_and_in_range() -> None:
+async def test_a_request_gives_its_frames_in_blocks_that_grow_and_then_leave_little_for_the_end() -> None:
     async with running() as engine:
         blocks = [block async for block in engine.generate(request(12))]
-    assert [block.codes.shape for block in blocks] == [(K, 2), (K, 4), (K, 4), (K, 2)]
+    assert [block.codes.shape for block in blocks] == [(K, 2), (K, 4), (K, 3), (K, 2), (K, 1)]
     codes = np.concatenate([block.codes for block in blocks], axis=1)
     assert codes.min() >= 0 and codes.max() < V
 
