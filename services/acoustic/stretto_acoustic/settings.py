@@ -41,8 +41,9 @@ class AcousticSettings(BaseSettings):
     """Frames of prompts and resumes that one pass reads on top of one frame for each piece."""
     kv_memory_mb: int = Field(default=4096, ge=1)
     """Mebibytes that the attention caches of all running pieces of one model may take; a piece waits until its own fit.
-    30 s at the `musicgen-small` geometry with guidance take 563 in float32, half of it in bfloat16, and 150 in int8 and
-    int4. On `cuda` the caches of `max_slots` pieces of full length have to fit."""
+    In int8 and int4 those of pieces that have ended stay for the next, within the same limit. 30 s at the
+    `musicgen-small` geometry with guidance take 563 in float32, half of it in bfloat16, and 150 in int8 and int4. On
+    `cuda` the caches of `max_slots` pieces of full length have to fit."""
     joins: bool = True
     """Whether pieces share passes where the model's own layers, tried at load, give each row the same bytes in any
     company. False: one pass each. In float32 it may change the bytes of pieces without guidance."""

@@ -59,14 +59,14 @@ class SpareRoom:
 
     Args:
         most_bytes: What is lent and what is kept for later may take together; of what goes beyond, the oldest goes
-            back to the system. 0 keeps nothing.
+            back to the system when room is asked for next. 0 keeps nothing.
     """
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
         self._lent_bytes = 0
         self._spare: list[Tensor] = []
-        self._returned: deque[Tensor] = deque()
+        self._returned: deque[tuple[int, Tensor | None]] = deque()
 
     @property
     def num_bytes(self) -> int:
@@ -78,25 +78,26 @@ class SpareRoom:
         """Bytes [num_bytes]; for one thread."""
         self._take_back()
         found = next((place for place, room in enumerate(self._spare) if room.nbytes == num_bytes), None)
+        room = self._spare.pop(found) if found is not None else None
+        self._drop_what_goes_beyond(num_bytes)
+        room = zeros_on_huge_pages((num_bytes,), torch.uint8) if room is None else room.zero_()
         self._lent_bytes += num_bytes
-        if found is not None:
-            return self._spare.pop(found).zero_()
-        self._drop_what_goes_beyond()
-        return zeros_on_huge_pages((num_bytes,), torch.uint8)
+        return room
 
     def give_back(self, room: Tensor) -> None:
         """Take what `zeros` gave; from any thread, also while another call is under way."""
-        self._returned.append(room)
+        self._returned.append((room.nbytes, room if room.nbytes <= self._most_bytes else None))
 
     def _take_back(self) -> None:
         while self._returned:
-            room = self._returned.popleft()
-            self._lent_bytes -= room.nbytes
-            self._spare.append(room)
-        self._drop_what_goes_beyond()
+            num_bytes, room = self._returned.popleft()
+            self._lent_bytes -= num_bytes
+            self._spare += [] if room is None else [room]
+        self._drop_what_goes_beyond(0)
 
-    def _drop_what_goes_beyond(self) -> None:
-        while self._spare and self._lent_bytes + sum(room.nbytes for room in self._spare) > self._most_bytes:
+    def _drop_what_goes_beyond(self, wanted_bytes: int) -> None:
+        taken_bytes = self._lent_bytes + wanted_bytes
+        while self._spare and taken_bytes + sum(room.nbytes for room in self._spare) > self._most_bytes:
             del self._spare[0]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from stretto_acoustic.engine import make_stepper
 from stretto_acoustic.loading import make_loaded
 from stretto_acoustic.models.musicgen import (
     PRESETS,
@@ -21,6 +22,7 @@ from stretto_acoustic.models.musicgen import (
     is_integer,
 )
 from stretto_acoustic.models.musicgen.stepper import trials_of
+from stretto_shared.engine.config import TokenEngineConfig
 from torch import Tensor
 
 NUM_STEPS = 12
@@ -148,3 +150,27 @@ def test_a_pass_beyond_the_state_is_refused_and_advances_nobody(kernel_dir: Path
 def test_a_float_model_is_refused() -> None:
     with pytest.raises(ValueError, match="int8 or int4"):
         IntegerStepper(model_of(CONFIGS["none"]).eval())
+
+
+@pytest.mark.parametrize("joins", [True, False])
+def test_the_caches_of_a_piece_that_has_ended_stay_for_the_next_within_the_budget(
+    kernel_dir: Path, joins: bool
+) -> None:
+    kept = {}
+    for budget in (1, 1 << 24):
+        loaded = make_loaded(
+            "tiny",
+            model_of(CONFIGS["none"]),
+            digest_sha256="a" * 64,
+            weight_format="int8",
+            native_kernel_dir=kernel_dir,
+        )
+        stepper = make_stepper(loaded, TokenEngineConfig(max_slots=1, kv_budget_bytes=budget), joins=joins)
+        assert isinstance(stepper, IntegerStepper)
+        if stepper.kernel is None:
+            pytest.skip("this machine has no compiler, or no AVX-512 VNNI")
+        state = stepper.open(MusicGenCondition(), num_steps=7, guidance_scale=1.0)
+        num_bytes = state.cache.stores.nbytes
+        del state
+        kept[budget] = stepper._decoder._room.num_bytes // num_bytes
+    assert kept[1] == 0 and kept[1 << 24] >= 1

@@ -60,7 +60,7 @@ async def test_a_patient_chunk_is_decoded_with_one_that_is_not(load: Any, thread
 
 
 @pytest.mark.parametrize(
-    ("num_requests", "underrun_s", "apart_s", "patience_s"),
+    ("num_streams", "underrun_s", "apart_s", "patience_s"),
     [
         (2, 1.5, 0.4, 0.28),
         (2, 1.5, 5.0, 0.6),  # no longer
@@ -70,11 +70,11 @@ async def test_a_patient_chunk_is_decoded_with_one_that_is_not(load: Any, thread
     ],
 )
 def test_patience_is_a_share_of_the_time_between_chunks(
-    load: Any, num_requests: int, underrun_s: float, apart_s: float, patience_s: float
+    load: Any, num_streams: int, underrun_s: float, apart_s: float, patience_s: float
 ) -> None:
     codec = load("framecodec")
     engine = CodecEngine({codec.info.name: lambda: codec})
-    engine._num_requests[codec.info.name] = num_requests
+    engine._num_streams[codec.info.name] = num_streams
     found = engine._patience_s(codec, PlayClock(16_000.0, underrun_s=underrun_s), apart_s)
     assert found == pytest.approx(patience_s)
 
@@ -112,3 +112,26 @@ async def test_streams_whose_tokens_come_slowly_are_patient(
     assert len(set(found)) == 1 and len(asked) > num_streams
     assert (max(asked) > 0.02) == waits
     assert max(asked) <= codec_engine.MAX_PATIENCE_S
+
+
+@pytest.mark.parametrize("lengths", [(60, 60, 60), (25, 60)])
+async def test_streams_wait_only_while_company_can_come(
+    load: Any, monkeypatch: pytest.MonkeyPatch, lengths: tuple[int, ...]
+) -> None:
+    """All of them are as patient as can be: they go on when all wait, and when one that they waited for has ended."""
+    monkeypatch.setattr(CodecEngine, "_patience_s", lambda self, codec, clock, apart_s: LONG_S)
+    codec = dataclasses.replace(load("encodec_32khz"), max_joined=8)
+    engine = CodecEngine({codec.info.name: lambda: codec}, num_threads=1)
+    await engine.start()
+
+    async def decode(num_frames: int) -> int:
+        async def tokens() -> AsyncIterator[TokenMatrix]:
+            yield TokenMatrix(codes_of(codec, num_frames), codec.config.frame_rate_hz, codec.info.name)
+
+        return sum([chunk.waveform.num_samples async for chunk in engine.decode("", tokens())])
+
+    try:
+        found = await asyncio.wait_for(asyncio.gather(*map(decode, lengths)), LONG_S / 2)
+    finally:
+        await engine.stop()
+    assert found == [num_frames * codec.config.hop_length for num_frames in lengths]

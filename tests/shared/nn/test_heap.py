@@ -6,6 +6,7 @@ import ctypes
 import os
 import sys
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +201,16 @@ def test_no_more_room_is_kept_than_allowed_and_the_oldest_goes_first() -> None:
     assert room.num_bytes == 8_500, "4,500 lent, 4,000 kept; 2,000 and 3,000 had to go"
     assert room.zeros(4_000).data_ptr() == addresses[2]
     room.give_back(held)
-    assert SpareRoom(0).zeros(5).tolist() == [0] * 5
+
+
+def test_no_room_is_held_where_none_may_be_kept() -> None:
+    room = SpareRoom(0)
+    lent = room.zeros(5)
+    assert lent.tolist() == [0] * 5 and room.num_bytes == 5
+    held = weakref.ref(lent)
+    room.give_back(lent)
+    del lent
+    assert held() is None and room.num_bytes == 0
 
 
 def test_what_is_lent_may_be_more_than_what_is_kept() -> None:

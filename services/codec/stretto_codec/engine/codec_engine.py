@@ -207,7 +207,7 @@ class CodecEngine:
                 patience_s = self._patience_s(codec, clock, came_s - before_s)
                 if chunk is None:
                     is_under_way = num_frames >= codec.grid.size(0)
-                    waveform = await steps.finish(clip, is_under_way=is_under_way, due_s=due_s, patience_s=patience_s)
+                    waveform = await steps.finish(clip, is_under_way=is_under_way, due_s=due_s)
                 else:
                     waveform = await steps.step(clip, chunk, due_s=due_s, patience_s=patience_s)
                 if waveform is None:

@@ -94,22 +94,20 @@ class SharedSteps:
             clip: The stream's decoder.
             chunk: Its next chunk.
             due_s: When it is needed, on any clock that all streams share; of two that wait the earlier goes first.
-            patience_s: How long it may wait for company; a chunk that takes none does not.
+            patience_s: How long it may wait for company; a chunk that takes none does not, nor one that is the last.
         """
-        return await self._run(_Step(clip, chunk, chunk.index > 0, due_s), patience_s)
+        is_last = chunk.codes.shape[1] < self._codec.grid.size(chunk.index)
+        return await self._run(_Step(clip, chunk, chunk.index > 0, due_s), 0.0 if is_last else patience_s)
 
-    async def finish(
-        self, clip: ClipDecoder, *, is_under_way: bool = False, due_s: float = 0.0, patience_s: float = 0.0
-    ) -> Waveform | None:
-        """The samples that were held back, or None if there are none.
+    async def finish(self, clip: ClipDecoder, *, is_under_way: bool = False, due_s: float = 0.0) -> Waveform | None:
+        """The samples that were held back, or None if there are none; waits for no company, but takes what is there.
 
         Args:
             clip: The stream's decoder.
             is_under_way: Whether a whole chunk of it was decoded.
             due_s: As in `step`.
-            patience_s: As in `step`.
         """
-        return await self._run(_Step(clip, None, is_under_way, due_s), patience_s)
+        return await self._run(_Step(clip, None, is_under_way, due_s), 0.0)
 
     def look_who_is_here(self) -> None:
         """Let nobody wait for company if nobody else can come; to be called when a stream has left."""

@@ -1,7 +1,7 @@
 // Where the threads of a pass wait for each other. They wait awake for as long as an even share of work may differ, and
 // asleep from then on: a thread whose core the system gave to somebody else is only moved to a core that is idle, and a
 // waiting thread that stays awake keeps it from being one. A thread on whose own core another was last seen, which has not
-// come, sleeps at once: the other cannot come before it does.
+// come, sleeps at once: unless it has moved since, the other cannot come before.
 #pragma once
 #include <atomic>
 #include <climits>
