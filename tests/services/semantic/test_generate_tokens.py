@@ -127,10 +127,10 @@ async def refusal(stub: Any, **fields: Any) -> grpc.aio.AioRpcError:
 
 async def test_a_piece_longer_than_the_window_comes_in_order_with_a_receipt_first(stub: Any) -> None:
     got = [response async for response in stub.GenerateTokens(request(styles=[style(1, 2, 3)]))]
-    assert [len(r.tokens.codes) for r in got] == [5, 10, 1, 8, 8, 8]  # windows end at 16, 24, 32 and 40
-    assert [r.first_frame_index for r in got] == [0, 5, 15, 16, 24, 32]
+    assert [len(r.tokens.codes) for r in got] == [5, 10, 1, 8, 8, 5, 3]  # windows end at 16, 24, 32 and 40
+    assert [r.first_frame_index for r in got] == [0, 5, 15, 16, 24, 32, 37]
     assert {r.total_frame_count for r in got} == {NUM_FRAMES}
-    assert [r.HasField("model") for r in got] == [True, *[False] * 5]
+    assert [r.HasField("model") for r in got] == [True, *[False] * 6]
     assert got[0].model.name == "lm" and len(got[0].model.digest_sha256) == 64
     assert (got[0].sampling.guidance_scale, got[0].sampling.top_k, got[0].sampling.temperature) == (2.0, 12, 1.0)
     assert {(r.tokens.codec_id, r.tokens.codebook_count, r.tokens.frame_rate_hz) for r in got} == {(TOKENS_ID, 1, 25.0)}
